@@ -1,0 +1,388 @@
+//! The one handle for host directories that names, images or guests can influence.
+//!
+//! Paths given to a [`HostDir`] are relative, may not leave it, and never follow a symbolic link
+//! (openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS`). What comes back is a
+//! descriptor. Only [`HostDir::open`] and [`HostDir::ensure`] take an absolute path, and that one comes
+//! from the daemon's own settings, never from a request.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self as rfs, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+
+/// An open directory of the host, and the path it was opened by (for messages and for programs that take
+/// only paths).
+#[derive(Debug)]
+pub struct HostDir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The name, without a path.
+    pub name: String,
+    /// What it is.
+    pub kind: EntryKind,
+}
+
+/// What a directory entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A directory.
+    Dir,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Link,
+    /// A device, socket or fifo.
+    Other,
+}
+
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS);
+
+impl HostDir {
+    /// Opens a directory the daemon's own settings name.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn open(path: &Path) -> io::Result<HostDir> {
+        let fd = rfs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(HostDir { fd, path: path.to_owned() })
+    }
+
+    /// Opens a directory the daemon's own settings name, making it and its parents when missing.
+    /// `mode` is set on the last one even when it was there.
+    ///
+    /// # Errors
+    /// As mkdir(2), open(2), fchmod(2).
+    pub fn ensure(path: &Path, mode: u32) -> io::Result<HostDir> {
+        let mut built = PathBuf::new();
+        for part in path.components() {
+            built.push(part);
+            match rfs::mkdir(&built, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(rustix::io::Errno::ROFS | rustix::io::Errno::ISDIR) if rfs::stat(&built).is_ok() => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let dir = HostDir::open(path)?;
+        rfs::fchmod(&dir.fd, Mode::from_raw_mode(mode))?;
+        Ok(dir)
+    }
+
+    /// The path this handle was opened by. It is for messages and for programs that take only paths.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn at(&self, relative: &str, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
+        Ok(rfs::openat2(
+            &self.fd,
+            relative,
+            flags | OFlags::CLOEXEC,
+            Mode::from_raw_mode(mode),
+            BENEATH,
+        )?)
+    }
+
+    /// The directory that holds `relative`, and its last name.
+    fn parent<'a>(&self, relative: &'a str) -> io::Result<(OwnedFd, &'a str)> {
+        let relative = relative.trim_end_matches('/');
+        let (dir, name) = relative.rsplit_once('/').unwrap_or((".", relative));
+        if name.is_empty() || name == "." || name == ".." {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        Ok((self.at(dir, OFlags::RDONLY | OFlags::DIRECTORY, 0)?, name))
+    }
+
+    /// Opens a directory beneath this one.
+    ///
+    /// # Errors
+    /// As openat2(2); ELOOP for a symbolic link, EXDEV for a path that leaves.
+    pub fn open_dir(&self, relative: &str) -> io::Result<HostDir> {
+        let fd = self.at(relative, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+        Ok(HostDir { fd, path: self.path.join(relative) })
+    }
+
+    /// Opens a directory beneath this one, making it (and only it) with `mode` when missing.
+    ///
+    /// # Errors
+    /// As mkdirat(2) and openat2(2).
+    pub fn ensure_dir(&self, relative: &str, mode: u32) -> io::Result<HostDir> {
+        match self.create_dir(relative, mode) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.open_dir(relative),
+            other => other,
+        }
+    }
+
+    /// Makes a directory that must not exist yet, whatever the umask is.
+    ///
+    /// # Errors
+    /// As mkdirat(2); `AlreadyExists` when there is something of that name.
+    pub fn create_dir(&self, relative: &str, mode: u32) -> io::Result<HostDir> {
+        let (dir, name) = self.parent(relative)?;
+        rfs::mkdirat(&dir, name, Mode::from_raw_mode(mode))?;
+        let made = self.open_dir(relative)?;
+        rfs::fchmod(&made.fd, Mode::from_raw_mode(mode))?;
+        Ok(made)
+    }
+
+    /// Opens a file beneath this directory for reading.
+    ///
+    /// # Errors
+    /// As openat2(2).
+    pub fn open_file(&self, relative: &str) -> io::Result<File> {
+        Ok(File::from(self.at(relative, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?))
+    }
+
+    /// Opens a file beneath this directory for appending, making it when missing.
+    ///
+    /// # Errors
+    /// As openat2(2).
+    pub fn append_file(&self, relative: &str, mode: u32) -> io::Result<File> {
+        Ok(File::from(self.at(relative, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND, mode)?))
+    }
+
+    /// Makes a file that must not exist yet and opens it for writing and reading.
+    ///
+    /// # Errors
+    /// As openat2(2); `AlreadyExists`.
+    pub fn create_file(&self, relative: &str, mode: u32) -> io::Result<File> {
+        Ok(File::from(self.at(relative, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode)?))
+    }
+
+    /// The whole content of a file, refused when it is longer than `limit` bytes.
+    ///
+    /// # Errors
+    /// As openat2(2) and read(2); `FileTooLarge` beyond the limit.
+    pub fn read(&self, relative: &str, limit: u64) -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        self.open_file(relative)?.take(limit + 1).read_to_end(&mut content)?;
+        if content.len() as u64 > limit {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        Ok(content)
+    }
+
+    /// Replaces a file so that a crash leaves the old content or the new one: a temporary file beside it
+    /// is written, synced, renamed over it, and the directory synced.
+    ///
+    /// # Errors
+    /// As openat2(2), write(2), fsync(2), renameat(2).
+    pub fn replace(&self, relative: &str, content: &[u8], mode: u32) -> io::Result<()> {
+        let (dir, name) = self.parent(relative)?;
+        let temporary = format!(".{name}.new");
+        let _ = rfs::unlinkat(&dir, &temporary, AtFlags::empty());
+        let fd = rfs::openat(
+            &dir,
+            &temporary,
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
+            Mode::from_raw_mode(mode),
+        )?;
+        let mut file = File::from(fd);
+        file.write_all(content)?;
+        file.sync_all()?;
+        rfs::renameat(&dir, &temporary, &dir, name)?;
+        rfs::fsync(&dir)?;
+        Ok(())
+    }
+
+    /// Renames within this directory; both names may have directories in front. An existing target is
+    /// refused. The directories are synced.
+    ///
+    /// # Errors
+    /// As renameat2(2) with `RENAME_NOREPLACE`.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from_dir, from_name) = self.parent(from)?;
+        let (to_dir, to_name) = self.parent(to)?;
+        rfs::renameat_with(&from_dir, from_name, &to_dir, to_name, rfs::RenameFlags::NOREPLACE)?;
+        rfs::fsync(&to_dir)?;
+        rfs::fsync(&from_dir)?;
+        Ok(())
+    }
+
+    /// Makes a symbolic link named `relative` that says `target`.
+    ///
+    /// # Errors
+    /// As symlinkat(2).
+    pub fn symlink(&self, target: &Path, relative: &str) -> io::Result<()> {
+        let (dir, name) = self.parent(relative)?;
+        Ok(rfs::symlinkat(target, &dir, name)?)
+    }
+
+    /// Whether something of that name is there (a dangling link counts).
+    #[must_use]
+    pub fn exists(&self, relative: &str) -> bool {
+        self.parent(relative)
+            .is_ok_and(|(dir, name)| rfs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+    }
+
+    /// Removes a file or link. One already gone is success.
+    ///
+    /// # Errors
+    /// As unlinkat(2).
+    pub fn remove_file(&self, relative: &str) -> io::Result<()> {
+        let parent = match self.parent(relative) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        match rfs::unlinkat(&parent.0, parent.1, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes a whole tree without following a link or crossing a mount. One already gone is success.
+    ///
+    /// # Errors
+    /// As unlinkat(2) and getdents64(2); EXDEV when something is mounted inside.
+    pub fn remove_tree(&self, relative: &str) -> io::Result<()> {
+        let (dir, name) = match self.parent(relative) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        remove_tree_at(dir.as_fd(), OsStr::new(name))
+    }
+
+    /// What the directory holds, sorted by name; names that are not UTF-8 are left out.
+    ///
+    /// # Errors
+    /// As getdents64(2).
+    pub fn list(&self) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        // A handle of its own, so that two listings at once do not share one position.
+        let fd = rfs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        for entry in rfs::Dir::new(fd)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if name == "." || name == ".." {
+                continue;
+            }
+            entries.push(Entry { name: name.to_owned(), kind: kind(entry.file_type()) });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Flushes the directory itself (its names) to disk.
+    ///
+    /// # Errors
+    /// As fsync(2).
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rfs::fsync(&self.fd)?)
+    }
+
+    /// Flushes the whole filesystem the directory lies on (syncfs(2)).
+    ///
+    /// # Errors
+    /// As syncfs(2).
+    pub fn sync_filesystem(&self) -> io::Result<()> {
+        Ok(rfs::syncfs(&self.fd)?)
+    }
+}
+
+impl AsFd for HostDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn kind(file_type: FileType) -> EntryKind {
+    match file_type {
+        FileType::Directory => EntryKind::Dir,
+        FileType::RegularFile => EntryKind::File,
+        FileType::Symlink => EntryKind::Link,
+        _ => EntryKind::Other,
+    }
+}
+
+fn remove_tree_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    match rfs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
+        Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let inner = rfs::openat2(
+        dir,
+        name,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+        BENEATH | ResolveFlags::NO_XDEV,
+    )?;
+    // Names are gathered before the first removal: a directory read while it shrinks may skip some.
+    let mut names = Vec::new();
+    for entry in rfs::Dir::read_from(&inner)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    for name in names {
+        remove_tree_at(inner.as_fd(), &name)?;
+    }
+    match rfs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> HostDir {
+        let path = std::env::temp_dir().join(format!("cabin-dir-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        HostDir::ensure(&path, 0o700).unwrap()
+    }
+
+    #[test]
+    fn a_path_that_leaves_or_follows_a_link_is_refused() {
+        let dir = scratch("leave");
+        dir.symlink(Path::new("/etc"), "link").unwrap();
+        for bad in ["../x", "/etc/passwd", "link/passwd", "link"] {
+            assert!(dir.open_file(bad).is_err(), "{bad}");
+        }
+        assert!(dir.create_dir("..", 0o700).is_err());
+        dir.remove_tree("link").unwrap();
+        assert!(Path::new("/etc/passwd").exists());
+        std::fs::remove_dir_all(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_tree_is_removed_and_a_missing_one_is_success() {
+        let dir = scratch("tree");
+        dir.create_dir("a", 0o700).unwrap().create_dir("b", 0o700).unwrap();
+        dir.replace("a/b/c", b"x", 0o600).unwrap();
+        dir.symlink(Path::new("/"), "a/root").unwrap();
+        dir.remove_tree("a").unwrap();
+        dir.remove_tree("a").unwrap();
+        dir.remove_tree("never/was").unwrap();
+        assert!(dir.list().unwrap().is_empty());
+        std::fs::remove_dir_all(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_replaced_file_is_read_back_and_a_long_one_is_refused() {
+        let dir = scratch("replace");
+        dir.replace("f", b"one", 0o600).unwrap();
+        dir.replace("f", b"two", 0o600).unwrap();
+        assert_eq!(dir.read("f", 3).unwrap(), b"two");
+        assert!(dir.read("f", 2).is_err());
+        assert!(dir.rename("f", "g").is_ok());
+        dir.replace("f", b"", 0o600).unwrap();
+        assert!(dir.rename("f", "g").is_err(), "an existing target is refused");
+        std::fs::remove_dir_all(dir.path()).unwrap();
+    }
+}
