@@ -1,0 +1,83 @@
+//! Reading what clients send: scalars become text, null becomes the zero value.
+
+use std::collections::BTreeMap;
+
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A config: key to text. Numbers, bools and null are taken and turned to text (null to the empty one),
+/// as Incus's `ConfigMap` does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct ConfigMap(pub BTreeMap<String, String>);
+
+/// Devices: name to properties.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct DevicesMap(pub BTreeMap<String, BTreeMap<String, String>>);
+
+fn scalar(key: &str, value: Value) -> Result<String, String> {
+    match value {
+        Value::Null => Ok(String::new()),
+        Value::String(text) => Ok(text),
+        Value::Bool(truth) => Ok(truth.to_string()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Array(_) | Value::Object(_) => Err(format!("the value of `{key}` must be text")),
+    }
+}
+
+fn scalars(map: BTreeMap<String, Value>) -> Result<BTreeMap<String, String>, String> {
+    map.into_iter().map(|(key, value)| Ok((key.clone(), scalar(&key, value)?))).collect()
+}
+
+impl<'de> Deserialize<'de> for ConfigMap {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<ConfigMap, D::Error> {
+        let map = Option::<BTreeMap<String, Value>>::deserialize(source)?.unwrap_or_default();
+        scalars(map).map(ConfigMap).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for DevicesMap {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<DevicesMap, D::Error> {
+        let map = Option::<BTreeMap<String, Option<BTreeMap<String, Value>>>>::deserialize(source)?
+            .unwrap_or_default();
+        map.into_iter()
+            .map(|(name, properties)| Ok((name, scalars(properties.unwrap_or_default())?)))
+            .collect::<Result<_, String>>()
+            .map(DevicesMap)
+            .map_err(D::Error::custom)
+    }
+}
+
+/// Reads null as the zero value.
+///
+/// # Errors
+/// As the type's own reading.
+pub fn null_is_zero<'de, D, T>(source: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(source)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_become_text_and_null_is_empty() {
+        let map: ConfigMap = serde_json::from_str(r#"{"a":1,"b":true,"c":null,"d":"x"}"#).unwrap();
+        let flat: Vec<_> = map.0.into_iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(flat, ["a=1", "b=true", "c=", "d=x"]);
+        assert_eq!(serde_json::from_str::<ConfigMap>("null").unwrap(), ConfigMap::default());
+    }
+
+    #[test]
+    fn a_list_as_value_is_refused_by_name() {
+        let error = serde_json::from_str::<ConfigMap>(r#"{"limits.cpu":[1]}"#).unwrap_err();
+        assert!(error.to_string().contains("`limits.cpu`"), "{error}");
+    }
+}
