@@ -1,0 +1,151 @@
+//! Documents in one SQLite file: WAL, `synchronous=FULL`, one writer.
+
+use std::path::Path;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::{Engine, Key, Record, Revision, Txn};
+use crate::Error;
+
+/// The schema this version writes (`PRAGMA user_version`).
+const SCHEMA: i64 = 1;
+
+/// The first SQLite without the WAL-reset bug that loses committed transactions.
+const OLDEST: i32 = 3_051_003;
+
+/// The engine. Readers have a connection of their own, so that a commit's fsync does not hold them up.
+pub struct Sqlite {
+    writer: Mutex<Connection>,
+    reader: Mutex<Connection>,
+}
+
+impl Sqlite {
+    /// Opens the file, makes it when missing, checks it, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// When it cannot be opened, is damaged or too new, or the library is too old.
+    pub fn open(path: &Path) -> Result<Sqlite, Error> {
+        if rusqlite::version_number() < OLDEST {
+            return Err(Error::Library { found: rusqlite::version() });
+        }
+        let name = path.display().to_string();
+        let wrong = |source| Error::Open { path: name.clone(), source };
+        let writer = connect(path).map_err(wrong)?;
+        let found: String = writer.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(wrong)?;
+        if found != "ok" {
+            return Err(Error::Damaged { path: name, found });
+        }
+        migrate(&writer, &name)?;
+        let reader = connect(path).map_err(wrong)?;
+        Ok(Sqlite { writer: Mutex::new(writer), reader: Mutex::new(reader) })
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    Ok(connection)
+}
+
+fn migrate(connection: &Connection, name: &str) -> Result<(), Error> {
+    let wrong = |source| Error::Open { path: name.to_owned(), source };
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(wrong)?;
+    if found > SCHEMA {
+        return Err(Error::Newer { found, known: SCHEMA });
+    }
+    if found < SCHEMA {
+        connection
+            .execute_batch(
+                "BEGIN IMMEDIATE;
+                 CREATE TABLE objects (key TEXT PRIMARY KEY, revision INTEGER NOT NULL, document BLOB NOT NULL)
+                     WITHOUT ROWID;
+                 CREATE TABLE revision (only INTEGER PRIMARY KEY CHECK (only = 1), last INTEGER NOT NULL);
+                 INSERT INTO revision VALUES (1, 0);
+                 PRAGMA user_version = 1;
+                 COMMIT;",
+            )
+            .map_err(wrong)?;
+    }
+    Ok(())
+}
+
+impl Engine for Sqlite {
+    fn get(&self, key: &Key) -> Result<Option<Record>, Error> {
+        let reader = self.reader.lock();
+        reader
+            .prepare_cached("SELECT revision, document FROM objects WHERE key = ?1")
+            .and_then(|mut query| {
+                query
+                    .query_row([&key.0], |row| {
+                        Ok(Record { key: key.clone(), revision: row.get(0)?, document: row.get(1)? })
+                    })
+                    .optional()
+            })
+            .map_err(|source| Error::Read { key: key.0.clone(), source })
+    }
+
+    fn list(&self, prefix: &Key) -> Result<Vec<Record>, Error> {
+        // Keys are ASCII: the prefix's end with its last byte one higher is the end of the range.
+        let mut end = prefix.0.clone().into_bytes();
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        let end = String::from_utf8_lossy(&end).into_owned();
+        let reader = self.reader.lock();
+        reader
+            .prepare_cached(
+                "SELECT key, revision, document FROM objects WHERE key >= ?1 AND key < ?2 ORDER BY key",
+            )
+            .and_then(|mut query| {
+                query
+                    .query_map([&prefix.0, &end], |row| {
+                        Ok(Record { key: Key(row.get(0)?), revision: row.get(1)?, document: row.get(2)? })
+                    })?
+                    .collect()
+            })
+            .map_err(|source| Error::Read { key: prefix.0.clone(), source })
+    }
+
+    fn commit(&self, txn: &Txn) -> Result<Revision, Error> {
+        let mut writer = self.writer.lock();
+        let keys = || txn.writes.iter().map(|(key, _)| key.0.as_str()).collect::<Vec<_>>().join(", ");
+        let wrong = |source| Error::Commit { keys: keys(), source };
+        let open =
+            writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(wrong)?;
+        for (key, expected) in &txn.checks {
+            let found: Option<Revision> = open
+                .prepare_cached("SELECT revision FROM objects WHERE key = ?1")
+                .and_then(|mut query| query.query_row([&key.0], |row| row.get(0)).optional())
+                .map_err(wrong)?;
+            if found != *expected {
+                return Err(Error::Changed { key: key.0.clone() });
+            }
+        }
+        let revision: Revision = open
+            .prepare_cached("UPDATE revision SET last = last + 1 RETURNING last")
+            .and_then(|mut query| query.query_row([], |row| row.get(0)))
+            .map_err(wrong)?;
+        for (key, document) in &txn.writes {
+            match document {
+                Some(document) => open
+                    .prepare_cached(
+                        "INSERT INTO objects VALUES (?1, ?2, ?3)
+                         ON CONFLICT (key) DO UPDATE SET revision = ?2, document = ?3",
+                    )
+                    .and_then(|mut query| query.execute(params![key.0, revision, document])),
+                None => open
+                    .prepare_cached("DELETE FROM objects WHERE key = ?1")
+                    .and_then(|mut query| query.execute([&key.0])),
+            }
+            .map_err(wrong)?;
+        }
+        open.commit().map_err(wrong)?;
+        Ok(revision)
+    }
+}

@@ -1,0 +1,204 @@
+//! The rows: what is remembered of each kind of object.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Row;
+
+/// Text by key.
+pub type Config = BTreeMap<String, String>;
+/// Properties by device.
+pub type Devices = BTreeMap<String, Config>;
+
+/// A run of host ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ids {
+    /// The first host id.
+    pub base: u32,
+    /// How many.
+    pub size: u32,
+}
+
+/// What an instance was doing, as far as the daemon knows it must go on doing it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Power {
+    /// Not running.
+    #[default]
+    Stopped,
+    /// Running, or to be started again when the host comes back.
+    Running,
+}
+
+/// An instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// For people.
+    pub description: String,
+    /// `x86_64` …
+    pub architecture: String,
+    /// Whether it is deleted when it stops.
+    pub ephemeral: bool,
+    /// Profiles, in order.
+    pub profiles: Vec<String>,
+    /// Its own config, `volatile.*` included.
+    pub config: Config,
+    /// Its own devices.
+    pub devices: Devices,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub last_used_at: String,
+    /// The pool its rootfs lies in.
+    pub pool: String,
+    /// The host ids kept for it.
+    pub ids: Ids,
+    /// What it was doing.
+    pub power: Power,
+}
+
+impl Row for Instance {
+    const KIND: &'static str = "instances";
+}
+
+/// One file that is rendered into a rootfs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Template {
+    /// The file inside.
+    pub path: String,
+    /// `create`, `copy`, `rename`, `start`.
+    pub when: Vec<String>,
+    /// Whether an existing file is left alone.
+    pub create_only: bool,
+    /// Its owner inside; that of the file it replaces, or root, when none.
+    pub uid: Option<u32>,
+    /// Its group inside.
+    pub gid: Option<u32>,
+    /// Its mode.
+    pub mode: Option<u32>,
+    /// For the text.
+    pub properties: Config,
+    /// The text.
+    pub content: String,
+}
+
+/// The templates of an instance, kept apart so that listing instances does not read them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Templates {
+    /// In the image's order.
+    pub templates: Vec<Template>,
+}
+
+impl Row for Templates {
+    const KIND: &'static str = "instance-templates";
+}
+
+/// A profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// For people.
+    pub description: String,
+    /// Config.
+    pub config: Config,
+    /// Devices.
+    pub devices: Devices,
+}
+
+impl Row for Profile {
+    const KIND: &'static str = "profiles";
+}
+
+/// A managed network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// For people.
+    pub description: String,
+    /// `bridge`.
+    pub kind: String,
+    /// Config, `auto` resolved.
+    pub config: Config,
+}
+
+impl Row for Network {
+    const KIND: &'static str = "networks";
+}
+
+/// A storage pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// For people.
+    pub description: String,
+    /// `overlay`, `dir`.
+    pub driver: String,
+    /// Config.
+    pub config: Config,
+}
+
+impl Row for Pool {
+    const KIND: &'static str = "pools";
+}
+
+/// An image; its name is the fingerprint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Whether a newer one is fetched by itself.
+    pub auto_update: bool,
+    /// Properties.
+    pub properties: Config,
+    /// Whether anybody may read it.
+    pub public: bool,
+    /// RFC 3339; empty for never.
+    pub expires_at: String,
+    /// Profiles given to instances made from it.
+    pub profiles: Vec<String>,
+    /// `x86_64` …
+    pub architecture: String,
+    /// Whether it was fetched for an instance, not asked for.
+    pub cached: bool,
+    /// The file name for downloads.
+    pub filename: String,
+    /// Bytes of all its files.
+    pub size: u64,
+    /// Whether the rootfs is a file of its own.
+    pub split: bool,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339; empty for never.
+    pub last_used_at: String,
+    /// RFC 3339.
+    pub uploaded_at: String,
+    /// Where it was made: a shipped definition's name, or empty.
+    pub built_from: String,
+    /// Its templates.
+    pub templates: Vec<Template>,
+}
+
+impl Row for Image {
+    const KIND: &'static str = "images";
+}
+
+/// An image alias.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alias {
+    /// For people.
+    pub description: String,
+    /// The fingerprint.
+    pub target: String,
+}
+
+impl Row for Alias {
+    const KIND: &'static str = "image-aliases";
+}
+
+/// The server's own config; one row named `server`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Config.
+    pub config: Config,
+    /// Whether the defaults of a fresh host were made (or were not wanted).
+    pub initialised: bool,
+}
+
+impl Row for Server {
+    const KIND: &'static str = "server";
+}
