@@ -1,0 +1,66 @@
+//! What a container uses now, by a few reads.
+
+use std::path::Path;
+
+use super::Error;
+use super::group::Group;
+use super::layout::Mounts;
+
+/// What a container uses. `None` where the kernel does not count it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time since the cgroup was made, in nanoseconds.
+    pub cpu: Option<u64>,
+    /// Memory, page cache included, in bytes.
+    pub memory: Option<u64>,
+    /// The most memory so far, in bytes.
+    pub memory_peak: Option<u64>,
+    /// Swap, in bytes.
+    pub swap: Option<u64>,
+    /// The most swap so far, in bytes; version 1 does not count it.
+    pub swap_peak: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+}
+
+/// Reads the usage of the cgroup `relative`, each figure where its controller sits.
+pub(super) fn of(mounts: &Mounts, relative: &str) -> Result<Usage, Error> {
+    let v1 = |controller| open_v1(mounts.v1_of(controller), relative);
+    let v2 = match &mounts.unified {
+        Some(mount) => Some(Group::open(mount, relative)?),
+        None => None,
+    };
+    let mut usage = Usage::default();
+    match (v1("cpuacct")?, &v2) {
+        (Some(group), _) => usage.cpu = group.read_number_if_there("cpuacct.usage")?,
+        (None, Some(group)) => {
+            usage.cpu = group.read_keyed("cpu.stat", "usage_usec")?.map(|micro| micro.saturating_mul(1000));
+        }
+        (None, None) => {}
+    }
+    match (v1("memory")?, &v2) {
+        (Some(group), _) => {
+            usage.memory = group.read_number_if_there("memory.usage_in_bytes")?;
+            usage.memory_peak = group.read_number_if_there("memory.max_usage_in_bytes")?;
+            usage.swap = group.read_keyed("memory.stat", "total_swap")?;
+        }
+        (None, Some(group)) => {
+            usage.memory = group.read_number_if_there("memory.current")?;
+            usage.memory_peak = group.read_number_if_there("memory.peak")?;
+            usage.swap = group.read_number_if_there("memory.swap.current")?;
+            usage.swap_peak = group.read_number_if_there("memory.swap.peak")?;
+        }
+        (None, None) => {}
+    }
+    if let Some(group) = v1("pids")?.or(v2) {
+        usage.processes = match group.read_number_if_there("pids.current")? {
+            Some(count) => Some(count),
+            None => Some(group.pids()?.len() as u64),
+        };
+    }
+    Ok(usage)
+}
+
+fn open_v1(mount: Option<&Path>, relative: &str) -> Result<Option<Group>, Error> {
+    mount.map(|mount| Group::open(mount, relative)).transpose()
+}
