@@ -110,9 +110,10 @@ fn describe(program: Program) -> Missing {
 }
 
 fn look_up(name: &str) -> Option<PathBuf> {
-    SEARCH.iter().map(|dir| Path::new(dir).join(name)).find(|path| {
-        rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
-    })
+    SEARCH
+        .iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
 }
 
 /// Runs a command to its end and gives its stdout.

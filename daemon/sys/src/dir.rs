@@ -44,9 +44,8 @@ pub enum EntryKind {
     Other,
 }
 
-const BENEATH: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS);
+const BENEATH: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 impl HostDir {
     /// Opens a directory the daemon's own settings name.
@@ -85,13 +84,7 @@ impl HostDir {
     }
 
     fn at(&self, relative: &str, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
-        Ok(rfs::openat2(
-            &self.fd,
-            relative,
-            flags | OFlags::CLOEXEC,
-            Mode::from_raw_mode(mode),
-            BENEATH,
-        )?)
+        Ok(rfs::openat2(&self.fd, relative, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode), BENEATH)?)
     }
 
     /// The directory that holds `relative`, and its last name.
@@ -260,7 +253,8 @@ impl HostDir {
     pub fn list(&self) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         // A handle of its own, so that two listings at once do not share one position.
-        let fd = rfs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd =
+            rfs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         for entry in rfs::Dir::new(fd)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else { continue };
