@@ -1,1 +1,36 @@
-//! (being laid)
+//! What the tests stand on: a private daemon in a network of its own, the command lines that talk to it, an
+//! auditor that looks for what it left on the host, and the rules that hold the tree in shape.
+//!
+//! It builds no binaries: `make test` builds the workspace first, and [`binary`] says so when one is missing.
+
+pub mod api;
+pub mod audit;
+pub mod cli;
+pub mod clients;
+pub mod daemon;
+pub mod images;
+pub mod lab;
+pub mod manifest;
+pub mod rules;
+pub mod tree;
+pub mod wait;
+
+use std::path::PathBuf;
+
+/// The folder of the workspace.
+#[must_use]
+pub fn root() -> PathBuf {
+    let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().map_or_else(|| tests.clone(), std::path::Path::to_path_buf)
+}
+
+/// The path of a program of the workspace, as built without `--release`.
+///
+/// # Panics
+/// When it has not been built.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let path = root().join("target/x86_64-unknown-linux-gnu/debug").join(name);
+    assert!(path.exists(), "`{}` is missing: run `cargo build --workspace` first", path.display());
+    path
+}

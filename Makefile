@@ -1,0 +1,96 @@
+# The commands of this tree. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+TARGET := target/x86_64-unknown-linux-gnu
+CARGO ?= cargo
+DESTDIR ?=
+PREFIX ?= /usr/local
+LIBEXEC = $(PREFIX)/libexec/cabin
+UNITS ?= /etc/systemd/system
+DENY_VERSION := 0.20.2
+
+.PHONY: help
+help: ## what there is
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## from nothing to a Debian 12 you can log in to (needs root)
+	@sh .ci/demo
+
+.PHONY: demo-clean
+demo-clean: ## take everything away that `make demo` made
+	@sh .ci/demo clean
+
+.PHONY: check
+check: deny ## formatting, lints, house rules, docs in step with the code, licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) build -p cabin
+	$(CARGO) test -q -p cabin-tests --test tidy --test docs --test help
+	sh -n .ci/run .ci/packages .ci/demo .ci/sweep tests/bench/run
+
+.PHONY: deny
+deny:
+	@command -v cargo-deny >/dev/null || (cd / && $(CARGO) install --locked cargo-deny --version $(DENY_VERSION))
+	$(CARGO) deny --offline check bans licenses sources
+
+.PHONY: test
+test: packages build ## every test, those that need root included (installs what is missing)
+	@sh .ci/sweep
+	RUST_TEST_THREADS=4 $(CARGO) test --workspace
+
+.PHONY: torture
+torture: packages build ## the long forms: guest matrix and lifecycle again and again for MINUTES (default 10)
+	@sh .ci/sweep
+	MINUTES=$${MINUTES:-10} sh .ci/torture
+
+.PHONY: bench
+bench: packages release ## times beside Incus and LXD when they are given: see docs/bench.md
+	@sh tests/bench/run $(BENCH_ARGS)
+
+.PHONY: build release packages
+build:
+	$(CARGO) build --workspace
+release:
+	$(CARGO) build --workspace --release
+packages:
+	@sh .ci/packages
+
+.PHONY: docs
+docs: ## write docs/config.md anew from the table of keys
+	CABIN_BLESS=1 $(CARGO) test -q -p cabin-tests --test docs docs_are_fresh
+
+BINARIES := cabind cabin distrobuilder
+HELPERS := cabin-init cabin-files cabin-unpack
+
+.PHONY: install
+install: ## binaries, units, completions, man pages (after `make release`; DESTDIR, PREFIX)
+	@test -x $(TARGET)/release/cabind || { echo "run \`make release\` first" >&2; exit 1; }
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(UNITS) $(DESTDIR)/etc/sysctl.d \
+	    $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 $(HELPERS:%=$(TARGET)/release/%) $(DESTDIR)$(LIBEXEC)/
+	install -m 755 $(BINARIES:%=$(TARGET)/release/%) $(DESTDIR)$(PREFIX)/bin/
+	for unit in cabind.service cabind.socket; do \
+	    sed 's|@PREFIX@|$(PREFIX)|g' dist/$$unit >$(DESTDIR)$(UNITS)/$$unit || exit 1; done
+	install -m 644 dist/90-cabin.conf $(DESTDIR)/etc/sysctl.d/90-cabin.conf
+	$(TARGET)/release/cabin manpage $(DESTDIR)$(PREFIX)/share/man/man1
+	$(TARGET)/release/cabin completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cabin
+	$(TARGET)/release/cabin completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cabin
+	$(TARGET)/release/cabin completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cabin.fish
+	@[ -n "$(DESTDIR)" ] || getent group cabin >/dev/null || groupadd --system cabin
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; \
+	    echo "start it: systemctl enable --now cabind.socket cabind.service"; fi
+
+.PHONY: uninstall
+uninstall: ## take away what `make install` put there (state in /var/lib/cabin stays)
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
+	    systemctl disable --now cabind.service cabind.socket 2>/dev/null || true; fi
+	rm -f $(BINARIES:%=$(DESTDIR)$(PREFIX)/bin/%) $(HELPERS:%=$(DESTDIR)$(LIBEXEC)/%)
+	rmdir $(DESTDIR)$(LIBEXEC) 2>/dev/null || true
+	rm -f $(DESTDIR)$(UNITS)/cabind.service $(DESTDIR)$(UNITS)/cabind.socket $(DESTDIR)/etc/sysctl.d/90-cabin.conf
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/cabin.1 $(DESTDIR)$(PREFIX)/share/man/man1/cabin-*.1
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cabin \
+	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cabin \
+	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cabin.fish
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi

@@ -1,0 +1,110 @@
+//! What a daemon left on the host, found by looking at the host alone: links, tables, processes, mounts, cgroups.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::cli::host;
+use crate::daemon::Daemon;
+
+/// Everything of a stopped daemon without instances that should no longer be there.
+#[must_use]
+pub fn leftovers(daemon: &Daemon) -> Vec<String> {
+    let mut found = Vec::new();
+    found.extend(links(&daemon.netns).into_iter().map(|it| format!("link {it}")));
+    found.extend(tables(&daemon.netns).into_iter().map(|it| format!("nft table {it}")));
+    found.extend(
+        processes(&daemon.dir, &daemon.netns).into_iter().map(|(pid, it)| format!("process {pid}: {it}")),
+    );
+    found.extend(mounts(&daemon.dir).into_iter().map(|it| format!("mount {it}")));
+    found.extend(cgroups(&daemon.dir).into_iter().map(|it| format!("cgroup {}", it.display())));
+    found
+}
+
+/// The links of a network namespace, the loopback apart.
+#[must_use]
+pub fn links(netns: &str) -> Vec<String> {
+    let shown = host(&["ip", "-n", netns, "-j", "link", "show"]);
+    let list = serde_json::from_str::<serde_json::Value>(&shown.out).unwrap_or_default();
+    let names =
+        list.as_array().into_iter().flatten().filter_map(|it| it["ifname"].as_str().map(str::to_owned));
+    names.filter(|name| name != "lo").collect()
+}
+
+/// The nftables tables of a network namespace.
+#[must_use]
+pub fn tables(netns: &str) -> Vec<String> {
+    let net = format!("--net=/run/netns/{netns}");
+    host(&["nsenter", &net, "nft", "list", "tables"]).out.lines().map(str::to_owned).collect()
+}
+
+/// Processes that name the directory, or live in the network namespace.
+#[must_use]
+pub fn processes(dir: &Path, netns: &str) -> Vec<(u32, String)> {
+    let needle = dir.to_string_lossy().into_owned();
+    let inside: BTreeSet<u32> = host(&["ip", "netns", "pids", netns])
+        .out
+        .lines()
+        .filter_map(|line| line.trim().parse().ok())
+        .collect();
+    pids()
+        .filter_map(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            (inside.contains(&pid) || line.contains(&needle)).then(|| (pid, line.trim().to_owned()))
+        })
+        .filter(|(pid, _)| *pid != std::process::id())
+        .collect()
+}
+
+/// Mount points below the directory, or made from it, in any process's view.
+#[must_use]
+pub fn mounts(dir: &Path) -> BTreeSet<String> {
+    let needle = dir.to_string_lossy().into_owned();
+    let seen = pids().filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok());
+    seen.flat_map(|table| {
+        let lines: Vec<String> = table.lines().filter(|line| line.contains(&needle)).map(point).collect();
+        lines
+    })
+    .collect()
+}
+
+fn point(line: &str) -> String {
+    line.split(' ').nth(4).unwrap_or(line).to_owned()
+}
+
+/// Control groups named after the daemon's directory.
+#[must_use]
+pub fn cgroups(dir: &Path) -> Vec<PathBuf> {
+    let mark = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|it| it.path());
+    let mut left: Vec<PathBuf> = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).collect();
+    while let Some(at) = left.pop() {
+        for entry in std::fs::read_dir(&at).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && name.contains(&mark) {
+                found.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Ends and removes whatever a test daemon has left, so that the next test starts clean.
+pub fn clear(dir: &Path, netns: &str) {
+    for (pid, _) in processes(dir, netns) {
+        let _ = host(&["kill", "-KILL", &pid.to_string()]);
+    }
+    for point in mounts(dir).into_iter().rev() {
+        let _ = host(&["umount", "--lazy", &point]);
+    }
+    let _ = host(&["ip", "netns", "delete", netns]);
+    let _ = host(&["rm", "-rf", "--one-file-system", &dir.to_string_lossy()]);
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}

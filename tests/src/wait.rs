@@ -1,0 +1,27 @@
+//! Waiting for something to become true, with a deadline that says what was waited for.
+
+use std::time::{Duration, Instant};
+
+/// Looks until `look` finds something, for at most `seconds`.
+///
+/// # Panics
+/// When the deadline passes; the message names `what`.
+pub fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {seconds} s in vain for: {what}");
+        // A pause between two looks, not a wait for a fixed time to pass.
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// Looks until `look` is true, for at most `seconds`.
+///
+/// # Panics
+/// When the deadline passes; the message names `what`.
+pub fn until_true(what: &str, seconds: u64, mut look: impl FnMut() -> bool) {
+    until(what, seconds, || look().then_some(()));
+}
