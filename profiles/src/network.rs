@@ -1,0 +1,94 @@
+//! The tables of keys of networks, storage pools and the server.
+
+use crate::key::{Key, Restriction};
+use crate::kind::Kind;
+
+/// The keys of a managed bridge.
+pub const BRIDGE: &[Key] = &[
+    Key::new("bridge.hwaddr", Kind::Mac, "The bridge's MAC address; unset is chosen once and kept").live(),
+    Key::new("bridge.mtu", Kind::Integer(576, 65_535), "The largest packet").default("1500").live(),
+    Key::new("dns.domain", Kind::Domain, "The domain that instances' names are in").default("incus").live(),
+    Key::new("dns.mode", Kind::OneOf(&["managed", "none"]), "Whether instances can be found by name")
+        .default("managed")
+        .live(),
+    Key::new("dns.nameservers", Kind::Addresses, "The name servers told to instances; unset is the bridge")
+        .live(),
+    Key::new("dns.search", Kind::Domains, "The search list told to instances; unset is the domain").live(),
+    Key::new("ipv4.address", Kind::Ipv4Subnet, "The bridge's IPv4 address").default("auto").live(),
+    Key::new("ipv4.dhcp", Kind::Bool, "Give IPv4 addresses out").default("true").live(),
+    Key::new("ipv4.dhcp.expiry", Kind::LeaseTime, "How long a lease lasts").default("1h").live(),
+    Key::new("ipv4.dhcp.gateway", Kind::Ipv4, "The gateway told to instances; unset is the bridge").live(),
+    Key::new("ipv4.dhcp.ranges", Kind::Ipv4Ranges, "The addresses given out; unset is all of the subnet")
+        .live(),
+    Key::new("ipv4.firewall", Kind::Bool, "Let the needed traffic through the host's firewall")
+        .default("true")
+        .live(),
+    Key::new("ipv4.nat", Kind::Bool, "Hide instances behind the host; on when the address was made up")
+        .live(),
+    Key::new("ipv4.routing", Kind::Bool, "Let traffic in and out of the bridge").default("true").live(),
+    Key::new("ipv6.address", Kind::Ipv6Subnet, "The bridge's IPv6 address").default("auto").live(),
+    Key::new("ipv6.dhcp", Kind::Bool, "Answer DHCPv6 beside router advertisements").default("true").live(),
+    Key::new("ipv6.dhcp.expiry", Kind::LeaseTime, "How long a lease lasts").default("1h").live(),
+    Key::new("ipv6.dhcp.ranges", Kind::Ipv6Ranges, "The addresses given out; unset is all of the subnet")
+        .live(),
+    Key::new("ipv6.dhcp.stateful", Kind::Bool, "Give IPv6 addresses out by DHCPv6").default("false").live(),
+    Key::new("ipv6.firewall", Kind::Bool, "Let the needed traffic through the host's firewall")
+        .default("true")
+        .live(),
+    Key::new("ipv6.nat", Kind::Bool, "Hide instances behind the host; on when the address was made up")
+        .live(),
+    Key::new("ipv6.routing", Kind::Bool, "Let traffic in and out of the bridge").default("true").live(),
+    Key::new("raw.dnsmasq", Kind::Blob, "Lines added to dnsmasq's configuration")
+        .live()
+        .restricted(Restriction::LowLevel),
+    Key::new("user.*", Kind::Blob, "Anything you like").live(),
+    Key::new("volatile.*", Kind::Blob, "What the daemon remembers").live().restricted(Restriction::Server),
+];
+
+/// The keys of a storage pool, whatever its driver.
+pub const POOL: &[Key] = &[
+    Key::new("source", Kind::Path, "The directory that holds the pool; unset is one in the daemon's own")
+        .restricted(Restriction::LowLevel),
+    Key::new("user.*", Kind::Blob, "Anything you like").live(),
+    Key::new("volatile.*", Kind::Blob, "What the daemon remembers").live().restricted(Restriction::Server),
+];
+
+/// The drivers of pools.
+pub const DRIVERS: &[&str] = &["dir", "overlay"];
+
+/// The keys of a storage volume.
+pub const VOLUME: &[Key] = &[
+    Key::new("user.*", Kind::Blob, "Anything you like").live(),
+    Key::new("volatile.*", Kind::Blob, "What the daemon remembers").live().restricted(Restriction::Server),
+];
+
+/// The keys of the server.
+pub const SERVER: &[Key] = &[
+    Key::new(
+        "core.shutdown_timeout",
+        Kind::Integer(0, 1440),
+        "Minutes that running operations get at shutdown",
+    )
+    .default("5")
+    .live(),
+    Key::new("user.*", Kind::Blob, "Anything you like").live(),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_declared_once_in_order_and_its_default_holds() {
+        for table in [BRIDGE, POOL, VOLUME, SERVER] {
+            let names: Vec<&str> = table.iter().map(|key| key.name).collect();
+            let mut sorted = names.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            assert_eq!(names, sorted);
+            for key in table {
+                assert!(key.default.is_none_or(|value| key.kind.check(value).is_ok()), "{}", key.name);
+            }
+        }
+    }
+}
