@@ -3,4 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod files;
 pub mod spec;
