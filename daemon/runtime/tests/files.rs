@@ -4,12 +4,17 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cabin_runtime::files::{self, FilesSession, FilesTarget};
 use cabin_runtime::spec::{IdMap, IdRange, RootSpec};
+use cabin_sys::command::{Program, Programs};
+use cabin_sys::namespace::{IdRun, write_id_maps};
 use russh_sftp::client::RawSftpSession;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -73,17 +78,20 @@ impl Lab {
 
     /// Runs a client against a file server of its own.
     fn client<T>(&self, work: impl AsyncFnOnce(RawSftpSession) -> T) -> T {
-        let session = self.open();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let stream = std::os::unix::net::UnixStream::from(session.duplicate().unwrap());
-            stream.set_nonblocking(true).unwrap();
-            let client = RawSftpSession::new(tokio::net::UnixStream::from_std(stream).unwrap());
-            client.set_timeout(60);
-            client.init().await.unwrap();
-            work(client).await
-        })
+        talk(&self.open(), work)
     }
+}
+
+fn talk<T>(session: &FilesSession, work: impl AsyncFnOnce(RawSftpSession) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = std::os::unix::net::UnixStream::from(session.duplicate().unwrap());
+        stream.set_nonblocking(true).unwrap();
+        let client = RawSftpSession::new(tokio::net::UnixStream::from_std(stream).unwrap());
+        client.set_timeout(60);
+        client.init().await.unwrap();
+        work(client).await
+    })
 }
 
 impl Drop for Lab {
@@ -340,4 +348,82 @@ fn a_root_that_is_not_there_is_refused_with_the_step_and_the_reason() {
     assert_eq!(error.to_string(), "the file server could not mount the container's root");
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.starts_with("No such file or directory"), "{source}");
+}
+
+/// A process in namespaces of its own whose root is the lab's tree.
+struct Guest(std::process::Child);
+
+impl Guest {
+    fn start(lab: &Lab) -> Guest {
+        let programs = Programs::find();
+        let busybox = programs.command(Program::Busybox).expect("install `busybox-static`");
+        let root = lab.dir.join("rootfs");
+        std::fs::copy(busybox.get_program(), root.join("bin/busybox")).unwrap();
+        std::fs::create_dir(root.join("old")).unwrap();
+        let chown = ["chown", "-hR", "1000000:1000000", root.to_str().unwrap()];
+        assert!(programs.command(Program::Busybox).unwrap().args(chown).status().unwrap().success());
+        // One process holds the user namespace until its maps are written: only then can another be its root.
+        let busybox = |args: &[&str]| {
+            let mut command = programs.command(Program::Busybox).unwrap();
+            command.args(args).current_dir(&root).stdin(Stdio::piped()).stdout(Stdio::piped());
+            Guest(command.spawn().unwrap())
+        };
+        let mut holder = busybox(&["unshare", "-U", "sh", "-c", "echo made; read end"]);
+        holder.expect(b"made\n");
+        let map = [IdRun { inside: 0, outside: 1_000_000, count: 65536 }];
+        write_id_maps(holder.0.id(), &map, &map).unwrap();
+        let script = "mount --bind . . && cd \"$PWD\" && pivot_root . old && cd / && exec /bin/busybox sh -c \
+                      '/bin/busybox umount -l /old; echo inside; exec /bin/busybox sleep 1000'";
+        let pid = holder.0.id().to_string();
+        let mut guest = busybox(&[
+            "nsenter", "-t", &pid, "-U", "-S", "0", "-G", "0", "busybox", "unshare", "-m", "sh", "-c", script,
+        ]);
+        guest.expect(b"inside\n");
+        guest
+    }
+
+    fn expect(&mut self, line: &[u8]) {
+        let mut said = vec![0; line.len()];
+        self.0.stdout.as_mut().unwrap().read_exact(&mut said).expect("the guest goes on");
+        assert_eq!(said, line);
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_running_container_is_entered_by_its_init_and_nothing_else_is_seen() {
+    Lab::each(|lab| {
+        if lab.overlay || lab.ids != IDS {
+            return;
+        }
+        let guest = Guest::start(lab);
+        let pid = rustix::process::Pid::from_child(&guest.0);
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        let helper = Path::new(env!("CARGO_BIN_EXE_cabin-files"));
+        let session = files::open(helper, FilesTarget::Running { pidfd: pidfd.as_fd() }).unwrap();
+        for kind in ["user", "mnt"] {
+            let of = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+            assert_eq!(of(session.pid()), of(guest.0.id()), "{kind}");
+            assert_ne!(of(session.pid()), of(std::process::id()), "{kind}");
+        }
+        talk(&session, async |client| {
+            assert_eq!(pull(&client, "/etc/hostname").await.unwrap(), b"inside\n");
+            let host = lab.dir.join("canary");
+            let dots = format!("{}{}", "../".repeat(30), host.display());
+            for path in ["/bird", "/up/canary", host.to_str().unwrap(), dots.as_str()] {
+                assert!(pull(&client, path).await.is_err(), "{path}");
+            }
+            push(&client, "/../pushed", b"x", mode(0o600)).await;
+        });
+        assert_eq!(std::fs::read(lab.dir.join("rootfs/pushed")).unwrap(), b"x");
+        drop(guest);
+        let error = files::open(helper, FilesTarget::Running { pidfd: pidfd.as_fd() }).unwrap_err();
+        assert_eq!(error.to_string(), "the file server could not enter the container", "init has ended");
+    });
 }
