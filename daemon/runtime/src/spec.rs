@@ -73,6 +73,27 @@ pub struct InitSpec {
     pub rlimits: Vec<Rlimit>,
     /// The adjustment of the out-of-memory killer, -1000 to 1000.
     pub oom_score_adj: i32,
+    /// Files to write before init runs. The payload writes them itself after pivot_root, as the
+    /// container's root: whatever links the tree holds, they stay inside. One that cannot be written
+    /// (its directory is missing) is skipped; the others are still written.
+    pub files: Vec<RenderedFile>,
+}
+
+/// A file to write into the root before init runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenderedFile {
+    /// Absolute, inside the container.
+    pub path: String,
+    /// The whole content.
+    pub content: Vec<u8>,
+    /// Whether a file already there is left alone.
+    pub create_only: bool,
+    /// The owner inside; that of the file it replaces, or root, without one.
+    pub uid: Option<u32>,
+    /// The group inside; likewise.
+    pub gid: Option<u32>,
+    /// The mode; that of the file it replaces, or 0644, without one.
+    pub mode: Option<u32>,
 }
 
 /// The limits a container's cgroup holds; `None` means no limit of that kind.
