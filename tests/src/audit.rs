@@ -72,24 +72,29 @@ fn point(line: &str) -> String {
     line.split(' ').nth(4).unwrap_or(line).to_owned()
 }
 
-/// Control groups named after the daemon's directory.
+/// Control groups of the daemon, in every hierarchy: what lies below the group that carries its mark.
 #[must_use]
 pub fn cgroups(dir: &Path) -> Vec<PathBuf> {
-    let mark = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut found = Vec::new();
-    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|it| it.path());
-    let mut left: Vec<PathBuf> = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).collect();
-    while let Some(at) = left.pop() {
-        for entry in std::fs::read_dir(&at).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && name.contains(&mark) {
-                found.push(entry.path());
-            }
-        }
-    }
+    let own = mark(dir);
+    let top = Path::new("/sys/fs/cgroup");
+    let below = std::fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
+    let owned =
+        below.chain([top.to_owned()]).map(|hierarchy| hierarchy.join(&own)).filter(|path| path.is_dir());
+    let mut found: Vec<PathBuf> = owned
+        .flat_map(|path| std::fs::read_dir(path).into_iter().flatten().flatten())
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect();
     found.sort();
-    found.dedup();
     found
+}
+
+/// What a daemon with that directory names its things by: `cabin-` and the path's FNV-1a hash.
+fn mark(dir: &Path) -> String {
+    let bytes = dir.as_os_str().as_encoded_bytes();
+    let hash =
+        bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    format!("cabin-{hash:08x}")
 }
 
 /// Ends and removes whatever a test daemon has left, so that the next test starts clean.
@@ -99,6 +104,10 @@ pub fn clear(dir: &Path, netns: &str) {
     }
     for point in mounts(dir).into_iter().rev() {
         let _ = host(&["umount", "--lazy", &point]);
+    }
+    for group in cgroups(dir) {
+        let _ =
+            host(&["find", &group.to_string_lossy(), "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]);
     }
     let _ = host(&["ip", "netns", "delete", netns]);
     let _ = host(&["rm", "-rf", "--one-file-system", &dir.to_string_lossy()]);

@@ -1,0 +1,93 @@
+//! Several daemons on one host, a daemon with nothing set up, and the stock client's way of setting one up.
+
+use cabin_tests::cli::run;
+use cabin_tests::clients::Stock;
+use cabin_tests::daemon::Daemon;
+use cabin_tests::lab::Lab;
+
+#[test]
+fn two_daemons_share_a_host() {
+    let (one, two) = (Lab::own(), Lab::own());
+    for lab in [&one, &two] {
+        lab.busybox("same-name");
+    }
+    assert_ne!(one.init_pid("same-name"), two.init_pid("same-name"));
+    one.cabin(&["delete", "-f", "same-name"]).ok();
+    assert_eq!(two.sh("same-name", "echo still here"), "still here");
+    drop(one);
+    assert_eq!(two.sh("same-name", "echo still here"), "still here");
+}
+
+#[test]
+fn a_bare_daemon_has_nothing_set_up() {
+    let daemon = Daemon::start_with(&["--bare"]);
+    assert_eq!(daemon.get("/1.0/storage-pools"), serde_json::json!([]));
+    let managed = daemon.get("/1.0/networks?recursion=1");
+    assert!(managed.as_array().unwrap().iter().all(|it| it["managed"] == false), "{managed}");
+    assert_eq!(daemon.get("/1.0/profiles/default")["devices"], serde_json::json!({}));
+}
+
+#[test]
+fn the_stock_client_sets_up_a_bare_daemon() {
+    for stock in Stock::ALL {
+        let daemon = Daemon::start_with(&["--bare"]);
+        stock.run(&daemon, &["admin", "init", "--auto"]).ok();
+        let pools = stock.run(&daemon, &["storage", "list", "-f", "csv"]).ok();
+        assert!(pools.contains("default,dir"), "{pools}");
+        let profile = stock.run(&daemon, &["profile", "show", "default"]).ok();
+        assert!(profile.contains("pool: default") && profile.contains("network:"), "{profile}");
+        let dump = stock.run(&daemon, &["admin", "init", "--dump"]).ok();
+        assert!(dump.contains("storage_pools:") && dump.contains("profiles:"), "{dump}");
+
+        let again = Daemon::start_with(&["--bare"]);
+        stock.run_with(&again, &["admin", "init", "--preseed"], dump.as_bytes()).ok();
+        let second = stock.run(&again, &["admin", "init", "--dump"]).ok();
+        assert_eq!(second, dump);
+    }
+}
+
+#[test]
+fn an_instance_lives_on_a_dir_pool() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    lab.cabin(&["storage", "create", "plain", "dir"]).ok();
+    lab.cabin(&["launch", "busybox", "settler", "-s", "plain"]).ok();
+    lab.sh("settler", "echo kept >/root/kept");
+    lab.cabin(&["restart", "-f", "settler"]).ok();
+    assert_eq!(lab.sh("settler", "cat /root/kept; stat -c '%u %g' /root/kept"), "kept\n0 0");
+    let root = lab.dir.join("containers/settler");
+    assert!(root.exists(), "{} is missing", root.display());
+    assert!(lab.cabin(&["storage", "delete", "plain"]).refused().contains("use"));
+    lab.cabin(&["delete", "-f", "settler"]).ok();
+    lab.cabin(&["storage", "delete", "plain"]).ok();
+    assert!(!lab.dir.join("storage-pools/plain").exists());
+}
+
+#[test]
+fn nobody_but_root_may_look_into_the_state() {
+    use std::os::unix::fs::MetadataExt as _;
+    let lab = Lab::shared();
+    lab.busybox("private");
+    let mode = |path: &str| std::fs::metadata(lab.dir.join(path)).unwrap().mode() & 0o777;
+    assert_eq!(mode("storage-pools/default") & 0o077, 0);
+    let home = lab.dir.display().to_string();
+    let find =
+        format!("find {home}/storage-pools {home}/images {home}/containers -type f 2>/dev/null | head");
+    let seen = run(std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args(["sh", "-c", &find]));
+    assert_eq!(seen.out, "", "a stranger finds files");
+    lab.cabin(&["delete", "-f", "private"]).ok();
+}
+
+#[test]
+fn a_daemon_is_only_activated_when_it_has_work() {
+    let lab = Lab::own();
+    let needed = || {
+        let net = format!("--net=/run/netns/{}", lab.netns);
+        let dir = lab.dir.display().to_string();
+        let cabind = cabin_tests::binary("cabind").display().to_string();
+        cabin_tests::cli::host(&["nsenter", &net, &cabind, "--dir", &dir, "activateifneeded"])
+    };
+    needed().ok();
+}

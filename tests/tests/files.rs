@@ -1,0 +1,114 @@
+//! Files of instances over HTTP, running and stopped, and links that point out of them.
+
+use cabin_tests::api;
+use cabin_tests::lab::Lab;
+
+fn put(lab: &Lab, name: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> api::Reply {
+    let target = format!("/1.0/instances/{name}/files?path={path}");
+    api::send(&lab.socket(), "POST", &target, headers, body).unwrap()
+}
+
+fn get(lab: &Lab, name: &str, path: &str) -> api::Reply {
+    lab.call("GET", &format!("/1.0/instances/{name}/files?path={path}"), None)
+}
+
+#[test]
+fn files_keep_their_content_owner_and_mode() {
+    let lab = Lab::shared();
+    lab.busybox("desk");
+    for running in [true, false] {
+        if !running {
+            lab.cabin(&["stop", "-f", "desk"]).ok();
+        }
+        let path = if running { "/root/warm" } else { "/root/cold" };
+        let headers = [
+            ("X-Incus-uid", "12"),
+            ("X-Incus-gid", "34"),
+            ("X-Incus-mode", "0640"),
+            ("X-Incus-type", "file"),
+        ];
+        assert_eq!(put(&lab, "desk", path, &headers, b"content").status, 200);
+        let back = get(&lab, "desk", path);
+        assert_eq!(back.text(), "content");
+        let header = |name: &str| back.header(name).unwrap_or_default().to_owned();
+        assert_eq!((header("x-incus-uid"), header("x-incus-gid")), ("12".to_owned(), "34".to_owned()));
+        assert_eq!((header("x-incus-mode"), header("x-incus-type")), ("0640".to_owned(), "file".to_owned()));
+        assert_eq!(header("x-lxd-type"), "file");
+
+        let append = [("X-Incus-write", "append"), ("X-Incus-type", "file")];
+        assert_eq!(put(&lab, "desk", path, &append, b" and more").status, 200);
+        assert_eq!(get(&lab, "desk", path).text(), "content and more");
+
+        let folder = format!("{path}-dir");
+        assert_eq!(put(&lab, "desk", &folder, &[("X-Incus-type", "directory")], b"").status, 200);
+        assert_eq!(
+            put(&lab, "desk", &format!("{folder}/leaf"), &[("X-Incus-type", "file")], b"x").status,
+            200
+        );
+        let listed = get(&lab, "desk", &folder);
+        assert_eq!(listed.header("x-incus-type"), Some("directory"));
+        assert_eq!(listed.json()["metadata"], serde_json::json!(["leaf"]));
+
+        let target = format!("/1.0/instances/desk/files?path={path}");
+        assert_eq!(lab.call("DELETE", &target, None).status, 200);
+        assert_eq!(get(&lab, "desk", path).status, 404);
+        let target = format!("/1.0/instances/desk/files?path={folder}");
+        assert_ne!(lab.call("DELETE", &target, None).status, 200, "a folder that is not empty");
+        let forced = api::send(&lab.socket(), "DELETE", &target, &[("X-Incus-force", "true")], b"").unwrap();
+        assert_eq!(forced.status, 200, "{}", forced.text());
+    }
+    lab.cabin(&["delete", "desk"]).ok();
+}
+
+#[test]
+fn links_lead_to_the_instances_own_files() {
+    let lab = Lab::shared();
+    lab.busybox("links");
+    let secret = lab.home().join("secret");
+    std::fs::write(&secret, "of the host").unwrap();
+    let place = lab.home().display().to_string();
+    lab.sh(
+        "links",
+        &format!("mkdir -p /srv; ln -s {place} /srv/out; ln -s /etc/hostname /srv/name; ln -s / /srv/top"),
+    );
+    lab.sh("links", "ln -s ../../../../../../../../.. /srv/up; ln -s /proc/1/root /srv/proc");
+    for running in [true, false] {
+        if !running {
+            lab.cabin(&["stop", "-f", "links"]).ok();
+        }
+        for path in ["/srv/out/secret", &format!("/srv/up{place}/secret"), &format!("/srv/top{place}/secret")]
+        {
+            assert_ne!(get(&lab, "links", path).text(), "of the host", "{path} left the instance");
+            let written = put(&lab, "links", path, &[("X-Incus-type", "file")], b"mine");
+            assert_eq!(
+                std::fs::read_to_string(&secret).unwrap(),
+                "of the host",
+                "{path}: {}",
+                written.text()
+            );
+        }
+        let link = get(&lab, "links", "/srv/name");
+        let as_link = link.header("x-incus-type") == Some("symlink");
+        assert!(as_link || link.text().trim() == "links", "{}", link.text());
+    }
+    lab.cabin(&["delete", "links"]).ok();
+}
+
+#[test]
+fn trees_go_in_and_come_out() {
+    let lab = Lab::shared();
+    lab.busybox("trees");
+    let home = lab.home().join("trees");
+    std::fs::create_dir_all(home.join("a/b/c")).unwrap();
+    for at in 0..50 {
+        std::fs::write(home.join(format!("a/b/{at}")), format!("file {at}")).unwrap();
+    }
+    let from = home.join("a").display().to_string();
+    lab.cabin(&["file", "push", "-r", &from, "trees/root/"]).ok();
+    assert_eq!(lab.sh("trees", "ls /root/a/b | wc -l; cat /root/a/b/49"), "51\nfile 49");
+    let back = home.join("back").display().to_string();
+    std::fs::create_dir(&back).unwrap();
+    lab.cabin(&["file", "pull", "-r", "trees/root/a", &back]).ok();
+    cabin_tests::cli::host(&["diff", "-r", &from, &format!("{back}/a")]).ok();
+    lab.cabin(&["delete", "-f", "trees"]).ok();
+}

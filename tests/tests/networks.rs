@@ -1,0 +1,108 @@
+//! Bridges as instances live on them: addresses, names, static addresses, and no voice but one's own.
+
+use cabin_tests::lab::Lab;
+use cabin_tests::wait::until_true;
+
+#[test]
+fn two_instances_reach_each_other_by_name() {
+    let lab = Lab::shared();
+    lab.busybox("left").busybox("right");
+    let (left, right) = (lab.wait_address("left", 20), lab.wait_address("right", 20));
+    assert_ne!(left, right);
+    until_true("`right` to answer by its name", 20, || {
+        lab.exec("left", &["ping", "-c1", "-W1", "right"]).code == 0
+    });
+    until_true("`left` to answer by its name", 20, || {
+        lab.exec("right", &["ping", "-c1", "-W1", "left"]).code == 0
+    });
+    let resolved = lab.exec("left", &["nslookup", "right"]).out;
+    assert!(resolved.contains(&right), "{resolved}");
+    for name in ["left", "right"] {
+        lab.cabin(&["delete", "-f", name]).ok();
+    }
+}
+
+#[test]
+fn a_static_address_is_the_one_it_gets() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    let bridge = lab.get("/1.0/networks/cabinbr0")["config"]["ipv4.address"].as_str().unwrap().to_owned();
+    let net = bridge.rsplit_once('.').unwrap().0.to_owned();
+    let wanted = format!("{net}.77");
+    lab.cabin(&["create", "busybox", "fixed"]).ok();
+    lab.cabin(&["config", "device", "override", "fixed", "eth0", &format!("ipv4.address={wanted}")]).ok();
+    lab.cabin(&["start", "fixed"]).ok();
+    assert_eq!(lab.wait_address("fixed", 20), wanted);
+    lab.cabin(&["restart", "--force", "fixed"]).ok();
+    assert_eq!(lab.wait_address("fixed", 20), wanted);
+    let refused =
+        lab.cabin(&["config", "device", "set", "fixed", "eth0", "ipv4.address=192.0.2.1"]).refused();
+    assert!(refused.contains("192.0.2.1"), "{refused}");
+    lab.cabin(&["delete", "-f", "fixed"]).ok();
+}
+
+#[test]
+fn an_instance_cannot_speak_with_the_address_of_another() {
+    let lab = Lab::shared();
+    lab.busybox("honest").busybox("liar");
+    let honest = lab.wait_address("honest", 20);
+    let own = lab.wait_address("liar", 20);
+    lab.exec("liar", &["ping", "-c1", "-W2", &honest]).ok();
+
+    // A second address that nobody gave it: what it sends from there must not arrive.
+    let net = own.rsplit_once('.').unwrap().0;
+    let stolen = format!("{net}.199");
+    lab.sh("liar", &format!("ip addr add {stolen}/24 dev eth0"));
+    let sent = lab.exec("liar", &["ping", "-c2", "-W1", "-I", &stolen, &honest]);
+    assert_ne!(sent.code, 0, "a stolen IPv4 address was answered: {}", sent.out);
+    lab.sh("liar", &format!("ip addr del {stolen}/24 dev eth0"));
+    lab.exec("liar", &["ping", "-c1", "-W2", &honest]).ok();
+
+    // A hardware address of its own choice.
+    lab.sh("liar", "ip link set eth0 down; ip link set eth0 address 02:00:00:00:00:77; ip link set eth0 up");
+    lab.sh(
+        "liar",
+        &format!("ip addr add {own}/24 dev eth0 2>/dev/null; ip neigh flush dev eth0 2>/dev/null; true"),
+    );
+    let sent = lab.exec("liar", &["ping", "-c2", "-W1", &honest]);
+    assert_ne!(sent.code, 0, "a stolen MAC address was answered: {}", sent.out);
+    for name in ["honest", "liar"] {
+        lab.cabin(&["delete", "-f", name]).ok();
+    }
+}
+
+#[test]
+fn the_state_of_an_instance_tells_its_addresses_and_counters() {
+    let lab = Lab::shared();
+    lab.busybox("counted");
+    let address = lab.wait_address("counted", 20);
+    let state = lab.get("/1.0/instances/counted/state");
+    let eth0 = &state["network"]["eth0"];
+    assert_eq!((&eth0["state"], &eth0["type"]), (&"up".into(), &"broadcast".into()), "{eth0}");
+    assert!(eth0["hwaddr"].as_str().is_some_and(|it| it.len() == 17), "{eth0}");
+    assert!(eth0["counters"]["bytes_received"].as_u64().is_some_and(|it| it > 0), "{eth0}");
+    assert!(eth0["host_name"].as_str().is_some_and(|it| !it.is_empty()), "{eth0}");
+    let leases = lab.get("/1.0/networks/cabinbr0/leases");
+    let lease = leases.as_array().unwrap().iter().find(|it| it["hostname"] == "counted").expect("a lease");
+    assert_eq!(lease["address"], address.as_str());
+    lab.cabin(&["delete", "-f", "counted"]).ok();
+}
+
+#[test]
+fn a_network_is_created_changed_and_deleted() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    lab.cabin(&["network", "create", "extra0", "ipv4.address=10.213.44.1/24", "ipv6.address=none"]).ok();
+    assert!(lab.cabin(&["network", "list", "-f", "csv"]).ok().contains("extra0"));
+    lab.cabin(&["launch", "busybox", "visitor", "-n", "extra0"]).ok();
+    assert!(lab.wait_address("visitor", 20).starts_with("10.213.44."));
+    let refused = lab.cabin(&["network", "delete", "extra0"]).refused();
+    assert!(refused.contains("use"), "{refused}");
+    lab.cabin(&["delete", "-f", "visitor"]).ok();
+    lab.cabin(&["network", "set", "extra0", "ipv4.address=10.213.45.1/24"]).ok();
+    lab.cabin(&["launch", "busybox", "visitor", "-n", "extra0"]).ok();
+    assert!(lab.wait_address("visitor", 20).starts_with("10.213.45."));
+    lab.cabin(&["delete", "-f", "visitor"]).ok();
+    lab.cabin(&["network", "delete", "extra0"]).ok();
+    assert!(!cabin_tests::audit::links(&lab.netns).contains(&"extra0".to_owned()));
+}
