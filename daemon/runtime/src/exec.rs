@@ -1,0 +1,214 @@
+//! The daemon's side of a command inside a running container.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use cabin_sys::pty;
+
+use crate::cgroup::ExecLeaf;
+use crate::error::{Error, Result};
+use crate::runtime::{PATIENCE, Runtime};
+use crate::spec::{ExecSpec, Streams};
+use crate::supervisor::Supervisor;
+use crate::wire::{self, SessionOrder, SessionProgress};
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecStatus {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+    /// Unknown: what ran it was killed, and the command with it.
+    Lost,
+}
+
+impl ExecStatus {
+    /// The code a shell would show: 128 and the number for a signal.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            ExecStatus::Exited(code) => code,
+            ExecStatus::Killed(signal) => 128 + signal,
+            ExecStatus::Lost => 137,
+        }
+    }
+}
+
+/// A running command. Dropping it (and every [`ExecControl`] of it) kills the command and its process group.
+/// As a descriptor it is readable when the command has ended.
+#[derive(Debug)]
+pub struct Exec {
+    /// The terminal, for [`Streams::Terminal`].
+    pub terminal: Option<OwnedFd>,
+    /// Where to write the command's input, for [`Streams::Pipes`].
+    pub stdin: Option<OwnedFd>,
+    /// Where to read the command's output, for [`Streams::Pipes`].
+    pub stdout: Option<OwnedFd>,
+    /// Where to read the command's errors, for [`Streams::Pipes`].
+    pub stderr: Option<OwnedFd>,
+    pid: u32,
+    socket: OwnedFd,
+    leaf: Option<ExecLeaf>,
+}
+
+/// Signals and window sizes for a running command; independent of who waits for it.
+#[derive(Debug)]
+pub struct ExecControl {
+    socket: OwnedFd,
+    terminal: Option<OwnedFd>,
+}
+
+pub(crate) fn start(
+    runtime: &Runtime,
+    supervisor: &Supervisor,
+    spec: &ExecSpec,
+    given: Option<[OwnedFd; 3]>,
+) -> Result<Exec> {
+    let name = supervisor.name();
+    let broken = |source| failed(name, "talk to the session's helper", source);
+    let serial = format!("{}-{}", std::process::id(), runtime.inner.serial.fetch_add(1, Ordering::Relaxed));
+    let socket = runtime.inner.launch(&[wire::EXEC_MODE])?;
+    let mut fds = vec![supervisor.pidfd()];
+    if spec.streams == Streams::Given {
+        let Some(given) = &given else {
+            return Err(broken(io::Error::new(io::ErrorKind::InvalidInput, "no streams were given")));
+        };
+        fds.extend(given.iter().map(AsFd::as_fd));
+    }
+    let run = SessionOrder::Run { spec: spec.clone(), standing: supervisor.standing().clone() };
+    wire::send(&socket, &run, &fds).map_err(broken)?;
+    // What only this process still holds would keep a pipe from ending.
+    drop(given);
+
+    let (progress, ends) = next(&socket, name, spec)?;
+    let SessionProgress::Here { pid } = progress else { return Err(odd(name)) };
+    let cgroup = |source| Error::Cgroup { name: name.to_owned(), source };
+    let leaf = runtime.cgroups().exec_leaf(name, &serial).map_err(cgroup)?;
+    let mut exec =
+        Exec { terminal: None, stdin: None, stdout: None, stderr: None, pid, socket, leaf: Some(leaf) };
+    exec.take_ends(spec.streams, ends, name)?;
+    if let Some(leaf) = &exec.leaf {
+        leaf.attach(pid).map_err(cgroup)?;
+    }
+    wire::send(&exec.socket, &SessionOrder::Placed, &[]).map_err(broken)?;
+    match next(&exec.socket, name, spec)? {
+        (SessionProgress::Started, _) => Ok(exec),
+        _ => Err(odd(name)),
+    }
+}
+
+/// The next thing the helper says, if it is not a failure.
+fn next(socket: &OwnedFd, name: &str, spec: &ExecSpec) -> Result<(SessionProgress, Vec<OwnedFd>)> {
+    let program = || spec.argv.first().cloned().unwrap_or_default();
+    let said = wire::receive_within(socket, PATIENCE)
+        .map_err(|e| failed(name, "talk to the session's helper", e))?
+        .ok_or_else(|| failed(name, "talk to the session's helper", io::ErrorKind::UnexpectedEof.into()))?;
+    match said.0 {
+        SessionProgress::NotFound => {
+            Err(Error::ProgramNotFound { name: name.to_owned(), program: program() })
+        }
+        SessionProgress::NotExecutable(why) => Err(Error::ProgramNotExecutable {
+            name: name.to_owned(),
+            program: program(),
+            source: why.source(),
+        }),
+        SessionProgress::Failed(why) => Err(failed(name, &why.step, why.source())),
+        _ => Ok(said),
+    }
+}
+
+fn odd(name: &str) -> Error {
+    failed(name, "talk to the session's helper", io::Error::from(io::ErrorKind::InvalidData))
+}
+
+fn failed(name: &str, step: &str, source: io::Error) -> Error {
+    Error::Exec { name: name.to_owned(), step: step.to_owned(), source }
+}
+
+impl Exec {
+    fn take_ends(&mut self, streams: Streams, ends: Vec<OwnedFd>, name: &str) -> Result<()> {
+        let mut ends = ends.into_iter();
+        match streams {
+            Streams::Terminal { .. } => self.terminal = Some(ends.next().ok_or_else(|| odd(name))?),
+            Streams::Pipes => {
+                let Some((stdin, (stdout, stderr))) = ends.next().zip(ends.next().zip(ends.next())) else {
+                    return Err(odd(name));
+                };
+                (self.stdin, self.stdout, self.stderr) = (Some(stdin), Some(stdout), Some(stderr));
+            }
+            Streams::Given => {}
+        }
+        Ok(())
+    }
+
+    /// The command's process, by the host's number.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// A handle for signals and window sizes that another thread may hold while this one waits.
+    ///
+    /// # Errors
+    /// As dup(2).
+    pub fn control(&self) -> io::Result<ExecControl> {
+        let terminal = self.terminal.as_ref().map(OwnedFd::try_clone).transpose()?;
+        Ok(ExecControl { socket: self.socket.try_clone()?, terminal })
+    }
+
+    /// Sends the command a signal.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when it has ended.
+    pub fn signal(&self, number: i32) -> io::Result<()> {
+        wire::send(&self.socket, &SessionOrder::Signal(number), &[])
+    }
+
+    /// Waits until the command has ended. Processes it left behind go on.
+    #[must_use]
+    pub fn wait(self) -> ExecStatus {
+        loop {
+            match wire::receive(&self.socket) {
+                Ok(Some((SessionProgress::Exited(code), _))) => return ExecStatus::Exited(code),
+                Ok(Some((SessionProgress::Killed(signal), _))) => return ExecStatus::Killed(signal),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return ExecStatus::Lost,
+            }
+        }
+    }
+}
+
+impl AsFd for Exec {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Exec {
+    fn drop(&mut self) {
+        if let Some(leaf) = self.leaf.take() {
+            // One that is not empty stays until the container's cgroup is destroyed; nobody waits for it.
+            let _ = leaf.remove();
+        }
+    }
+}
+
+impl ExecControl {
+    /// Sends the command a signal.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when it has ended.
+    pub fn signal(&self, number: i32) -> io::Result<()> {
+        wire::send(&self.socket, &SessionOrder::Signal(number), &[])
+    }
+
+    /// Tells the command's terminal its size in characters; without a terminal this does nothing.
+    ///
+    /// # Errors
+    /// As ioctl_tty(2).
+    pub fn resize(&self, width: u16, height: u16) -> io::Result<()> {
+        self.terminal.as_ref().map_or(Ok(()), |terminal| pty::set_size(terminal, width, height))
+    }
+}

@@ -1,0 +1,197 @@
+//! The face of the crate: starts containers, finds running ones, knows how stopped ones ended.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use cabin_sys::dir::HostDir;
+use cabin_sys::{command, socket};
+use cabin_undo::Undo;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroups;
+use crate::error::{Error, Result};
+use crate::exec::{self, Exec};
+use crate::spec::{CgroupLimits, ExecSpec, InitSpec};
+use crate::start::{self, Starting};
+use crate::supervisor::{self, Supervisor};
+use crate::wire;
+
+/// The largest exit record, in bytes.
+const RECORD: u64 = 1024;
+
+/// How a container's run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// Halted or powered off from inside, or init ended.
+    Stopped {
+        /// What init exited with; 128 and the signal's number when one ended it. 0 for a power-off.
+        status: i32,
+    },
+    /// Asked for a reboot from inside.
+    Reboot,
+    /// The supervisor was killed, and the container with it.
+    SupervisorDied,
+}
+
+/// Containers of one daemon: the processes, not their files, networks or configuration.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) run_dir: HostDir,
+    pub(crate) program: PathBuf,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) serial: AtomicU64,
+}
+
+impl Runtime {
+    /// A runtime that keeps control sockets and exit records in `run_dir` (made when missing, mode 0700) and
+    /// runs `cabin-init` from `bin_dir`.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, or there is no `cabin-init`.
+    pub fn new(run_dir: &Path, bin_dir: &Path, cgroups: Cgroups) -> Result<Runtime> {
+        let program = bin_dir.join("cabin-init");
+        rustix::fs::access(&program, rustix::fs::Access::EXEC_OK)
+            .map_err(|e| Error::Launch { path: program.clone(), source: e.into() })?;
+        let run_dir = HostDir::ensure(run_dir, 0o700)
+            .map_err(|source| Error::RunDir { path: run_dir.to_owned(), source })?;
+        Ok(Runtime { inner: Arc::new(Inner { run_dir, program, cgroups, serial: AtomicU64::new(0) }) })
+    }
+
+    /// Makes the container's cgroups and its namespaces. When this returns, its first process exists and
+    /// waits, and its root filesystem is being prepared.
+    ///
+    /// # Errors
+    /// [`Error::Start`] names the step; nothing stays.
+    pub fn spawn(&self, spec: &InitSpec, limits: &CgroupLimits, undo: &mut Undo) -> Result<Starting> {
+        start::spawn(self, spec, limits, undo)
+    }
+
+    /// The supervisor of a running container; `None` when it does not run. A socket that nobody listens on
+    /// any more is removed.
+    ///
+    /// # Errors
+    /// When the supervisor is there and cannot be reached.
+    pub fn connect(&self, name: &str) -> Result<Option<Supervisor>> {
+        check_name(name)?;
+        supervisor::connect(self, name)
+    }
+
+    /// How the container's last run ended; `None` when there is no record (it runs, never ran, or its
+    /// supervisor was killed).
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn exit_record(&self, name: &str) -> Result<Option<Exit>> {
+        check_name(name)?;
+        let failed = |source| Error::Record { name: name.to_owned(), source };
+        match self.inner.run_dir.read(&record_name(name), RECORD) {
+            Ok(bytes) => wire::unpack(&bytes).map(Some).map_err(failed),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed(e)),
+        }
+    }
+
+    /// Forgets how the last run ended. Nothing to forget is success.
+    ///
+    /// # Errors
+    /// When the record cannot be removed.
+    pub fn clear_exit_record(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        self.inner
+            .run_dir
+            .remove_file(&record_name(name))
+            .map_err(|source| Error::Record { name: name.to_owned(), source })
+    }
+
+    /// Runs a command in a running container. `given` are stdin, stdout and stderr for
+    /// [`crate::spec::Streams::Given`], and are ignored otherwise. The call returns when the command runs.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`]; [`Error::ProgramNotFound`] and [`Error::ProgramNotExecutable`]; else
+    /// [`Error::Exec`] names the step.
+    pub fn exec(&self, name: &str, spec: &ExecSpec, given: Option<[OwnedFd; 3]>) -> Result<Exec> {
+        let supervisor = self.connect(name)?.ok_or(Error::NotRunning { name: name.to_owned() })?;
+        exec::start(self, &supervisor, spec, given)
+    }
+
+    /// Kills everything in the container and waits until its supervisor has gone too. One that does not run
+    /// is success.
+    ///
+    /// # Errors
+    /// When a process stays.
+    pub fn kill(&self, name: &str) -> Result<()> {
+        let watch = self.connect(name)?.map(|supervisor| supervisor.watch()).transpose();
+        self.inner.cgroups.kill(name).map_err(|source| Error::Cgroup { name: name.to_owned(), source })?;
+        if let Ok(Some(watch)) = watch {
+            let _ = watch.wait();
+        }
+        Ok(())
+    }
+
+    /// The containers that have a control socket here, running or not any more, sorted.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let dir = &self.inner.run_dir;
+        let entries = dir.list().map_err(|source| Error::RunDir { path: dir.path().to_owned(), source })?;
+        Ok(entries.into_iter().filter_map(|e| e.name.strip_suffix(".sock").map(str::to_owned)).collect())
+    }
+
+    /// The cgroups of this runtime's containers.
+    #[must_use]
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.inner.cgroups
+    }
+}
+
+/// The name of a container's exit record in the run directory.
+#[must_use]
+pub fn record_name(name: &str) -> String {
+    format!("{name}.exit")
+}
+
+/// The name of a container's control socket in the run directory.
+#[must_use]
+pub fn socket_name(name: &str) -> String {
+    format!("{name}.sock")
+}
+
+/// A name becomes a file's and a cgroup's, so it has no slash and no dot.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > 200 || !name.chars().all(fine) {
+        return Err(Error::Name { name: name.to_owned() });
+    }
+    Ok(())
+}
+
+impl Inner {
+    /// Runs `cabin-init`, which copies itself away at once, and gives the daemon's end of its socket.
+    pub(crate) fn launch(&self, arguments: &[&str]) -> Result<OwnedFd> {
+        let failed = |source| Error::Launch { path: self.program.clone(), source };
+        let (ours, theirs) = socket::pair().map_err(failed)?;
+        let status = command::own_helper(&self.program)
+            .args(arguments)
+            // The one descriptor std hands over without code between fork and exec.
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .map_err(failed)?;
+        if status.success() { Ok(ours) } else { Err(failed(io::Error::other(status.to_string()))) }
+    }
+}
+
+/// How long a step on the other side may take before it counts as hung.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,141 @@
+//! A container between its first process and its init: namespaces exist, nothing of the guest's runs.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use cabin_sys::process;
+use cabin_undo::Undo;
+
+use crate::cgroup::Layout;
+use crate::error::{Error, Result};
+use crate::runtime::{self, PATIENCE, Runtime, check_name};
+use crate::spec::{CgroupLimits, IdMap, InitSpec};
+use crate::supervisor::Supervisor;
+use crate::wire::{self, GuestCgroups, Order, Progress};
+
+/// `SIGKILL`.
+const KILL: i32 = 9;
+
+/// A container whose init waits to be released. Dropping it ends the container.
+#[derive(Debug)]
+pub struct Starting {
+    runtime: Runtime,
+    name: String,
+    socket: OwnedFd,
+    init_pid: u32,
+    netns: OwnedFd,
+}
+
+impl Starting {
+    /// The container's network namespace.
+    #[must_use]
+    pub fn netns(&self) -> BorrowedFd<'_> {
+        self.netns.as_fd()
+    }
+
+    /// The container's first process, by the host's number.
+    #[must_use]
+    pub fn init_pid(&self) -> u32 {
+        self.init_pid
+    }
+
+    /// Waits until the root filesystem is in place, and lets init run.
+    ///
+    /// # Errors
+    /// [`Error::Start`] names the step that failed; nothing of the container stays then.
+    pub fn release(self) -> Result<Supervisor> {
+        expect(&self.socket, &self.name, |progress| matches!(progress, Progress::Ready))?;
+        tell(&self.socket, &self.name, &Order::Release)?;
+        expect(&self.socket, &self.name, |progress| matches!(progress, Progress::Running))?;
+        self.runtime.connect(&self.name)?.ok_or(Error::NotRunning { name: self.name })
+    }
+}
+
+pub(crate) fn spawn(
+    runtime: &Runtime,
+    spec: &InitSpec,
+    limits: &CgroupLimits,
+    undo: &mut Undo,
+) -> Result<Starting> {
+    check_name(&spec.name)?;
+    let name = spec.name.clone();
+    let owner = match spec.ids {
+        IdMap::Isolated(range) => (range.base, range.base),
+        IdMap::Privileged => (0, 0),
+    };
+    let cgroups = runtime.cgroups();
+    let cgroup_failed = |source| Error::Cgroup { name: name.clone(), source };
+    cgroups.create(&name, limits, owner, undo).map_err(cgroup_failed)?;
+    runtime.clear_exit_record(&name)?;
+
+    let socket = runtime.inner.launch(&[])?;
+    let run_dir = runtime.inner.run_dir.path().to_owned();
+    tell(&socket, &name, &Order::Start { spec: spec.clone(), run_dir })?;
+    let (progress, fds) = expect(&socket, &name, |progress| matches!(progress, Progress::Born { .. }))?;
+    let Progress::Born { init_pid } = progress else { return Err(odd(&name)) };
+    let [init, netns, supervisor] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| odd(&name))?;
+    let (inverse_of, stray) = (runtime.clone(), name.clone());
+    undo.push(format!("container {name}"), move || end(&inverse_of, &stray, &init, &supervisor))
+        .map_err(|source| Error::Interrupted { name: name.clone(), source })?;
+
+    cgroups.attach(&name, init_pid).map_err(cgroup_failed)?;
+    let guest = match cgroups.layout() {
+        Layout::Unified | Layout::Hybrid => GuestCgroups::Unified,
+        Layout::Legacy => GuestCgroups::Named,
+    };
+    tell(&socket, &name, &Order::Placed(guest))?;
+    Ok(Starting { runtime: runtime.clone(), name, socket, init_pid, netns })
+}
+
+/// The inverse of a start, at whatever point it stopped. The kernel kills init with its supervisor.
+fn end(runtime: &Runtime, name: &str, init: &OwnedFd, supervisor: &OwnedFd) -> io::Result<()> {
+    for process in [supervisor, init] {
+        match process::signal(process, KILL) {
+            Err(e) if e.raw_os_error() != Some(rustix::io::Errno::SRCH.raw_os_error()) => return Err(e),
+            _ => {}
+        }
+    }
+    for process in [supervisor, init] {
+        if !wire::readable_within(process.as_fd(), PATIENCE)? {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "killed, and not gone yet"));
+        }
+    }
+    let run_dir = &runtime.inner.run_dir;
+    run_dir.remove_file(&runtime::socket_name(name))?;
+    run_dir.remove_file(&runtime::record_name(name))
+}
+
+fn tell(socket: &OwnedFd, name: &str, order: &Order) -> Result<()> {
+    match wire::send(socket, order, &[]) {
+        Ok(()) => Ok(()),
+        // It has already ended, and says why in what it sent before.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(source) => Err(lost(name, source)),
+    }
+}
+
+fn expect(
+    socket: &OwnedFd,
+    name: &str,
+    wanted: impl Fn(&Progress) -> bool,
+) -> Result<(Progress, Vec<OwnedFd>)> {
+    match wire::receive_within(socket, PATIENCE).map_err(|source| lost(name, source))? {
+        Some((Progress::Failed(failure), _)) => {
+            // The end of the socket is the end of the process: then nothing it made is left.
+            let _ = wire::receive_within::<Progress>(socket, PATIENCE);
+            let source = failure.source();
+            Err(Error::Start { name: name.to_owned(), step: failure.step, source })
+        }
+        Some((progress, fds)) if wanted(&progress) => Ok((progress, fds)),
+        Some(_) => Err(odd(name)),
+        None => Err(lost(name, io::Error::from(io::ErrorKind::UnexpectedEof))),
+    }
+}
+
+fn odd(name: &str) -> Error {
+    lost(name, io::Error::from(io::ErrorKind::InvalidData))
+}
+
+fn lost(name: &str, source: io::Error) -> Error {
+    Error::Start { name: name.to_owned(), step: "talk to its supervisor".to_owned(), source }
+}
