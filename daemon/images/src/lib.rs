@@ -1,1 +1,29 @@
-//! (being laid)
+//! Image files: what they are, what they say about themselves, how they become a tree and are made from one.
+//!
+//! Owns formats, fingerprints, metadata, the confined unpacking child and packing. Where images are kept,
+//! and what an alias is, belongs to others.
+
+#![forbid(unsafe_code)]
+
+mod child;
+mod confine;
+mod decompress;
+mod error;
+mod fingerprint;
+mod format;
+mod message;
+mod metadata;
+mod pack;
+mod squash;
+mod tarball;
+mod tree;
+mod unpacker;
+
+pub use child::main as child_main;
+pub use error::{Error, Kind, Reported, Result};
+pub use fingerprint::{Fingerprint, HashingWriter, fingerprint};
+pub use format::{Compression, Format, Shape, detect};
+pub use message::{IdRange, Limits, UnpackReport};
+pub use metadata::{MAX_METADATA, Metadata, Template};
+pub use pack::{pack_metadata, pack_squashfs, pack_unified};
+pub use unpacker::{ImageFiles, Unpacker};

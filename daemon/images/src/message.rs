@@ -1,0 +1,72 @@
+//! What the daemon and the unpacking process say to each other (postcard over a sequenced-packet socket).
+//!
+//! One [`Job`] goes in with its descriptors; [`Answer`]s come back until `Done`, `Failed` or the end.
+
+use serde::{Deserialize, Serialize};
+
+/// A run of host ids that stands for `0..size` on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The first host id.
+    pub base: u32,
+    /// How many ids.
+    pub size: u32,
+}
+
+/// What an image may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// The most bytes that may come out of the decompressor, and the largest single file.
+    pub expanded: u64,
+    /// The most files.
+    pub entries: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { expanded: 64 << 30, entries: 10_000_000 }
+    }
+}
+
+/// What the unpacking process is to do. The descriptors that come along: the metadata file (or unified
+/// tarball), then the rootfs file if there is one, then for [`Task::Unpack`] the target directory.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    pub task: Task,
+    pub split: bool,
+    pub ids: IdRange,
+    pub limits: Limits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Task {
+    Inspect,
+    Unpack,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// Bytes of input read so far, and in all.
+    Progress { done: u64, total: u64 },
+    /// A piece of the metadata (postcard), in order.
+    Piece(Vec<u8>),
+    /// The end of a successful job.
+    Done(UnpackReport),
+    /// The end of a failed one: whether the image is at fault, and the chain of reasons.
+    Failed { invalid: bool, chain: Vec<String> },
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnpackReport {
+    /// Files, directories and links made.
+    pub entries: u64,
+    /// Bytes written into files.
+    pub bytes: u64,
+    /// Device nodes and sockets left out.
+    pub devices_skipped: u64,
+    /// Extended attributes left out: those an image has no say in, and those the filesystem cannot keep.
+    pub xattrs_skipped: u64,
+    /// Members outside `rootfs/` that were passed over.
+    pub ignored: u64,
+}

@@ -1,0 +1,65 @@
+//! Compression on the way out, chosen from an enum.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use crate::format::Compression;
+
+/// Threads of an encoder. Fixed, because the number shows in the bytes.
+const THREADS: u32 = 2;
+
+pub(super) enum Encoder<'f> {
+    None(&'f mut File),
+    Gzip(flate2::write::GzEncoder<&'f mut File>),
+    Xz(Box<liblzma::write::XzEncoder<&'f mut File>>),
+    Zstd(zstd::stream::write::Encoder<'static, &'f mut File>),
+}
+
+impl<'f> Encoder<'f> {
+    pub fn new(out: &'f mut File, compression: Compression) -> io::Result<Encoder<'f>> {
+        Ok(match compression {
+            Compression::None => Encoder::None(out),
+            Compression::Gzip => {
+                Encoder::Gzip(flate2::write::GzEncoder::new(out, flate2::Compression::new(6)))
+            }
+            Compression::Xz => {
+                let stream = liblzma::stream::MtStreamBuilder::new()
+                    .threads(THREADS)
+                    .preset(6)
+                    .check(liblzma::stream::Check::Crc64)
+                    .encoder()?;
+                Encoder::Xz(Box::new(liblzma::write::XzEncoder::new_stream(out, stream)))
+            }
+            Compression::Zstd => {
+                let mut encoder = zstd::stream::write::Encoder::new(out, 3)?;
+                encoder.multithread(THREADS)?;
+                Encoder::Zstd(encoder)
+            }
+        })
+    }
+
+    pub fn finish(self) -> io::Result<()> {
+        let out = match self {
+            Encoder::None(out) => out,
+            Encoder::Gzip(encoder) => encoder.finish()?,
+            Encoder::Xz(encoder) => encoder.finish()?,
+            Encoder::Zstd(encoder) => encoder.finish()?,
+        };
+        out.flush()
+    }
+}
+
+impl Write for Encoder<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Encoder::None(out) => out.write(bytes),
+            Encoder::Gzip(encoder) => encoder.write(bytes),
+            Encoder::Xz(encoder) => encoder.write(bytes),
+            Encoder::Zstd(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! The daemon's side of unpacking: starts the confined process, gives it open files, hears its answers.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use cabin_sys::command;
+use cabin_sys::dir::HostDir;
+use cabin_sys::socket;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+
+use crate::error::{Error, Kind, Reported, Result};
+use crate::message::{Answer, IdRange, Job, Limits, Task, UnpackReport};
+use crate::metadata::Metadata;
+
+/// How long the process may be silent before it counts as stuck.
+const SILENCE: Duration = Duration::from_secs(300);
+/// The most bytes of metadata taken from the process: what the limits of its parts allow, and some more.
+const MAX_ANSWER: usize = 8 << 20;
+
+/// The files of an image.
+#[derive(Debug)]
+pub struct ImageFiles {
+    /// The unified tarball, or the metadata tarball of a split image.
+    pub meta: File,
+    /// The rootfs of a split image: squashfs or tarball.
+    pub rootfs: Option<File>,
+}
+
+/// Reads images in a confined process, one process for each call.
+#[derive(Debug, Clone)]
+pub struct Unpacker {
+    /// The absolute path of `cabin-unpack`.
+    pub helper: PathBuf,
+    /// The range of host ids the process runs under. Nothing else may use it.
+    pub ids: IdRange,
+    /// What an image may cost.
+    pub limits: Limits,
+}
+
+impl Unpacker {
+    /// What an image says about itself. `meta` is the unified tarball or the metadata tarball.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when the image is at fault, [`Kind::Internal`] otherwise.
+    pub fn inspect(&self, meta: &File) -> Result<Metadata> {
+        let job = Job { task: Task::Inspect, split: false, ids: self.ids, limits: self.limits };
+        let mut bytes = Vec::new();
+        self.run(&job, &[meta.as_fd()], &mut |_, _| {}, &mut bytes)?;
+        postcard::from_bytes(&bytes).map_err(|source| Error::Message { source })
+    }
+
+    /// Makes the root filesystem of an image in the empty directory `target`, with plain ids from 0 on disk.
+    /// `progress` hears bytes read and bytes in all. Nothing is synced; after a failure `target` may hold a
+    /// part of the tree.
+    ///
+    /// # Errors
+    /// As [`Unpacker::inspect`].
+    pub fn unpack(
+        &self,
+        files: &ImageFiles,
+        target: &HostDir,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<UnpackReport> {
+        let job =
+            Job { task: Task::Unpack, split: files.rootfs.is_some(), ids: self.ids, limits: self.limits };
+        let mut fds = vec![files.meta.as_fd()];
+        fds.extend(files.rootfs.as_ref().map(AsFd::as_fd));
+        fds.push(target.as_fd());
+        self.run(&job, &fds, progress, &mut Vec::new())
+    }
+
+    fn run(
+        &self,
+        job: &Job,
+        fds: &[BorrowedFd<'_>],
+        progress: &mut dyn FnMut(u64, u64),
+        pieces: &mut Vec<u8>,
+    ) -> Result<UnpackReport> {
+        let talk = |source| Error::Talk { source };
+        let (ours, theirs) = socket::pair().map_err(talk)?;
+        let mut child = self.start(theirs)?;
+        let job = postcard::to_stdvec(job).map_err(|source| Error::Message { source });
+        let outcome = job.and_then(|job| {
+            set_socket_timeout(&ours, Timeout::Recv, Some(SILENCE)).map_err(|e| talk(e.into()))?;
+            socket::send(&ours, &job, fds).map_err(talk)?;
+            listen(&ours, progress, pieces)
+        });
+        // Whatever it still does, nobody waits for it any more.
+        let _ = child.kill();
+        let ended = child.wait();
+        match outcome {
+            Ok(Some(report)) => Ok(report),
+            Ok(None) => {
+                Err(Error::Died { status: ended.map_or_else(|e| e.to_string(), |status| status.to_string()) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn start(&self, socket: OwnedFd) -> Result<Child> {
+        command::own_helper(&self.helper)
+            .stdin(Stdio::from(socket))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|source| Error::Start { helper: self.helper.display().to_string(), source })
+    }
+}
+
+/// Hears answers until the last one; `None` when the process ended without one.
+fn listen(
+    socket: &OwnedFd,
+    progress: &mut dyn FnMut(u64, u64),
+    pieces: &mut Vec<u8>,
+) -> Result<Option<UnpackReport>> {
+    loop {
+        let (bytes, _fds) = socket::recv(socket).map_err(|source| Error::Talk { source })?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        match postcard::from_bytes(&bytes).map_err(|source| Error::Message { source })? {
+            Answer::Progress { done, total } => progress(done, total),
+            Answer::Piece(piece) => {
+                pieces.extend_from_slice(&piece);
+                if pieces.len() > MAX_ANSWER {
+                    return Err(Error::Archive { why: "its metadata is beyond all measure" });
+                }
+            }
+            Answer::Done(report) => return Ok(Some(report)),
+            Answer::Failed { invalid, chain } => {
+                let kind = if invalid { Kind::Invalid } else { Kind::Internal };
+                return Err(Error::Unpack { kind, source: Reported::from_chain(chain) });
+            }
+        }
+    }
+}
