@@ -302,6 +302,11 @@ fn a_container_owns_its_groups_but_not_its_limits_and_destroy_takes_all_it_made(
                 "bounded in number"
             );
         }
+        let systemd = Path::new("/sys/fs/cgroup/systemd").join(&world.prefix).join("box");
+        if systemd.exists() {
+            let own = as_owner(&["mkdir", "-p", systemd.join("a/b").to_str().unwrap()]);
+            assert_eq!(own, world.cgroups.layout() == Layout::Legacy, "its own where there is no cgroup2");
+        }
         world.cgroups.kill("box").unwrap();
         inside.end();
         world.cgroups.destroy("box").unwrap();

@@ -143,6 +143,11 @@ impl Cgroups {
             if cpuset {
                 v1::fill_cpuset(&prefix, &group)?;
             }
+            // Without cgroup2, the hierarchy without controllers is the only one a guest's systemd can have
+            // for its own. No limit is there.
+            if self.inner.layout == Layout::Legacy && mount.controllers == ["name=systemd"] {
+                group.chown(&["cgroup.procs".to_owned(), "tasks".to_owned()], owner)?;
+            }
         }
         if let Some(mount) = &self.inner.mounts.unified {
             unified::create(&Group::open(mount, "")?, &self.inner.prefix, name, limits, owner)?;

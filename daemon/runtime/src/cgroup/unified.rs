@@ -1,5 +1,7 @@
 //! The cgroup2 tree: controllers enabled downwards, the delegated child, limits.
 
+use std::io;
+
 use super::Error;
 use super::group::Group;
 use crate::spec::CgroupLimits;
@@ -133,7 +135,14 @@ pub(super) fn apply(
             continue;
         }
         if group.has(setting.file) {
-            group.write(setting.file, &setting.value)?;
+            match group.write(setting.file, &setting.value) {
+                Err(Error::Write { source, .. })
+                    if setting.file == "cpuset.cpus" && !setting.asked && none_left(&source) =>
+                {
+                    group.write(setting.file, possible_cpus()?.trim())?;
+                }
+                other => other?,
+            }
         } else if setting.asked
             && !(setting.file == "memory.swap.max" && setting.value == "0" && !host_has_swap())
         {
@@ -141,6 +150,21 @@ pub(super) fn apply(
         }
     }
     Ok(())
+}
+
+/// Older kernels (6.1) do not let the set of a group with processes become empty, though empty means "as the
+/// parent". Every processor there can be means the same.
+fn none_left(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error())
+}
+
+fn possible_cpus() -> Result<String, Error> {
+    let (path, file) = ("/sys/devices/system/cpu", "possible");
+    std::fs::read_to_string(format!("{path}/{file}")).map_err(|source| Error::Read {
+        path: path.into(),
+        file,
+        source,
+    })
 }
 
 /// Whether the host has any swap switched on. Where it has none, "no swap" holds by itself.
