@@ -27,7 +27,7 @@ check: deny ## formatting, lints, house rules, docs in step with the code, licen
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) build -p cabin
 	$(CARGO) test -q -p cabin-tests --test tidy --test docs --test help
-	sh -n .ci/run .ci/packages .ci/demo .ci/sweep tests/bench/run
+	for script in .ci/*; do sh -n $$script || exit 1; done
 
 .PHONY: deny
 deny:
@@ -46,7 +46,7 @@ torture: packages build ## the long forms: guest matrix and lifecycle again and 
 
 .PHONY: bench
 bench: packages release ## times beside Incus and LXD when they are given: see docs/bench.md
-	@sh tests/bench/run $(BENCH_ARGS)
+	CABIN_PROFILE=release $(CARGO) run -q -p cabin-tests --bin cabin-bench -- $(BENCH_ARGS)
 
 .PHONY: build release packages
 build:

@@ -72,21 +72,25 @@ fn point(line: &str) -> String {
     line.split(' ').nth(4).unwrap_or(line).to_owned()
 }
 
-/// Control groups of the daemon, in every hierarchy: what lies below the group that carries its mark.
+/// Control groups of instances of the daemon, in every hierarchy.
 #[must_use]
 pub fn cgroups(dir: &Path) -> Vec<PathBuf> {
-    let own = mark(dir);
-    let top = Path::new("/sys/fs/cgroup");
-    let below = std::fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
-    let owned =
-        below.chain([top.to_owned()]).map(|hierarchy| hierarchy.join(&own)).filter(|path| path.is_dir());
-    let mut found: Vec<PathBuf> = owned
+    let mut found: Vec<PathBuf> = groups(dir)
+        .into_iter()
         .flat_map(|path| std::fs::read_dir(path).into_iter().flatten().flatten())
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())
         .collect();
     found.sort();
     found
+}
+
+/// The groups that carry the daemon's mark; those of its instances lie below.
+fn groups(dir: &Path) -> Vec<PathBuf> {
+    let own = mark(dir);
+    let top = Path::new("/sys/fs/cgroup");
+    let below = std::fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
+    below.chain([top.to_owned()]).map(|hierarchy| hierarchy.join(&own)).filter(|path| path.is_dir()).collect()
 }
 
 /// What a daemon with that directory names its things by: `cabin-` and the path's FNV-1a hash.

@@ -24,13 +24,15 @@ pub fn root() -> PathBuf {
     tests.parent().map_or_else(|| tests.clone(), std::path::Path::to_path_buf)
 }
 
-/// The path of a program of the workspace, as built without `--release`.
+/// The path of a program of the workspace: as built without `--release`, or with it when CABIN_PROFILE says
+/// `release`.
 ///
 /// # Panics
 /// When it has not been built.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
-    let path = root().join("target/x86_64-unknown-linux-gnu/debug").join(name);
-    assert!(path.exists(), "`{}` is missing: run `cargo build --workspace` first", path.display());
+    let profile = std::env::var("CABIN_PROFILE").unwrap_or_else(|_| "debug".to_owned());
+    let path = root().join("target/x86_64-unknown-linux-gnu").join(&profile).join(name);
+    assert!(path.exists(), "`{}` is missing: run `make build` (or `make release`) first", path.display());
     path
 }

@@ -1,0 +1,102 @@
+//! `make bench`: times the same life of a container under Cabin and, when they are given, under Incus and LXD,
+//! turn by turn in one run. What is typed is timed whole, the client's own start included.
+//!
+//! Writes `bench/results.json`, `bench/results.svg` and the table in README. How to give peers: docs/bench.md.
+
+mod memory;
+mod report;
+mod steps;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use cabin_tests::cli::host;
+use cabin_tests::lab::Lab;
+
+use crate::steps::{Table, Tool};
+
+/// What the words on the command line ask for.
+struct Wish {
+    rounds: usize,
+    image: String,
+    readme: bool,
+    tools: Vec<Tool>,
+}
+
+fn wish() -> Wish {
+    let mut wish = Wish { rounds: 7, image: "debian/12".to_owned(), readme: true, tools: Vec::new() };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--rounds" => wish.rounds = words.next().and_then(|it| it.parse().ok()).expect("--rounds NUMBER"),
+            "--image" => wish.image = words.next().expect("--image NAME"),
+            "--no-readme" => wish.readme = false,
+            _ => {
+                let (name, prefix) = word.split_once('=').unwrap_or_else(|| {
+                    eprintln!("usage: cabin-bench [--rounds N] [--image NAME] [--no-readme] [NAME=COMMAND]…");
+                    std::process::exit(2)
+                });
+                wish.tools.push(Tool::new(name, prefix));
+            }
+        }
+    }
+    wish
+}
+
+/// The program that starts other managers, when CABIN_PEERS names one.
+struct Peers(Option<PathBuf>);
+
+impl Peers {
+    fn ask(&self, words: &[&str]) -> String {
+        self.0.as_ref().map(|it| cabin_tests::cli::run(Command::new(it).args(words)).ok()).unwrap_or_default()
+    }
+}
+
+fn main() {
+    let mut wish = wish();
+    let peers = Peers(std::env::var_os("CABIN_PEERS").map(PathBuf::from));
+    let lab = Lab::own();
+    lab.image(&wish.image);
+    let cabin = Tool::of(lab.command(&cabin_tests::binary("cabin"), &[] as &[&str]));
+    let mut tools = vec![cabin];
+    tools.append(&mut wish.tools);
+    let files: Vec<String> =
+        cabin_tests::images::files(&wish.image).iter().map(|path| path.display().to_string()).collect();
+    for line in peers.ask(&["up"]).lines() {
+        if let Some((name, prefix)) = line.split_once('=') {
+            let mut words = vec!["import", name, &wish.image];
+            words.extend(files.iter().map(String::as_str));
+            peers.ask(&words);
+            tools.push(Tool::new(name, prefix));
+        }
+    }
+
+    let mut table = Table::new(&tools);
+    for round in 0..=wish.rounds {
+        eprintln!(
+            "round {round} of {}{}",
+            wish.rounds,
+            if round == 0 { " (warm-up, not counted)" } else { "" }
+        );
+        for tool in &mut tools {
+            table.live(tool, &wish.image, round);
+        }
+    }
+    let memory = memory::look(&lab, &mut tools, &wish.image);
+    peers.ask(&["down"]);
+
+    let host = machine();
+    let page = report::markdown(&table, &memory, &host, wish.rounds);
+    println!("{page}");
+    report::write(&table, &memory, &host, wish.readme.then_some(page.as_str()));
+}
+
+/// One line about the machine.
+fn machine() -> String {
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = host(&["uname", "-r"]).ok();
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib: u64 = memory.split_whitespace().nth(1).and_then(|it| it.parse().ok()).unwrap_or_default();
+    let date = host(&["date", "-u", "+%Y-%m-%d"]).ok();
+    format!("{processors} processors, {} GiB, Linux {kernel}, {date}", kib / (1 << 20))
+}

@@ -1,0 +1,151 @@
+//! The steps of a life, and how long each took under each manager.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A step: its label, then what is typed by users of Cabin and Incus, then of LXD where that differs.
+type Step = (&'static str, &'static str, Option<&'static str>);
+
+/// In the order of a life. `{i}` is the image, `{n}` the instance.
+pub const STEPS: &[Step] = &[
+    ("create", "create {i} {n}", Some("init {i} {n}")),
+    ("start", "start {n}", None),
+    ("exec true", "exec {n} -- true", None),
+    ("list (json)", "list -f json", None),
+    ("snapshot, running", "snapshot create {n} s0", Some("snapshot {n} s0")),
+    ("stop, forced", "stop -f {n}", None),
+    ("restore", "snapshot restore {n} s0", Some("restore {n} s0")),
+    ("copy of a snapshot", "copy {n}/s0 {n}c", None),
+    ("delete the copy", "delete {n}c", None),
+    ("delete", "delete {n}", None),
+    ("launch", "launch {i} {n}", None),
+    ("delete, running", "delete -f {n}", None),
+];
+
+/// The step that is two commands: from launch until the guest's systemd says `running`.
+pub const BOOT: &str = "launch until `running`";
+
+/// A manager's command line.
+pub struct Tool {
+    /// What it is called in the table.
+    pub name: String,
+    words: Vec<String>,
+    env: Vec<(String, String)>,
+    /// Steps that failed once and are not tried again, with the reason.
+    pub cannot: BTreeMap<String, String>,
+}
+
+impl Tool {
+    /// One that is called with these words before each command.
+    pub fn new(name: &str, prefix: &str) -> Tool {
+        let words = prefix.split_whitespace().map(str::to_owned).collect();
+        Tool { name: name.to_owned(), words, env: Vec::new(), cannot: BTreeMap::new() }
+    }
+
+    /// Our own, with the environment that leads to its daemon.
+    pub fn of(command: Command) -> Tool {
+        let text = |it: &std::ffi::OsStr| it.to_string_lossy().into_owned();
+        let env = command.get_envs().filter_map(|(key, value)| Some((text(key), text(value?)))).collect();
+        Tool {
+            name: "cabin".to_owned(),
+            words: vec![text(command.get_program())],
+            env,
+            cannot: BTreeMap::new(),
+        }
+    }
+
+    fn is_lxd(&self) -> bool {
+        self.words.last().is_some_and(|word| word == "lxc" || word.ends_with("/lxc"))
+    }
+
+    /// Runs one command line and gives how long it took.
+    pub fn run(&self, line: &str) -> Result<Duration, String> {
+        let words = self.words.iter().map(String::as_str).chain(line.split_whitespace());
+        let words: Vec<&str> = words.collect();
+        let mut command = Command::new(words.first().copied().unwrap_or_default());
+        command.args(words.iter().skip(1)).envs(self.env.iter().map(|(key, value)| (key, value)));
+        let begin = Instant::now();
+        let done = command.stdin(Stdio::null()).output().map_err(|why| why.to_string())?;
+        let took = begin.elapsed();
+        if done.status.success() {
+            Ok(took)
+        } else {
+            Err(String::from_utf8_lossy(&done.stderr).trim().to_owned())
+        }
+    }
+
+    /// Runs one command line again and again until it succeeds.
+    fn until(&self, line: &str, limit: Duration) -> Result<(), String> {
+        let begin = Instant::now();
+        loop {
+            match self.run(line) {
+                Ok(_) => return Ok(()),
+                Err(why) if begin.elapsed() > limit => return Err(why),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Milliseconds by step, then by tool.
+pub struct Table {
+    /// The tools' names, ours first.
+    pub tools: Vec<String>,
+    times: BTreeMap<(String, String), Vec<f64>>,
+}
+
+impl Table {
+    /// An empty one.
+    pub fn new(tools: &[Tool]) -> Table {
+        Table { tools: tools.iter().map(|it| it.name.clone()).collect(), times: BTreeMap::new() }
+    }
+
+    /// Lets one instance live under a tool; round 0 is not counted.
+    pub fn live(&mut self, tool: &mut Tool, image: &str, round: usize) {
+        let name = format!("bench{round}");
+        for (label, line, lxd) in STEPS {
+            let line =
+                lxd.filter(|_| tool.is_lxd()).unwrap_or(line).replace("{i}", image).replace("{n}", &name);
+            let took = if tool.cannot.contains_key(*label) { continue } else { tool.run(&line) };
+            self.note(tool, label, round, took);
+        }
+        let took = (|| {
+            let begin = Instant::now();
+            tool.run(&format!("launch {image} {name}"))?;
+            tool.until(&format!("exec {name} -- systemctl is-system-running"), Duration::from_secs(60))?;
+            Ok(begin.elapsed())
+        })();
+        if !tool.cannot.contains_key(BOOT) {
+            self.note(tool, BOOT, round, took);
+        }
+        let _ = tool.run(&format!("delete -f {name}"));
+    }
+
+    fn note(&mut self, tool: &mut Tool, label: &str, round: usize, took: Result<Duration, String>) {
+        match took {
+            Ok(took) if round > 0 => {
+                let key = (label.to_owned(), tool.name.clone());
+                self.times.entry(key).or_default().push(took.as_secs_f64() * 1000.0);
+            }
+            Ok(_) => {}
+            Err(why) => {
+                eprintln!("{}: `{label}` failed and is left out: {why}", tool.name);
+                tool.cannot.insert(label.to_owned(), why);
+            }
+        }
+    }
+
+    /// The median of a step under a tool, in milliseconds.
+    pub fn median(&self, label: &str, tool: &str) -> Option<f64> {
+        let mut times = self.times.get(&(label.to_owned(), tool.to_owned()))?.clone();
+        times.sort_by(f64::total_cmp);
+        let (low, high) = (times.get((times.len() - 1) / 2)?, times.get(times.len() / 2)?);
+        Some(f64::midpoint(*low, *high))
+    }
+
+    /// The labels in the order of the table.
+    pub fn labels() -> impl Iterator<Item = &'static str> {
+        STEPS.iter().map(|(label, ..)| *label).chain([BOOT])
+    }
+}
