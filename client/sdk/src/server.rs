@@ -1,0 +1,64 @@
+//! The daemon itself: `/1.0`, `/1.0/resources`, warnings and the internal routes.
+
+use cabin_api::server::{Server, ServerPut};
+use serde_json::Value;
+
+use crate::{Address, Client, ETag, Reply, Result, Tagged};
+
+impl Client {
+    /// The server.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn server(&self) -> Result<Tagged<Server>> {
+        self.get_tagged(Address::new("/1.0")).await
+    }
+
+    /// Replaces the server's config.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn update_server(&self, put: &ServerPut, etag: Option<&ETag>) -> Result<Reply> {
+        self.put(Address::new("/1.0"), put, etag).await
+    }
+
+    /// The host's hardware.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn resources(&self) -> Result<Value> {
+        self.get(Address::new("/1.0/resources")).await
+    }
+
+    /// Warnings.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn warnings(&self) -> Result<Vec<Value>> {
+        self.get(Address::new("/1.0/warnings?recursion=1")).await
+    }
+
+    /// Whether the daemon has finished starting: it answers once it has.
+    ///
+    /// # Errors
+    /// While it has not.
+    pub async fn ready(&self) -> Result<()> {
+        self.get::<Value>(Address::new("/internal/ready")).await.map(drop)
+    }
+
+    /// Asks the daemon to end.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn shutdown(&self) -> Result<()> {
+        self.send::<Value>(http::Method::PUT, Address::new("/internal/shutdown"), None, None).await.map(drop)
+    }
+
+    /// What works on this host, as the daemon sees it.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn doctor(&self) -> Result<Value> {
+        self.get(Address::new("/internal/doctor")).await
+    }
+}
