@@ -33,7 +33,7 @@ fn debian_with_sysvinit_lives() {
 }
 
 #[test]
-fn busybox_lives() {
+fn a_busybox_guest_lives() {
     lives("busybox", "bbox", Init::Busybox);
 }
 
