@@ -62,7 +62,7 @@ pub const FENCES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "netlink_packet_route",
-        &["daemon/network/src/netlink"],
+        &["daemon/network/src/netlink", "daemon/network/src/inspect"],
         "links and addresses belong to network::netlink",
     ),
     (
@@ -115,7 +115,7 @@ pub fn names(file: &Source) -> Vec<String> {
 
 /// Product code that may pause: the kernel has no event for a version-1 freezer; an ended operation stays
 /// readable for a while; a delay between autostarts is what the user asked for; a server out of descriptors
-/// takes a breath.
+/// takes a breath; a daemon that starts or ends is asked until it has.
 pub const PAUSES: &[&str] = &[
     "daemon/runtime/src/cgroup",
     "daemon/core/src/operation",
