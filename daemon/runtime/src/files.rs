@@ -8,17 +8,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use cabin_sys::command::own_helper;
 use cabin_sys::socket;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
+use crate::runtime::PATIENCE;
 use crate::spec::{IdMap, RootSpec};
-
-/// How long the helper may take until it serves.
-const READY: Duration = Duration::from_secs(30);
+use crate::wire::{self, Failure};
 
 /// Whose files.
 #[derive(Debug)]
@@ -58,39 +55,7 @@ pub enum FilesReply {
     /// It serves now.
     Ready,
     /// It could not, and has ended.
-    Failed {
-        /// At what.
-        step: FilesStep,
-        /// The system's error number; 0 when there was none.
-        code: i32,
-    },
-}
-
-/// What the helper does before it serves, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FilesStep {
-    /// Understanding the request.
-    Request,
-    /// Mounting a stopped container's root.
-    Mount,
-    /// Entering the container's namespaces.
-    Enter,
-    /// Giving up every other right.
-    Confine,
-    /// Starting to serve.
-    Serve,
-}
-
-impl std::fmt::Display for FilesStep {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            FilesStep::Request => "understand its request",
-            FilesStep::Mount => "mount the container's root",
-            FilesStep::Enter => "enter the container",
-            FilesStep::Confine => "give up its rights",
-            FilesStep::Serve => "start to serve",
-        })
-    }
+    Failed(Failure),
 }
 
 /// Why a container's files cannot be reached.
@@ -111,25 +76,13 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The helper said something else than was agreed.
-    #[error("the file server's answer makes no sense")]
-    Answer {
-        /// Why.
-        source: postcard::Error,
-    },
     /// The helper failed at a step.
     #[error("the file server could not {step}")]
     Refused {
         /// The step.
-        step: FilesStep,
+        step: String,
         /// Why.
         source: io::Error,
-    },
-    /// The helper said nothing in time.
-    #[error("the file server was not ready within {seconds} s")]
-    Late {
-        /// How long it was waited for.
-        seconds: u64,
     },
 }
 
@@ -198,26 +151,23 @@ pub fn open(helper: &Path, target: FilesTarget<'_>) -> Result<FilesSession, Erro
         }
         FilesTarget::Stopped { root, ids } => FilesRequest::Stopped { root, ids },
     };
-    let message = postcard::to_stdvec(&request).map_err(|source| Error::Answer { source })?;
-    socket::send(&ours, &message, &fds).map_err(talk)?;
-    match answer(&ours)? {
+    match wire::send(&ours, &request, &fds) {
+        // It has already ended, and said why if it could.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+        other => other.map_err(talk)?,
+    }
+    match answer(&ours).map_err(talk)? {
         FilesReply::Ready => Ok(session),
-        FilesReply::Failed { step, code } => {
-            Err(Error::Refused { step, source: io::Error::from_raw_os_error(code) })
+        FilesReply::Failed(failure) => {
+            let source = failure.source();
+            Err(Error::Refused { step: failure.step, source })
         }
     }
 }
 
-fn answer(control: &OwnedFd) -> Result<FilesReply, Error> {
-    let talk = |source| Error::Talk { source };
-    let limit = Timespec { tv_sec: READY.as_secs().cast_signed(), tv_nsec: 0 };
-    let ready = rustix::event::poll(&mut [PollFd::new(control, PollFlags::IN)], Some(&limit));
-    if ready.map_err(|e| talk(e.into()))? == 0 {
-        return Err(Error::Late { seconds: READY.as_secs() });
+fn answer(control: &OwnedFd) -> io::Result<FilesReply> {
+    match wire::receive_within(control, PATIENCE)? {
+        Some((reply, _)) => Ok(reply),
+        None => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
     }
-    let (message, _) = socket::recv(control).map_err(talk)?;
-    if message.is_empty() {
-        return Err(talk(io::Error::from(io::ErrorKind::UnexpectedEof)));
-    }
-    postcard::from_bytes(&message).map_err(|source| Error::Answer { source })
 }

@@ -11,15 +11,17 @@ mod error;
 mod exec;
 pub mod files;
 mod init_kind;
+pub mod rootfs;
 mod runtime;
 pub mod spec;
 mod start;
+pub mod step;
 mod supervisor;
 pub mod wire;
 
 pub use error::{Error, Result};
 pub use exec::{Exec, ExecControl, ExecStatus};
 pub use init_kind::InitKind;
-pub use runtime::{Exit, Runtime, record_name, socket_name};
+pub use runtime::{Exit, Runtime, console_name, record_name, socket_name};
 pub use start::Starting;
 pub use supervisor::{Supervisor, Watch};

@@ -222,6 +222,10 @@ fn links_renames_and_removals_do_what_their_names_say() {
             assert_eq!(client.readlink("/link").await.unwrap().files[0].filename, "target/of");
             assert!(client.lstat("/link").await.unwrap().attrs.is_symlink());
             assert!(client.stat("/link").await.is_err());
+            let handle = client.opendir("/").await.unwrap().handle;
+            let listed = client.readdir(handle.as_str()).await.unwrap().files;
+            let kind = |name: &str| listed.iter().find(|f| f.filename == name).unwrap().longname[..1].to_owned();
+            assert_eq!((kind("link"), kind("etc"), kind("a")), ("l".into(), "d".into(), "-".into()));
             assert!(client.rename("/a", "/b").await.is_err(), "a plain rename does not overwrite");
             client.rename("/a", "/c").await.unwrap();
             let names_of = |old: &str, new: &str| {
@@ -345,7 +349,7 @@ fn a_root_that_is_not_there_is_refused_with_the_step_and_the_reason() {
     let root = RootSpec::Dir { path: PathBuf::from("/nowhere/at/all") };
     let helper = Path::new(env!("CARGO_BIN_EXE_cabin-files"));
     let error = files::open(helper, FilesTarget::Stopped { root, ids: IDS }).unwrap_err();
-    assert_eq!(error.to_string(), "the file server could not mount the container's root");
+    assert_eq!(error.to_string(), "the file server could not take `/nowhere/at/all` for the root filesystem");
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.starts_with("No such file or directory"), "{source}");
 }

@@ -39,7 +39,7 @@ const FREEZE: Duration = Duration::from_secs(10);
 const KILL: Duration = Duration::from_secs(30);
 
 /// How long a removed cgroup may still be busy: the kernel lets go of the last process a moment late.
-const REMOVE: Duration = Duration::from_secs(10);
+const REMOVE: Duration = Duration::from_secs(5);
 
 /// How often version 1, which reports no events, is looked at.
 const LOOK: Duration = Duration::from_millis(2);

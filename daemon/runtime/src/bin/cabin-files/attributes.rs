@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use russh_sftp::protocol::FileAttributes;
+use russh_sftp::protocol::{File, FileAttributes};
 use rustix::fs::{self as rfs, AtFlags, CWD, Gid, Mode, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
@@ -22,6 +22,16 @@ pub fn of(stat: &Stat) -> FileAttributes {
         mtime: Some(seconds(stat.st_mtime)),
         ..FileAttributes::default()
     }
+}
+
+/// A name in a listing, with the line `ls -l` would show.
+pub fn entry(name: &str, attributes: FileAttributes) -> File {
+    let mut file = File::new(name, attributes);
+    // The crate's line tells directories from files and nothing else.
+    if file.attrs.is_symlink() {
+        file.longname.replace_range(..1, "l");
+    }
+    file
 }
 
 /// The mode a new file or directory is to have.

@@ -8,13 +8,18 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use cabin_runtime::files::FilesStep;
+use cabin_runtime::rootfs;
 use cabin_runtime::spec::{IdMap, RootSpec};
+use cabin_runtime::step::Step;
+use cabin_runtime::wire::Failure;
 use cabin_sys::caps::{self, Caps};
 use cabin_sys::mount::Depth;
 use cabin_sys::namespace::{self, IdRun, Namespaces};
 use cabin_sys::{keyring, mount, process};
-use rustix::fs::{CWD, Mode};
+
+/// Where the pieces of a root are put together: a directory every host has and no container's tree lies
+/// in, covered in this process's own mount namespace only.
+const WORKSHOP: &str = "/sys";
 
 /// What root needs for files, whoever owns them.
 const KEPT: Caps = Caps::CHOWN.union(Caps::DAC_OVERRIDE).union(Caps::FOWNER).union(Caps::FSETID);
@@ -40,13 +45,23 @@ fn pid_of(pidfd: &OwnedFd) -> io::Result<u32> {
 
 /// Mounts a stopped container's root in a mount namespace of its own that holds nothing else, and enters a
 /// user namespace with the container's ids. The mounts stay out of that user namespace's reach.
-pub fn stopped(root: &RootSpec, ids: IdMap) -> Result<(), (FilesStep, io::Error)> {
-    let at = |step| move |source: io::Error| (step, source);
-    let userns = mount_root(root, ids).map_err(at(FilesStep::Mount))?;
+pub fn stopped(root: &RootSpec, ids: IdMap) -> Result<(), Failure> {
+    let userns = match ids {
+        IdMap::Isolated(range) => {
+            let run = IdRun { inside: 0, outside: range.base, count: range.size };
+            Some(namespace::user_namespace(&[run]).step("make a user namespace")?)
+        }
+        IdMap::Privileged => None,
+    };
+    namespace::unshare(Namespaces::NEWNS).step("make a mount namespace")?;
+    mount::make_all_private().step("make the mounts private")?;
+    let tree = rootfs::mount(root, ids, Path::new(WORKSHOP), userns.as_ref().map(AsFd::as_fd))?;
+    mount::set_attributes(&tree, mount::INERT, Depth::One).step("bar programs from the root filesystem")?;
+    mount::pivot_into(&tree).step("make the root filesystem its root")?;
     if let Some(userns) = userns {
-        namespace::enter(&userns, Namespaces::NEWUSER).map_err(at(FilesStep::Enter))?;
+        namespace::enter(&userns, Namespaces::NEWUSER).step("enter the user namespace")?;
     }
-    process::set_ids(0, 0, &[]).map_err(at(FilesStep::Enter))
+    process::set_ids(0, 0, &[]).step("become the container's root")
 }
 
 /// Sheds what a file server has no use for: other capabilities, keys, cores, being traced, new programs'
@@ -60,64 +75,4 @@ pub fn confine() -> io::Result<()> {
     process::set_dumpable(false)?;
     caps::drop_for_good(Caps::all().difference(KEPT))?;
     process::set_no_new_privs()
-}
-
-/// Where the pieces of a root are put together: a directory every host has and no container's tree lies
-/// in, covered in this process's own mount namespace only.
-const WORKSHOP: &str = "/sys";
-
-/// Mounts the root, makes it this process's root directory, and gives the container's user namespace.
-fn mount_root(root: &RootSpec, ids: IdMap) -> io::Result<Option<OwnedFd>> {
-    let userns = match ids {
-        IdMap::Isolated(range) => {
-            let run = IdRun { inside: 0, outside: range.base, count: range.size };
-            Some(namespace::user_namespace(&[run])?)
-        }
-        IdMap::Privileged => None,
-    };
-    namespace::unshare(Namespaces::NEWNS)?;
-    mount::make_all_private()?;
-    let piece = |path: &Path| match &userns {
-        Some(userns) => mount::idmapped(path, userns.as_fd()),
-        None => mount::clone_tree(CWD, path, Depth::One),
-    };
-    // The pieces are mounts that only this process sees, held by name below a small filesystem of its own.
-    let workshop = mount::filesystem("tmpfs", &[("size", "1m"), ("mode", "0700")], mount::INERT)?;
-    let put = |name: &str, tree: OwnedFd| -> io::Result<()> {
-        rustix::fs::mkdirat(&workshop, name, Mode::RWXU)?;
-        mount::attach(&tree, &workshop, name)
-    };
-    mount::attach(&workshop, CWD, WORKSHOP)?;
-    rustix::process::fchdir(&workshop)?;
-    let tree = match root {
-        RootSpec::Dir { path } => piece(path)?,
-        RootSpec::Overlay { lowers, state } => {
-            let mut names = Vec::new();
-            for (number, lower) in lowers.iter().enumerate() {
-                put(&number.to_string(), piece(lower)?)?;
-                names.push(number.to_string());
-            }
-            put("state", piece(state)?)?;
-            overlay(&names.join(":"), ids)?
-        }
-    };
-    mount::set_attributes(&tree, mount::INERT, Depth::One)?;
-    put("root", tree.try_clone()?)?;
-    mount::pivot_into(&tree)?;
-    Ok(userns)
-}
-
-/// The overlay makes files as whoever mounts it, who must have a place in the container's ids.
-fn overlay(lowers: &str, ids: IdMap) -> io::Result<OwnedFd> {
-    let base = match ids {
-        IdMap::Isolated(range) => range.base,
-        IdMap::Privileged => 0,
-    };
-    process::keep_caps_over_setuid(true)?;
-    process::set_fs_ids(base, base)?;
-    let options = [("lowerdir", lowers), ("upperdir", "state/u"), ("workdir", "state/w")];
-    let tree = mount::filesystem("overlay", &options, mount::INERT);
-    process::set_fs_ids(0, 0)?;
-    process::keep_caps_over_setuid(false)?;
-    tree
 }

@@ -17,8 +17,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use cabin_runtime::files::{FilesReply, FilesRequest, FilesStep};
-use cabin_sys::socket;
+use cabin_runtime::files::{FilesReply, FilesRequest};
+use cabin_runtime::step::{Step, odd};
+use cabin_runtime::wire::{self, Failure};
 use rustix::fs::Mode;
 
 /// The longest request taken from a client, in bytes: the usual 256 KiB of data and its frame.
@@ -36,40 +37,36 @@ fn main() -> ExitCode {
             }
             return ExitCode::FAILURE;
         }
-        Err((step, source)) => FilesReply::Failed { step, code: source.raw_os_error().unwrap_or(0) },
+        Err(failure) => FilesReply::Failed(failure),
     };
     tell(control, &reply);
     ExitCode::FAILURE
 }
 
 fn tell(control: impl std::os::fd::AsFd, reply: &FilesReply) -> bool {
-    postcard::to_stdvec(reply).is_ok_and(|message| socket::send(control, &message, &[]).is_ok())
+    wire::send(control, reply, &[]).is_ok()
 }
 
 /// From the request to the last right given up; gives the socket to serve.
-fn prepare() -> Result<OwnedFd, (FilesStep, io::Error)> {
-    let at = |step| move |source: io::Error| (step, source);
-    let invalid = || (FilesStep::Request, io::Error::from_raw_os_error(libc_einval()));
-    let (message, mut fds) = socket::recv(rustix::stdio::stdin()).map_err(at(FilesStep::Request))?;
-    let request: FilesRequest = postcard::from_bytes(&message).map_err(|_| invalid())?;
+fn prepare() -> Result<OwnedFd, Failure> {
+    let what = "understand its request";
+    let Some((request, mut fds)) = wire::receive::<FilesRequest>(rustix::stdio::stdin()).step(what)? else {
+        return Err(odd(what, "there is none"));
+    };
     if fds.is_empty() {
-        return Err(invalid());
+        return Err(odd(what, "there is no socket"));
     }
     let stream = fds.remove(0);
     match request {
         FilesRequest::Running => {
-            let pidfd = fds.pop().ok_or_else(invalid)?;
-            enter::running(&pidfd).map_err(at(FilesStep::Enter))?;
+            let pidfd = fds.pop().ok_or_else(|| odd(what, "there is no container"))?;
+            enter::running(&pidfd).step("enter the container")?;
         }
         FilesRequest::Stopped { root, ids } => enter::stopped(&root, ids)?,
     }
-    enter::confine().map_err(at(FilesStep::Confine))?;
+    enter::confine().step("give up its rights")?;
     rustix::process::umask(Mode::empty());
     Ok(stream)
-}
-
-fn libc_einval() -> i32 {
-    rustix::io::Errno::INVAL.raw_os_error()
 }
 
 fn serve(stream: OwnedFd) -> io::Result<()> {

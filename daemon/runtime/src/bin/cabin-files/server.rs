@@ -190,11 +190,11 @@ impl Handler for Server {
                 continue;
             }
             match rfs::statat(dir.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => files.push(File::new(name.to_string_lossy(), attributes::of(&stat))),
+                Ok(stat) => files.push(attributes::entry(&name.to_string_lossy(), attributes::of(&stat))),
                 // Removed since it was listed.
                 Err(Errno::NOENT) => {}
                 // There, but not to be looked at (a dead FUSE mount): its name is still right.
-                Err(_) => files.push(File::new(name.to_string_lossy(), FileAttributes::empty())),
+                Err(_) => files.push(attributes::entry(&name.to_string_lossy(), FileAttributes::empty())),
             }
         }
         if files.is_empty() { Err(StatusCode::Eof.into()) } else { Ok(Name { id, files }) }
