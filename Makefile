@@ -7,6 +7,7 @@ DESTDIR ?=
 PREFIX ?= /usr/local
 LIBEXEC = $(PREFIX)/libexec/cabin
 UNITS ?= /etc/systemd/system
+PROFILE ?= release
 DENY_VERSION := 0.20.2
 
 .PHONY: help
@@ -65,19 +66,19 @@ HELPERS := cabin-init cabin-files cabin-unpack
 
 .PHONY: install
 install: ## binaries, units, completions, man pages (after `make release`; DESTDIR, PREFIX)
-	@test -x $(TARGET)/release/cabind || { echo "run \`make release\` first" >&2; exit 1; }
+	@test -x $(TARGET)/$(PROFILE)/cabind || { echo "run \`make release\` first" >&2; exit 1; }
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(UNITS) $(DESTDIR)/etc/sysctl.d \
 	    $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-	install -m 755 $(HELPERS:%=$(TARGET)/release/%) $(DESTDIR)$(LIBEXEC)/
-	install -m 755 $(BINARIES:%=$(TARGET)/release/%) $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(HELPERS:%=$(TARGET)/$(PROFILE)/%) $(DESTDIR)$(LIBEXEC)/
+	install -m 755 $(BINARIES:%=$(TARGET)/$(PROFILE)/%) $(DESTDIR)$(PREFIX)/bin/
 	for unit in cabind.service cabind.socket; do \
 	    sed 's|@PREFIX@|$(PREFIX)|g' dist/$$unit >$(DESTDIR)$(UNITS)/$$unit || exit 1; done
 	install -m 644 dist/90-cabin.conf $(DESTDIR)/etc/sysctl.d/90-cabin.conf
-	$(TARGET)/release/cabin manpage $(DESTDIR)$(PREFIX)/share/man/man1
-	$(TARGET)/release/cabin completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cabin
-	$(TARGET)/release/cabin completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cabin
-	$(TARGET)/release/cabin completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cabin.fish
+	$(TARGET)/$(PROFILE)/cabin manpage $(DESTDIR)$(PREFIX)/share/man/man1
+	$(TARGET)/$(PROFILE)/cabin completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cabin
+	$(TARGET)/$(PROFILE)/cabin completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cabin
+	$(TARGET)/$(PROFILE)/cabin completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cabin.fish
 	@[ -n "$(DESTDIR)" ] || getent group cabin >/dev/null || groupadd --system cabin
 	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; \
 	    echo "start it: systemctl enable --now cabind.socket cabind.service"; fi

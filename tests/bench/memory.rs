@@ -20,20 +20,18 @@ pub fn look(lab: &Lab, tools: &mut [Tool], image: &str) -> Vec<Memory> {
         .iter_mut()
         .map(|tool| {
             let _ = tool.run(&format!("launch {image} memory"));
-            let (daemon, watcher): (Box<dyn Fn(&Seen) -> bool>, &str) = match tool.name.as_str() {
-                "cabin" => {
-                    let pid = lab.pid();
-                    (Box::new(move |it| it.pid == pid), "cabin-init")
-                }
-                name if name.starts_with("incus") => {
-                    (Box::new(|it| it.line.contains("incusd --")), "[lxc monitor]")
-                }
-                _ => (Box::new(|it| it.line.starts_with("lxd --")), "[lxc monitor]"),
+            let (daemon, watcher) = match tool.name.as_str() {
+                "cabin" => (format!("cabind --dir {}", lab.dir.display()), "cabin-init"),
+                name if name.starts_with("incus") => ("incusd --".to_owned(), "[lxc monitor]"),
+                _ => ("lxd --".to_owned(), "[lxc monitor]"),
             };
             let seen = processes();
             let found = Memory {
                 tool: tool.name.clone(),
-                daemon: seen.iter().find(|it| daemon(it)).and_then(|it| kib(it.pid, "status", "VmRSS:")),
+                daemon: seen
+                    .iter()
+                    .find(|it| it.line.contains(&daemon))
+                    .and_then(|it| kib(it.pid, "status", "VmRSS:")),
                 supervisor: seen
                     .iter()
                     .find(|it| {
