@@ -24,6 +24,9 @@ use crate::wire;
 /// The largest exit record, in bytes.
 const RECORD: u64 = 1024;
 
+/// The largest kept console output, in bytes.
+const CONSOLE: u64 = 1 << 20;
+
 /// How a container's run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
@@ -113,6 +116,32 @@ impl Runtime {
             .map_err(|source| Error::Record { name: name.to_owned(), source })
     }
 
+    /// The console output of the last run that has ended: at most its last 128 KiB. Empty when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn last_console_log(&self, name: &str) -> Result<Vec<u8>> {
+        check_name(name)?;
+        match self.inner.run_dir.read(&console_name(name), CONSOLE) {
+            Ok(log) => Ok(log),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(Error::Record { name: name.to_owned(), source }),
+        }
+    }
+
+    /// Removes what the last run left in the run directory: the exit record and the console output. Nothing
+    /// to remove is success.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn forget(&self, name: &str) -> Result<()> {
+        self.clear_exit_record(name)?;
+        self.inner
+            .run_dir
+            .remove_file(&console_name(name))
+            .map_err(|source| Error::Record { name: name.to_owned(), source })
+    }
+
     /// Runs a command in a running container. `given` are stdin, stdout and stderr for
     /// [`crate::spec::Streams::Given`], and are ignored otherwise. The call returns when the command runs.
     ///
@@ -159,6 +188,12 @@ impl Runtime {
 #[must_use]
 pub fn record_name(name: &str) -> String {
     format!("{name}.exit")
+}
+
+/// The name of the file that keeps the console output of a container's last run.
+#[must_use]
+pub fn console_name(name: &str) -> String {
+    format!("{name}.console")
 }
 
 /// The name of a container's control socket in the run directory.

@@ -349,11 +349,19 @@ pub const RLIMITS: &[(&str, u32)] = &[
     ("stack", libc::RLIMIT_STACK),
 ];
 
-/// Sets a resource limit by name; `None` is unlimited.
+/// Sets a resource limit of the calling process by name; `None` is unlimited.
 ///
 /// # Errors
 /// `InvalidInput` for a name not in [`RLIMITS`]; else as setrlimit(2).
 pub fn set_rlimit(name: &str, soft: Option<u64>, hard: Option<u64>) -> io::Result<()> {
+    set_rlimit_of(0, name, soft, hard)
+}
+
+/// Sets a resource limit of process `pid` (0: the caller) by name; `None` is unlimited.
+///
+/// # Errors
+/// `InvalidInput` for a name not in [`RLIMITS`]; else as prlimit(2).
+pub fn set_rlimit_of(pid: u32, name: &str, soft: Option<u64>, hard: Option<u64>) -> io::Result<()> {
     let (_, number) = RLIMITS
         .iter()
         .find(|(known, _)| *known == name)
@@ -362,8 +370,9 @@ pub fn set_rlimit(name: &str, soft: Option<u64>, hard: Option<u64>) -> io::Resul
         rlim_cur: soft.unwrap_or(libc::RLIM_INFINITY),
         rlim_max: hard.unwrap_or(libc::RLIM_INFINITY),
     };
-    // SAFETY: `limit` is only read, and lives until the call returns.
-    let done = unsafe { libc::setrlimit(*number, &raw const limit) };
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: `limit` is only read, and lives until the call returns; no old limit is asked for.
+    let done = unsafe { libc::prlimit(pid, *number, &raw const limit, std::ptr::null_mut()) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -54,9 +54,17 @@ pub fn send(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Re
 /// # Errors
 /// As recvmsg(2); `InvalidData` when the message or its descriptors did not fit.
 pub fn recv(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    recv_up_to(socket, MAX_MESSAGE)
+}
+
+/// Like [`recv`], for messages of at most `limit` bytes: for processes that count their memory.
+///
+/// # Errors
+/// As [`recv`].
+pub fn recv_up_to(socket: impl AsFd, limit: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut message = vec![0u8; MAX_MESSAGE];
+    let mut message = vec![0u8; limit];
     let got =
         net::recvmsg(socket, &mut [IoSliceMut::new(&mut message)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let fds = ancillary

@@ -1,3 +1,65 @@
-//! Starts a container and watches over it, or runs a command in one.
+//! Starts a container and watches over it; as `cabin-init exec`, runs one command in a running container.
+//!
+//! Run by the daemon with a socket as standard input, over which everything else comes. It copies itself
+//! at once and the first process ends: what goes on belongs to nobody who would have to wait for it, and
+//! outlives the daemon. One thread, always.
+
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod accounts;
+mod command;
+mod confine;
+mod console;
+mod control;
+mod devices;
+mod filesystems;
+mod link;
+mod network;
+mod payload;
+mod rootfs;
+mod session;
+mod start;
+mod step;
+mod watch;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use cabin_runtime::wire;
+use cabin_sys::namespace::Namespaces;
+use cabin_sys::process;
+use rustix::fs::{Mode, OFlags};
+
+fn main() -> ExitCode {
+    let session = std::env::args_os().nth(1).is_some_and(|mode| mode == wire::EXEC_MODE);
+    match detach(session) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Goes on in a copy that nobody has to wait for.
+fn detach(session: bool) -> io::Result<()> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    process::clone(Namespaces::empty(), None, || match settle(&socket) {
+        Err(_) => 1,
+        Ok(()) if session => session::run(&socket),
+        Ok(()) => start::run(socket),
+    })?;
+    Ok(())
+}
+
+/// Leaves everything of the daemon's behind but the socket.
+fn settle(socket: &OwnedFd) -> io::Result<()> {
+    process::close_all_but(&[socket.as_fd()])?;
+    process::set_dumpable(false)?;
+    let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    for standard in 0..3 {
+        process::place(&nothing, standard)?;
+    }
+    rustix::process::setsid()?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::chdir("/")?;
+    Ok(())
+}

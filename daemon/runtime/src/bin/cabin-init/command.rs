@@ -1,0 +1,129 @@
+//! A command in a running container, from inside: the last steps before its program.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use cabin_runtime::spec::{ExecSpec, IdMap};
+use cabin_runtime::wire::{self, Failure, SessionProgress};
+use cabin_sys::{process, pty};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::step::{Step, odd};
+use crate::{accounts, confine, link, payload, session};
+
+/// `SIGKILL`.
+const KILL: i32 = 9;
+
+/// Where programs are looked for when the environment does not say.
+const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The command's process is in its cgroup.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ready;
+
+/// Whether the standard streams are a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Terminal {
+    /// They are, and it becomes the controlling one.
+    Controlling,
+    /// They are not.
+    None,
+}
+
+/// Becomes the command. Returns only when that failed.
+pub fn run(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap, streams: &[OwnedFd; 3]) -> i32 {
+    let Err(why) = become_command(outside, spec, ids, streams);
+    let _ = wire::send(outside, &why, &[]);
+    1
+}
+
+fn become_command(
+    outside: &OwnedFd,
+    spec: &ExecSpec,
+    ids: IdMap,
+    streams: &[OwnedFd; 3],
+) -> Result<Infallible, SessionProgress> {
+    prepare(outside, spec, ids, streams).map_err(SessionProgress::Failed)?;
+    let argv = payload::strings(&spec.argv).map_err(SessionProgress::Failed)?;
+    let env: Vec<String> = spec.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let env = payload::strings(&env).map_err(SessionProgress::Failed)?;
+    Err(execute(spec, &argv, &env))
+}
+
+fn prepare(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap, streams: &[OwnedFd; 3]) -> Result<(), Failure> {
+    link::next::<Ready>(outside, "wait for the cgroup")?;
+    match session::terminal(spec.streams) {
+        Terminal::Controlling => pty::become_controlling(&streams[0]).step("take the terminal")?,
+        Terminal::None => drop(rustix::process::setsid().step("start a session")?),
+    }
+    for (stream, standard) in streams.iter().zip(0..) {
+        process::place(stream, standard).step("take the streams")?;
+    }
+    process::close_all_but(&[outside.as_fd()]).step("close descriptors")?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty()).step("open the root directory")?;
+    let groups = accounts::supplementary_groups(&root, spec.uid);
+    confine::shed(ids)?;
+    process::reset_signals().step("reset the signals")?;
+    // It needs a capability that a change of user takes away.
+    confine::filter_calls()?;
+    process::set_ids(spec.uid, spec.gid, &groups).step("become the user")?;
+    // A change of user takes it back, so it is asked for after that.
+    process::set_parent_death_signal(Some(KILL)).step("tie itself to its helper")?;
+    change_directory(&root, &spec.cwd)
+}
+
+fn change_directory(root: &OwnedFd, cwd: &str) -> Result<(), Failure> {
+    let what = || format!("change to directory `{cwd}`");
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat2(root, cwd, flags, Mode::empty(), resolve).step(what())?;
+    rustix::process::fchdir(&dir).step(what())?;
+    // A directory outside the root would be named "(unreachable)…".
+    let name = rustix::process::getcwd(Vec::new()).step(what())?;
+    if name.as_bytes().first() == Some(&b'/') { Ok(()) } else { Err(odd(&what(), "it is out of reach")) }
+}
+
+/// Tries the program where it may be, and says why it is not executed.
+fn execute(spec: &ExecSpec, argv: &[CString], env: &[CString]) -> SessionProgress {
+    let Some(program) = spec.argv.first().filter(|program| !program.is_empty()) else {
+        return SessionProgress::NotFound;
+    };
+    let mut refused = None;
+    for path in candidates(program, &spec.env) {
+        let Ok(path) = CString::new(path) else { continue };
+        let error = process::exec(&path, argv, env);
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
+            _ => refused = Some(error),
+        }
+    }
+    match refused {
+        Some(error) => SessionProgress::NotExecutable(Failure::new("execute it", &error)),
+        None => SessionProgress::NotFound,
+    }
+}
+
+fn candidates(program: &str, env: &[(String, String)]) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    let search = env.iter().find(|(key, _)| key == "PATH").map_or(SEARCH, |(_, value)| value.as_str());
+    search.split(':').map(|dir| format!("{}/{program}", if dir.is_empty() { "." } else { dir })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_without_a_slash_is_looked_for_in_path() {
+        let env = [("PATH".to_owned(), "/a::/b".to_owned())];
+        assert_eq!(candidates("x", &env), ["/a/x", "./x", "/b/x"]);
+        assert_eq!(candidates("./x", &env), ["./x"]);
+        assert_eq!(candidates("x", &[])[0], "/usr/local/sbin/x");
+    }
+}
