@@ -59,7 +59,7 @@ pub fn mount(
 }
 
 /// A detached mount of a directory of the daemon's, seen through the container's ids.
-fn layer(path: &PathBuf, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Failure> {
+fn layer(path: &Path, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Failure> {
     let what = || format!("take `{}` for the root filesystem", path.display());
     let dir = HostDir::open(path).step(what())?;
     match userns {

@@ -281,6 +281,22 @@ fn opens_append_and_insist_on_a_new_file() {
 }
 
 #[test]
+fn a_pipe_without_a_peer_does_not_hold_up_the_session() {
+    Lab::each(|lab| {
+        let fifo = lab.dir.join("rootfs/tmp/pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o666.into(), 0).unwrap();
+        lab.client(async |client| {
+            let start = std::time::Instant::now();
+            assert!(client.open("/tmp/pipe", OpenFlags::WRITE, FileAttributes::empty()).await.is_err());
+            let _ = pull(&client, "/tmp/pipe").await;
+            assert!(start.elapsed() < std::time::Duration::from_secs(5));
+            assert!(client.lstat("/tmp/pipe").await.unwrap().attrs.is_fifo());
+            assert_eq!(pull(&client, "/etc/hostname").await.unwrap(), b"inside\n");
+        });
+    });
+}
+
+#[test]
 fn a_big_directory_is_listed_whole() {
     Lab::each(|lab| {
         for n in 0..1000 {
