@@ -1,0 +1,216 @@
+//! The name server of a bridge: one dnsmasq with its files, which outlives the daemon.
+//!
+//! Owns `DIR/NAME/dnsmasq.{conf,raw,pid,leases,hosts,names}`. [`config`] says what it is told; here it is
+//! started, found again, and ended. What is in `hosts` and `names` is `reservation`'s.
+
+pub mod config;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use cabin_sys::command::{self, Program, Programs};
+use cabin_sys::dir::HostDir;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::error::{Error, Result};
+use crate::name::IfName;
+use crate::spec::BridgeSpec;
+
+/// How long dnsmasq has to write its pid file, and to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The directories of every network, and the programs.
+pub struct Servers {
+    root: HostDir,
+    programs: Programs,
+}
+
+impl Servers {
+    /// `root` holds a directory for each network.
+    pub fn new(root: HostDir, programs: Programs) -> Servers {
+        Servers { root, programs }
+    }
+
+    /// The directory of a network, made when missing. The server's user must get through it.
+    pub fn home(&self, name: &IfName) -> Result<HostDir> {
+        let make = || {
+            let home = self.root.ensure_dir(name.as_str(), 0o711)?;
+            home.ensure_dir("dnsmasq.hosts", 0o755)?;
+            home.ensure_dir("dnsmasq.names", 0o755)?;
+            Ok(home)
+        };
+        make().map_err(|source| file_error("make", "", name, source))
+    }
+
+    /// The directory of a network that has one.
+    pub fn existing_home(&self, name: &IfName) -> io::Result<HostDir> {
+        self.root.open_dir(name.as_str())
+    }
+
+    /// Removes everything of a network.
+    pub fn forget(&self, name: &IfName) -> Result<()> {
+        self.root.remove_tree(name.as_str()).map_err(|source| file_error("remove", "", name, source))
+    }
+
+    /// The networks that have a directory.
+    pub fn known(&self) -> Result<Vec<IfName>> {
+        let entries = self.root.list().map_err(|source| Error::File {
+            act: "list",
+            file: String::new(),
+            network: "*".to_owned(),
+            source,
+        })?;
+        Ok(entries.into_iter().filter_map(|entry| entry.name.parse().ok()).collect())
+    }
+
+    /// Says early what would be missing later.
+    pub fn check(&self, spec: &BridgeSpec) -> Result<()> {
+        if spec.serves() {
+            self.programs
+                .command(Program::Dnsmasq)
+                .map_err(|source| Error::Program { network: spec.name.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that a server with this configuration runs, or none where none is needed. One that runs
+    /// with the same configuration is left alone.
+    pub fn ensure(&self, spec: &BridgeSpec) -> Result<()> {
+        let home = self.home(&spec.name)?;
+        if !spec.serves() {
+            return self.stop(&spec.name);
+        }
+        let conf = config::render(spec, home.path(), &config::account(home.path()));
+        let raw = spec.raw_dnsmasq.clone().unwrap_or_default();
+        let same =
+            |file: &str, wanted: &str| home.read(file, 1 << 20).is_ok_and(|got| got == wanted.as_bytes());
+        let changed = !same("dnsmasq.conf", &conf) || !same("dnsmasq.raw", &raw);
+        if !changed && self.find(&spec.name)?.is_some() {
+            return Ok(());
+        }
+        self.stop(&spec.name)?;
+        for (file, content) in [("dnsmasq.raw", &raw), ("dnsmasq.conf", &conf)] {
+            home.replace(file, content.as_bytes(), 0o600)
+                .map_err(|source| file_error("write", file, &spec.name, source))?;
+        }
+        self.start(spec, home.path())
+    }
+
+    fn start(&self, spec: &BridgeSpec, home: &Path) -> Result<()> {
+        let name = &spec.name;
+        let mut command = self
+            .programs
+            .command(Program::Dnsmasq)
+            .map_err(|source| Error::Program { network: name.clone(), source })?;
+        command.arg(conf_argument(home)).current_dir("/");
+        command::output(&mut command)
+            .map_err(|source| Error::StartServer { network: name.clone(), source })?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.find(name)?.is_none() {
+            if Instant::now() > deadline {
+                let source = io::Error::new(io::ErrorKind::TimedOut, "it ended right after its start");
+                return Err(Error::StartServer { network: name.clone(), source });
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Ends the server; one already gone is success.
+    pub fn stop(&self, name: &IfName) -> Result<()> {
+        let failed =
+            |act| move |source: io::Error| Error::SignalServer { act, network: name.clone(), source };
+        let Some(server) = self.find(name)? else { return Ok(()) };
+        signal(&server, Signal::TERM).map_err(failed("end"))?;
+        if !ended(&server, PATIENCE).map_err(failed("wait for"))? {
+            signal(&server, Signal::KILL).map_err(failed("kill"))?;
+            if !ended(&server, PATIENCE).map_err(failed("wait for"))? {
+                return Err(failed("kill")(io::Error::from(io::ErrorKind::TimedOut)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the server read its reservations and names anew: it sees new files by itself, but forgets
+    /// removed and changed ones only then.
+    pub fn reload(&self, name: &IfName) -> Result<()> {
+        let Some(server) = self.find(name)? else { return Ok(()) };
+        signal(&server, Signal::HUP).map_err(|source| Error::SignalServer {
+            act: "reload",
+            network: name.clone(),
+            source,
+        })
+    }
+
+    /// Whether the server of a network runs.
+    pub fn runs(&self, name: &IfName) -> Result<bool> {
+        Ok(self.find(name)?.is_some())
+    }
+
+    /// The network's server, by its pid file or, failing that, by its command line. The file belongs to
+    /// the server's own user and a pid may be somebody else's by now, so what it says is only believed
+    /// when that process runs dnsmasq with our configuration; the handle is taken before the look.
+    fn find(&self, name: &IfName) -> Result<Option<OwnedFd>> {
+        let home = self.root.path().join(name.as_str());
+        let noted = self.root.read(&format!("{name}/dnsmasq.pid"), 64).ok();
+        let noted = noted.and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse::<i32>().ok());
+        if let Some(server) = noted.and_then(|pid| open_server(pid, &home)) {
+            return Ok(Some(server));
+        }
+        if !self.root.exists(&format!("{name}/dnsmasq.conf")) {
+            return Ok(None);
+        }
+        let listing = HostDir::open(Path::new("/proc")).and_then(|proc| proc.list());
+        let processes = listing.map_err(|source| file_error("look for", "dnsmasq.pid", name, source))?;
+        let pids = processes.iter().filter_map(|entry| entry.name.parse::<i32>().ok());
+        Ok(pids.into_iter().find_map(|pid| open_server(pid, &home)))
+    }
+}
+
+/// A handle of the process, if it is the dnsmasq whose files are in `home`.
+fn open_server(pid: i32, home: &Path) -> Option<OwnedFd> {
+    let handle = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let line = std::fs::read(process.join("cmdline")).ok()?;
+    if !line.split(|byte| *byte == 0).any(|argument| argument == conf_argument(home).as_bytes()) {
+        return None;
+    }
+    // After an upgrade of the package the link says `… (deleted)`.
+    let program = std::fs::read_link(process.join("exe")).ok()?;
+    let program = program.file_name()?.to_str()?;
+    (program.trim_end_matches(" (deleted)") == "dnsmasq").then_some(())?;
+    // A dead one that nobody reaped yet is no server.
+    (!ended(&handle, Duration::ZERO).ok()?).then_some(handle)
+}
+
+fn conf_argument(home: &Path) -> String {
+    format!("--conf-file={}", home.join("dnsmasq.conf").display())
+}
+
+fn signal(server: &OwnedFd, what: Signal) -> io::Result<()> {
+    match pidfd_send_signal(server, what) {
+        Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
+        Err(why) => Err(why.into()),
+    }
+}
+
+fn ended(server: &OwnedFd, within: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + within;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let time = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut [PollFd::new(server, PollFlags::IN)], Some(&time)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(why) => return Err(why.into()),
+        }
+    }
+}
+
+pub fn file_error(act: &'static str, file: &str, network: &IfName, source: io::Error) -> Error {
+    Error::File { act, file: file.to_owned(), network: network.to_string(), source }
+}

@@ -1,0 +1,215 @@
+//! The rules of one port: what a nic may send, checked on the host's end before the bridge sees the frame.
+//!
+//! The chain hangs at the device's ingress hook (family netdev), so nothing the guest sends passes
+//! unlooked: no connection tracking, no earlier "established" rule (the mistake of CVE-2025-52889 and -52890).
+//!
+//! IPv4 is simple: the address is reserved before the port comes up, so it is known. With IPv6 the guest
+//! makes its own addresses (SLAAC: from the MAC, stable-private or temporary), so the filter keeps book, as
+//! RFC 6620 does: whoever first shows an address of the prefix or a link-local one holds it, together with
+//! its MAC, until it has been silent for an hour. Nobody else can send from it, or answer for it. Addresses
+//! made from a MAC belong to that MAC from the start, and the bridge's own to the host.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::Ipv6Net;
+
+use super::rule::{Base, ETHER_SOURCE, ETHER_TYPE, Field, Meta, Rule};
+use crate::name::Mac;
+use crate::spec::Filter;
+
+/// How long an IPv6 address stays with a silent holder, in milliseconds.
+const HELD: u64 = 3_600_000;
+/// New IPv6 addresses a port may show in a minute, and at once.
+const NEW_PER_MINUTE: u64 = 30;
+const NEW_AT_ONCE: u32 = 20;
+
+const ARP: [u8; 2] = [0x08, 0x06];
+const IPV4: [u8; 2] = [0x08, 0x00];
+const IPV6: [u8; 2] = [0x86, 0xdd];
+const ICMPV6: u8 = 58;
+
+const SOURCE4: Field = Field(Base::Network, 12, 4);
+const SOURCE6: Field = Field(Base::Network, 8, 16);
+const ND_TARGET: Field = Field(Base::Transport, 8, 16);
+const LENGTH6: Field = Field(Base::Network, 4, 2);
+
+/// What the rules of a port are made from.
+pub struct Port<'a> {
+    /// The guest's address.
+    pub mac: Mac,
+    /// What is checked.
+    pub filter: Filter,
+    /// The IPv4 address it has, if any.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The bridge's IPv6 prefix, if any.
+    pub prefix6: Option<Ipv6Net>,
+    /// The bridge's set of IPv6 addresses that have a holder.
+    pub held: &'a str,
+    /// The bridge's set of IPv6 addresses with their holders' MACs.
+    pub holders: &'a str,
+}
+
+impl Port<'_> {
+    /// The rules, in order.
+    pub fn rules(&self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        if !self.filter.pins_mac() {
+            return rules;
+        }
+        rules.push(Rule::new().is_not(ETHER_SOURCE, &self.mac.0).drop());
+        // Frames for bridges alone (spanning tree, LLDP, pause) are no business of a guest.
+        rules.push(
+            Rule::new()
+                .masked_is(
+                    Field(Base::Link, 0, 6),
+                    &[255, 255, 255, 255, 255, 0xf0],
+                    &[1, 0x80, 0xc2, 0, 0, 0],
+                )
+                .drop(),
+        );
+        rules.push(arp().is_not(Field(Base::Network, 8, 6), &self.mac.0).drop());
+        if self.filter.ipv4 {
+            self.ipv4_rules(&mut rules);
+        }
+        if self.filter.ipv6 {
+            self.ipv6_rules(&mut rules);
+        }
+        if self.filter.ipv4 || self.filter.ipv6 {
+            // What a filter looked at was let through by it; VLAN tags and other protocols would go round it.
+            for kind in [ARP, IPV4].iter().filter(|_| !self.filter.ipv4) {
+                rules.push(Rule::new().is(ETHER_TYPE, kind).accept());
+            }
+            if !self.filter.ipv6 {
+                rules.push(ipv6().accept());
+            }
+            rules.push(Rule::new().drop());
+        }
+        rules
+    }
+
+    fn ipv4_rules(&self, rules: &mut Vec<Rule>) {
+        if let Some(address) = self.ipv4 {
+            let own = address.octets();
+            let udp = || ipv4().is(Field(Base::Network, 9, 1), &[17]);
+            let to_server = || udp().is(Field(Base::Transport, 2, 2), &[0, 67]);
+            rules.push(ipv4().is(SOURCE4, &own).is(Field(Base::Network, 9, 1), &[6]).accept());
+            rules.push(arp().is_not(Field(Base::Network, 0, 6), &[0, 1, 8, 0, 6, 4]).drop());
+            rules.push(arp().is(Field(Base::Network, 14, 4), &own).accept());
+            let request = || arp().is(Field(Base::Network, 6, 2), &[0, 1]);
+            rules.push(request().is(Field(Base::Network, 14, 4), &[0; 4]).accept());
+            // DHCP: in one piece, from a client, for the own MAC and with its length, not through a relay.
+            let fragment = Field(Base::Network, 6, 2);
+            rules.push(to_server().masked_is_not(fragment, &[0x3f, 0xff], &[0, 0]).drop());
+            rules.push(udp().is(Field(Base::Transport, 0, 2), &[0, 67]).drop());
+            rules.push(to_server().is_not(Field(Base::Transport, 8, 3), &[1, 1, 6]).drop());
+            rules.push(to_server().is_not(Field(Base::Transport, 32, 4), &[0; 4]).drop());
+            rules.push(to_server().is_not(Field(Base::Transport, 36, 6), &self.mac.0).drop());
+            rules.push(
+                udp()
+                    .is(SOURCE4, &[0; 4])
+                    .is(Field(Base::Network, 16, 4), &[255; 4])
+                    .is(Field(Base::Transport, 0, 4), &[0, 68, 0, 67])
+                    .accept(),
+            );
+            rules.push(ipv4().is(SOURCE4, &own).accept());
+        }
+        rules.push(arp().drop());
+        rules.push(ipv4().drop());
+    }
+
+    fn ipv6_rules(&self, rules: &mut Vec<Rule>) {
+        // Neighbour discovery behind extension headers or in fragments is refused (RFC 6980).
+        rules.push(
+            icmp6()
+                .between(Field(Base::Transport, 0, 1), &[133], &[137])
+                .is_not(Field(Base::Network, 6, 1), &[ICMPV6])
+                .drop(),
+        );
+        rules.push(icmp6_type(134).drop());
+        rules.push(icmp6_type(137).drop());
+        let udp = ipv6().meta_is(Meta::Transport, &[17]);
+        rules.push(udp.is(Field(Base::Transport, 0, 2), &[2, 0x23]).drop());
+        let tcp = ipv6().meta_is(Meta::Transport, &[6]);
+        rules.push(tcp.pair_in_set(SOURCE6, self.holders).accept());
+
+        // Looking for a duplicate: the target becomes the sender's, unless somebody holds it already.
+        let unspecified = || ipv6().is(SOURCE6, &[0; 16]);
+        let probe = || icmp6_type(135).is(SOURCE6, &[0; 16]);
+        self.in_scope(rules, &probe, ND_TARGET);
+        rules.push(probe().in_set(ND_TARGET, self.held).accept());
+        rules.push(probe().over_per_minute(NEW_PER_MINUTE, NEW_AT_ONCE).drop());
+        rules.push(self.hold(probe(), ND_TARGET).accept());
+        for kind in [143, 131, 133] {
+            rules.push(icmp6_type(kind).is(SOURCE6, &[0; 16]).accept());
+        }
+        rules.push(unspecified().drop());
+
+        // The link-layer address in neighbour discovery is the own one, in the one option there may be.
+        for (kind, option_at, option) in [(133, 8, 1), (135, 24, 1), (136, 24, 2)] {
+            let mut expected = vec![option, 1];
+            expected.extend_from_slice(&self.mac.0);
+            let bare = [0, option_at];
+            let with = [0, option_at + 8];
+            let value = Field(Base::Transport, u32::from(option_at), 8);
+            rules.push(icmp6_type(kind).is(LENGTH6, &with).is_not(value, &expected).drop());
+            rules.push(icmp6_type(kind).is_not(LENGTH6, &with).is_not(LENGTH6, &bare).drop());
+        }
+        self.claim(rules, &ipv6, SOURCE6);
+        self.claim(rules, &|| icmp6_type(136), ND_TARGET);
+        rules.push(ipv6().accept());
+    }
+
+    /// Lets only the holder of the address pass; the first to show it becomes that.
+    fn claim(&self, rules: &mut Vec<Rule>, about: &dyn Fn() -> Rule, address: Field) {
+        self.in_scope(rules, about, address);
+        let strange = || about().pair_not_in_set(address, self.holders);
+        rules.push(strange().in_set(address, self.held).drop());
+        rules.push(strange().over_per_minute(NEW_PER_MINUTE, NEW_AT_ONCE).drop());
+        rules.push(self.hold(about(), address));
+        // A full set takes nothing more, and then nothing more passes.
+        rules.push(strange().drop());
+    }
+
+    fn hold(&self, rule: Rule, address: Field) -> Rule {
+        rule.remember(address, self.held, HELD).remember_pair(address, self.holders, HELD)
+    }
+
+    /// Drops addresses that are neither of the prefix nor link-local, or made from another MAC.
+    fn in_scope(&self, rules: &mut Vec<Rule>, about: &dyn Fn() -> Rule, address: Field) {
+        let Field(base, offset, _) = address;
+        let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).octets();
+        let ten_bits = Ipv6Addr::new(0xffc0, 0, 0, 0, 0, 0, 0, 0).octets();
+        let mut rule = about().masked_is_not(address, &ten_bits, &link_local);
+        if let Some(prefix) = self.prefix6 {
+            let (mask, network) = (prefix.netmask().octets(), prefix.network().octets());
+            rule = rule.masked_is_not(address, &mask, &network);
+        }
+        rules.push(rule.drop());
+        rules.push(
+            about()
+                .is(Field(base, offset + 11, 2), &[0xff, 0xfe])
+                .is_not(Field(base, offset + 8, 8), &self.mac.eui64())
+                .drop(),
+        );
+    }
+}
+
+fn arp() -> Rule {
+    Rule::new().is(ETHER_TYPE, &ARP)
+}
+
+fn ipv4() -> Rule {
+    Rule::new().is(ETHER_TYPE, &IPV4)
+}
+
+fn ipv6() -> Rule {
+    Rule::new().is(ETHER_TYPE, &IPV6)
+}
+
+fn icmp6() -> Rule {
+    ipv6().meta_is(Meta::Transport, &[ICMPV6])
+}
+
+fn icmp6_type(kind: u8) -> Rule {
+    icmp6().is(Field(Base::Transport, 0, 1), &[kind])
+}

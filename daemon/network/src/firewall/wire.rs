@@ -1,0 +1,357 @@
+//! Batches for the kernel's packet filter, as nfnetlink messages: encoding, sending, and the kernel's answer.
+//!
+//! Values go into length-prefixed attributes, never into text, so nothing can be injected; a batch is one
+//! transaction in the kernel. It also saves the start of a program for each nic. The numbers are those of
+//! `linux/netfilter/nf_tables.h` and `nfnetlink.h`; integers are big-endian.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use super::rule::Rule;
+
+/// A family of the packet filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 and IPv6 together.
+    Inet = 1,
+    /// One device's frames, before anything else sees them.
+    Netdev = 5,
+}
+
+/// Where a base chain hangs.
+#[derive(Debug, Clone, Copy)]
+pub struct Hook<'a> {
+    /// `filter` or `nat`.
+    pub kind: &'a str,
+    /// The hook's number in its family.
+    pub number: u32,
+    /// Its place among other chains of the hook.
+    pub priority: i32,
+    /// The device, for netdev chains.
+    pub device: Option<&'a str>,
+}
+
+/// What a set holds.
+#[derive(Debug, Clone, Copy)]
+pub struct SetKind {
+    /// nft's number of the key's type, so that `nft list` shows it properly.
+    pub key_type: u32,
+    /// Bytes of a key.
+    pub key_len: u32,
+    /// The most elements.
+    pub size: u32,
+}
+
+const NESTED: u16 = 0x8000;
+const REQUEST: u16 = 1;
+const ACK: u16 = 4;
+const DUMP: u16 = 0x300;
+const CREATE: u16 = 0x400;
+const APPEND: u16 = 0x800;
+const SUBSYS: u16 = 10 << 8;
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+const SET_TIMEOUT: u32 = 0x10;
+const SET_EVAL: u32 = 0x20;
+
+/// Attributes as they are written one after another.
+#[derive(Debug, Default, Clone)]
+pub struct Attrs(Vec<u8>);
+
+impl Attrs {
+    pub fn put(&mut self, kind: u16, value: &[u8]) -> &mut Attrs {
+        let len = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+        self.0.extend_from_slice(&len.to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    pub fn number(&mut self, kind: u16, value: u32) -> &mut Attrs {
+        self.put(kind, &value.to_be_bytes())
+    }
+
+    pub fn long(&mut self, kind: u16, value: u64) -> &mut Attrs {
+        self.put(kind, &value.to_be_bytes())
+    }
+
+    pub fn text(&mut self, kind: u16, value: &str) -> &mut Attrs {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.put(kind, &bytes)
+    }
+
+    pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Attrs)) -> &mut Attrs {
+        let mut inner = Attrs::default();
+        fill(&mut inner);
+        self.put(kind | NESTED, &inner.0)
+    }
+
+    pub fn append(&mut self, other: &Attrs) -> &mut Attrs {
+        self.0.extend_from_slice(&other.0);
+        self
+    }
+}
+
+/// Changes that hold together or not at all.
+pub struct Batch<'a> {
+    table: &'a str,
+    messages: Vec<u8>,
+    count: u32,
+    last: usize,
+}
+
+impl<'a> Batch<'a> {
+    pub fn new(table: &'a str) -> Batch<'a> {
+        let mut batch = Batch { table, messages: Vec::new(), count: 0, last: 0 };
+        batch.push(0x10, 0, 0, &Attrs::default());
+        batch
+    }
+
+    fn push(&mut self, kind: u16, flags: u16, family: u8, attrs: &Attrs) {
+        self.last = self.messages.len();
+        let res_id = if kind == 0x10 || kind == 0x11 { 10u16 } else { 0 };
+        push_message(&mut self.messages, kind, flags, self.count, family, res_id, attrs);
+        self.count += 1;
+    }
+
+    fn change(&mut self, message: u16, flags: u16, family: Family, attrs: &Attrs) {
+        self.push(SUBSYS | message, flags, family as u8, attrs);
+    }
+
+    /// Makes the table unless it is there.
+    pub fn table(&mut self, family: Family) {
+        let mut attrs = Attrs::default();
+        attrs.text(1, self.table).number(2, 0);
+        self.change(0, CREATE, family, &attrs);
+    }
+
+    /// Removes the table and all in it.
+    pub fn drop_table(&mut self, family: Family) {
+        let mut attrs = Attrs::default();
+        attrs.text(1, self.table);
+        self.change(2, 0, family, &attrs);
+    }
+
+    /// Puts a base chain with these rules in the place of whatever has its name.
+    pub fn replace_chain(&mut self, family: Family, name: &str, hook: Hook<'_>, rules: &[Rule]) {
+        self.drop_chain(family, name);
+        let mut attrs = Attrs::default();
+        attrs.text(1, self.table).text(3, name).nest(4, |nest| {
+            nest.number(1, hook.number).put(2, &hook.priority.to_be_bytes());
+            if let Some(device) = hook.device {
+                nest.text(3, device);
+            }
+        });
+        attrs.number(5, 1).text(7, hook.kind);
+        self.change(3, CREATE, family, &attrs);
+        for rule in rules {
+            let mut attrs = Attrs::default();
+            attrs.text(1, self.table).text(2, name).nest(4, |list| {
+                list.append(rule.expressions());
+            });
+            self.change(6, CREATE | APPEND, family, &attrs);
+        }
+    }
+
+    /// Removes a chain and its rules; one that is not there is made first, so that it never fails.
+    pub fn drop_chain(&mut self, family: Family, name: &str) {
+        let mut attrs = Attrs::default();
+        attrs.text(1, self.table).text(3, name);
+        self.change(3, CREATE, family, &attrs);
+        self.change(5, 0, family, &attrs);
+    }
+
+    /// Makes a set whose elements may end by themselves, unless it is there.
+    pub fn set(&mut self, family: Family, name: &str, kind: SetKind) {
+        let mut attrs = Attrs::default();
+        attrs.text(1, self.table).text(2, name).number(3, SET_TIMEOUT | SET_EVAL);
+        attrs.number(4, kind.key_type).number(5, kind.key_len);
+        attrs.nest(9, |desc| {
+            desc.number(1, kind.size);
+        });
+        // The id is only to tell new sets of one batch apart; sets are referred to by name here.
+        attrs.number(10, self.count);
+        self.change(9, CREATE, family, &attrs);
+    }
+
+    /// Removes a set; one that is not there is made first, so that it never fails.
+    pub fn drop_set(&mut self, family: Family, name: &str, kind: SetKind) {
+        self.set(family, name, kind);
+        let mut attrs = Attrs::default();
+        attrs.text(1, self.table).text(2, name);
+        self.change(11, 0, family, &attrs);
+    }
+
+    /// Puts elements that do not end into a set.
+    pub fn elements(&mut self, family: Family, set: &str, keys: &[Vec<u8>]) {
+        if !keys.is_empty() {
+            let attrs = self.element_list(set, keys);
+            self.change(12, CREATE, family, &attrs);
+        }
+    }
+
+    /// Takes elements out of a set; those that are not there are put in first, so that it never fails.
+    pub fn drop_elements(&mut self, family: Family, set: &str, keys: &[Vec<u8>]) {
+        if !keys.is_empty() {
+            let attrs = self.element_list(set, keys);
+            self.change(12, CREATE, family, &attrs);
+            self.change(14, 0, family, &attrs);
+        }
+    }
+
+    fn element_list(&self, set: &str, keys: &[Vec<u8>]) -> Attrs {
+        let mut attrs = Attrs::default();
+        attrs.text(1, self.table).text(2, set).nest(3, |list| {
+            for key in keys {
+                list.nest(1, |element| {
+                    element.nest(1, |data| {
+                        data.put(1, key);
+                    });
+                });
+            }
+        });
+        attrs
+    }
+
+    /// Has the kernel apply all of it, or nothing.
+    pub fn commit(mut self) -> io::Result<()> {
+        // The answer to the last change says that the kernel has seen all of them.
+        let flags = u16::from_ne_bytes([self.messages[self.last + 6], self.messages[self.last + 7]]) | ACK;
+        self.messages[self.last + 6..self.last + 8].copy_from_slice(&flags.to_ne_bytes());
+        let awaited = self.count - 1;
+        self.push(0x11, 0, 0, &Attrs::default());
+        let socket = open()?;
+        send(&socket, &self.messages)?;
+        let mut first = Ok(());
+        loop {
+            let answers = receive(&socket)?;
+            let mut rest = answers.as_slice();
+            while let Some((kind, sequence, body, next)) = split_message(rest) {
+                rest = next;
+                if kind != ERROR || body.len() < 4 {
+                    continue;
+                }
+                let code = i32::from_ne_bytes([body[0], body[1], body[2], body[3]]);
+                if code != 0 && first.is_ok() {
+                    first = Err(io::Error::from_raw_os_error(-code));
+                }
+                // A failed commit is answered to the first message, and nothing may follow.
+                if sequence == awaited || (sequence == 0 && code != 0) {
+                    return first;
+                }
+            }
+        }
+    }
+}
+
+/// The names of the chains of a table; none when the table is not there.
+pub fn chains(family: Family, table: &str) -> io::Result<Vec<String>> {
+    let mut message = Vec::new();
+    push_message(&mut message, SUBSYS | 4, DUMP, 1, family as u8, 0, &Attrs::default());
+    let socket = open()?;
+    send(&socket, &message)?;
+    let mut names = Vec::new();
+    loop {
+        let answers = receive(&socket)?;
+        let mut rest = answers.as_slice();
+        while let Some((kind, _, body, next)) = split_message(rest) {
+            rest = next;
+            match kind {
+                DONE => return Ok(names),
+                ERROR => {
+                    let code = body.get(..4).map_or(0, |b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+                    return if code == 0 { Ok(names) } else { Err(io::Error::from_raw_os_error(-code)) };
+                }
+                _ => {
+                    let attrs = body.get(4..).unwrap_or_default();
+                    if text_attr(attrs, 1).as_deref() == Some(table) {
+                        names.extend(text_attr(attrs, 3));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn text_attr(mut attrs: &[u8], wanted: u16) -> Option<String> {
+    while attrs.len() >= 4 {
+        let len = usize::from(u16::from_ne_bytes([attrs[0], attrs[1]]));
+        let kind = u16::from_ne_bytes([attrs[2], attrs[3]]) & !NESTED;
+        if len < 4 || len > attrs.len() {
+            return None;
+        }
+        if kind == wanted {
+            let value = &attrs[4..len];
+            let value = value.strip_suffix(&[0]).unwrap_or(value);
+            return String::from_utf8(value.to_vec()).ok();
+        }
+        attrs = attrs.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    None
+}
+
+fn push_message(
+    to: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    family: u8,
+    res_id: u16,
+    attrs: &Attrs,
+) {
+    let len = u32::try_from(20 + attrs.0.len()).unwrap_or(u32::MAX);
+    to.extend_from_slice(&len.to_ne_bytes());
+    to.extend_from_slice(&kind.to_ne_bytes());
+    to.extend_from_slice(&(flags | REQUEST).to_ne_bytes());
+    to.extend_from_slice(&sequence.to_ne_bytes());
+    to.extend_from_slice(&0u32.to_ne_bytes());
+    to.extend_from_slice(&[family, 0]);
+    to.extend_from_slice(&res_id.to_be_bytes());
+    to.extend_from_slice(&attrs.0);
+}
+
+/// Kind, sequence and body of the first message, and what follows it.
+fn split_message(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
+    let head = bytes.get(..16)?;
+    let len = usize::try_from(u32::from_ne_bytes([head[0], head[1], head[2], head[3]])).ok()?;
+    let kind = u16::from_ne_bytes([head[4], head[5]]);
+    let sequence = u32::from_ne_bytes([head[8], head[9], head[10], head[11]]);
+    let body = bytes.get(16..len)?;
+    let next = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    Some((kind, sequence, body, next))
+}
+
+fn open() -> io::Result<OwnedFd> {
+    Ok(net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::NETFILTER),
+    )?)
+}
+
+fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    net::sendto(socket, bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    Ok(())
+}
+
+/// The kernel answers before sendto(2) returns, so an empty queue means that an answer was lost.
+fn receive(socket: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0u8; 64 * 1024];
+    loop {
+        match net::recv(socket, buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
+            Ok((_, got)) => {
+                buffer.truncate(got);
+                return Ok(buffer);
+            }
+            Err(Errno::INTR) => {}
+            Err(why) => return Err(why.into()),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The life of a nic: a veth pair between a bridge and an instance.
+
+use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
+
+use cabin_undo::Undo;
+
+use crate::error::{Error, Result};
+use crate::lease::{self, Given};
+use crate::name::{IfName, Mac};
+use crate::netlink::{Guest, PortFlags, index_of};
+use crate::reservation::Release;
+use crate::spec::{BridgeSpec, Isolation, NicSpec};
+use crate::{Network, sysctl};
+
+impl Network {
+    /// Makes a nic: its address is reserved, the pair made down with the guest's end straight in `netns`, the
+    /// filter set, and only then the port goes up. Gives the IPv4 address the nic will get.
+    ///
+    /// # Errors
+    /// [`Error::NoLink`] without the bridge, [`Error::LinkExists`], [`Error::Address`],
+    /// [`Error::NoAddressLeft`], or the kernel's refusal.
+    pub fn plug(
+        &self,
+        bridge: &BridgeSpec,
+        nic: &NicSpec,
+        netns: BorrowedFd<'_>,
+        undo: &mut Undo,
+    ) -> Result<Option<Ipv4Addr>> {
+        let inner = &self.inner;
+        let missing = || Error::NoLink { name: bridge.name.clone() };
+        let controller = index_of(&bridge.name)?.ok_or_else(missing)?;
+        let kept = inner.reservations.keep(&inner.servers, bridge, nic)?;
+        if kept.fresh {
+            let (network, name, mac) = (self.clone(), bridge.name.clone(), nic.mac);
+            undo.push(format!("reservation of {mac}"), move || network.release(&name, mac))?;
+        }
+        let guest = Guest { name: &nic.guest_name, mac: nic.mac, netns };
+        let mtu = nic.mtu.unwrap_or(bridge.mtu);
+        inner.netlink.add_veth(&nic.host_name, controller, inner.group, mtu, guest)?;
+        let (network, name, port) = (self.clone(), bridge.name.clone(), nic.clone());
+        undo.push(format!("port {}", nic.host_name), move || network.drop_port(&name, &port))?;
+        self.raise(bridge, nic, kept.ipv4)?;
+        Ok(kept.ipv4)
+    }
+
+    /// Puts filter, bridge membership and flags of a living port right again, whatever happened to them; also
+    /// after a change of the bridge's subnet or of the nic's filter. There is no moment without a filter.
+    ///
+    /// # Errors
+    /// As [`Network::plug`].
+    pub fn ensure_port(&self, bridge: &BridgeSpec, nic: &NicSpec) -> Result<Option<Ipv4Addr>> {
+        let inner = &self.inner;
+        let missing = || Error::NoLink { name: bridge.name.clone() };
+        let controller = index_of(&bridge.name)?.ok_or_else(missing)?;
+        let state = self.host_state(&nic.host_name)?;
+        let state = state.ok_or_else(|| Error::NoLink { name: nic.host_name.clone() })?;
+        if state.group != inner.group {
+            return Err(Error::LinkExists { name: nic.host_name.clone() });
+        }
+        let kept = inner.reservations.keep(&inner.servers, bridge, nic)?;
+        inner.firewall.set_port(bridge, nic, kept.ipv4)?;
+        if state.controller != Some(controller) {
+            inner.netlink.set_controller(&nic.host_name, controller)?;
+        }
+        self.raise(bridge, nic, kept.ipv4)?;
+        Ok(kept.ipv4)
+    }
+
+    fn raise(&self, bridge: &BridgeSpec, nic: &NicSpec, ipv4: Option<Ipv4Addr>) -> Result<()> {
+        let inner = &self.inner;
+        sysctl::silence_port(nic.host_name.as_str())?;
+        inner.firewall.set_port(bridge, nic, ipv4)?;
+        let flags =
+            PortFlags { locked: nic.filter.pins_mac(), isolated: nic.isolation == Isolation::Isolated };
+        inner.netlink.raise_port(&nic.host_name, nic.mac, flags, &inner.table)
+    }
+
+    /// Removes a nic's port and the address that was picked for it; a fixed one stays reserved until
+    /// [`Network::release`]. What is gone already is success; after a failure it goes on.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn unplug(&self, bridge: &IfName, nic: &NicSpec) -> Result<()> {
+        let port = self.drop_port(bridge, nic);
+        let address = self.give_up(bridge, nic.mac, Release::Automatic);
+        port.and(address)
+    }
+
+    fn drop_port(&self, bridge: &IfName, nic: &NicSpec) -> Result<()> {
+        let link = self.inner.netlink.drop_link(&nic.host_name);
+        let filter = self.inner.firewall.drop_port(bridge, nic);
+        link.and(filter)
+    }
+
+    /// Keeps an address and a name for a nic that is not plugged in (one with a fixed address, so that
+    /// nobody else gets it meanwhile). Gives the IPv4 address.
+    ///
+    /// # Errors
+    /// [`Error::Address`] for one that is taken or outside, [`Error::NoAddressLeft`].
+    pub fn reserve(&self, bridge: &BridgeSpec, nic: &NicSpec) -> Result<Option<Ipv4Addr>> {
+        Ok(self.inner.reservations.keep(&self.inner.servers, bridge, nic)?.ipv4)
+    }
+
+    /// Gives up what is kept for a MAC, fixed or picked, and its lease. None is success.
+    ///
+    /// # Errors
+    /// When the files cannot be changed or the server cannot be told.
+    pub fn release(&self, bridge: &IfName, mac: Mac) -> Result<()> {
+        self.give_up(bridge, mac, Release::Any)
+    }
+
+    fn give_up(&self, bridge: &IfName, mac: Mac, what: Release) -> Result<()> {
+        let inner = &self.inner;
+        match inner.reservations.release(&inner.servers, bridge, mac, what)? {
+            Some(given) => self.release_lease(bridge, mac, &given),
+            None => Ok(()),
+        }
+    }
+
+    /// A lease left to itself would keep its address from others until it ends.
+    fn release_lease(&self, bridge: &IfName, mac: Mac, given: &Given) -> Result<()> {
+        let state = self.host_state(bridge)?;
+        let server = state.iter().flat_map(|state| &state.addresses).find_map(|have| match have.address {
+            std::net::IpAddr::V4(address) => Some(address),
+            std::net::IpAddr::V6(_) => None,
+        });
+        let (Some(server), std::net::IpAddr::V4(address)) = (server, given.address) else { return Ok(()) };
+        lease::release(bridge, server, mac, given).map_err(|source| Error::ReleaseLease {
+            address,
+            network: bridge.clone(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,350 @@
+//! Which nic has which address: one file for each in `dnsmasq.hosts`, one for its names in `dnsmasq.names`.
+//!
+//! A nic without a fixed address gets one reserved when it is plugged in, so that its filter knows it before
+//! the first packet. The pick starts from its MAC: as long as nobody is in the way, a nic that comes back
+//! gets the same one. Files are named by MAC and origin, `00163e112233.static` or `….automatic`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cabin_sys::dir::HostDir;
+
+use crate::dnsmasq::config::ranges4;
+use crate::dnsmasq::{Servers, file_error};
+use crate::error::{Error, Result};
+use crate::lease::{self, Given};
+use crate::name::{DnsLabel, IfName, Mac};
+use crate::spec::{BridgeSpec, DnsMode, Ipv4Side, NicSpec};
+
+/// What is kept for one nic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// The name it answers to; none where the bridge makes no names.
+    pub name: Option<DnsLabel>,
+    /// Its IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its fixed IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Who chose the IPv4 address.
+    pub origin: Origin,
+}
+
+/// Who chose an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Whoever configured the nic: it stays until it is released.
+    Static,
+    /// This crate: it goes with the port.
+    Automatic,
+}
+
+/// What [`Reservations::keep`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The nic's address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Whether there was none for it before.
+    pub fresh: bool,
+}
+
+type Book = BTreeMap<Mac, Reservation>;
+
+/// The reservations of every bridge. The files are the truth; nobody else writes them, so they are read once.
+#[derive(Default)]
+pub struct Reservations {
+    books: Mutex<HashMap<IfName, Book>>,
+}
+
+impl Reservations {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IfName, Book>> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an address and a name for a nic.
+    pub fn keep(&self, servers: &Servers, bridge: &BridgeSpec, nic: &NicSpec) -> Result<Kept> {
+        check_addresses(bridge, nic)?;
+        let home = servers.home(&bridge.name)?;
+        let mut books = self.lock();
+        let book = open_book(&mut books, &bridge.name, &home)?;
+        let before = book.get(&nic.mac).cloned();
+        let others = |mac: &Mac| *mac != nic.mac;
+        let taken4: BTreeSet<Ipv4Addr> =
+            book.iter().filter(|(mac, _)| others(mac)).filter_map(|(_, entry)| entry.ipv4).collect();
+        let refused =
+            |address: String| Error::Address { network: bridge.name.clone(), address, why: "taken already" };
+        if let Some(address) = nic.ipv4.filter(|address| taken4.contains(address)) {
+            return Err(refused(address.to_string()));
+        }
+        let same6 = |(mac, entry): (&Mac, &Reservation)| others(mac) && entry.ipv6 == nic.ipv6;
+        if let Some(address) = nic.ipv6.filter(|_| book.iter().any(same6)) {
+            return Err(refused(address.to_string()));
+        }
+        let (ipv4, origin) = match (nic.ipv4, &bridge.ipv4) {
+            (Some(address), _) => (Some(address), Origin::Static),
+            (None, Some(side)) if side.dhcp.is_some() => {
+                let given = read_leases(&home);
+                let old = before.as_ref().and_then(|entry| entry.ipv4);
+                let found = pick(side, nic.mac, old, &taken4, &given);
+                let none = || Error::NoAddressLeft { network: bridge.name.clone() };
+                (Some(found.ok_or_else(none)?), Origin::Automatic)
+            }
+            _ => (None, Origin::Automatic),
+        };
+        let origin = if nic.ipv6.is_some() { Origin::Static } else { origin };
+        let name = (bridge.dns.mode != DnsMode::None).then(|| nic.instance.clone());
+        let entry = Reservation { name, ipv4, ipv6: nic.ipv6, origin };
+        let fresh = before.is_none();
+        if before.as_ref() != Some(&entry) {
+            if let Some(old) = before.as_ref().filter(|old| old.origin != entry.origin) {
+                remove_file(&home, &bridge.name, &host_file(nic.mac, old.origin))?;
+            }
+            write(&home, bridge, nic.mac, &entry)?;
+            book.insert(nic.mac, entry);
+            if !fresh {
+                servers.reload(&bridge.name)?;
+            }
+        }
+        Ok(Kept { ipv4, fresh })
+    }
+
+    /// Gives up what is kept for a MAC: all of it, or only what this crate chose. None is success.
+    pub fn release(
+        &self,
+        servers: &Servers,
+        bridge: &IfName,
+        mac: Mac,
+        what: Release,
+    ) -> Result<Option<Given>> {
+        let Ok(home) = servers.existing_home(bridge) else { return Ok(None) };
+        let mut books = self.lock();
+        let book = open_book(&mut books, bridge, &home)?;
+        let Some(entry) = book.get(&mac).cloned() else { return Ok(None) };
+        if what == Release::Automatic && entry.origin == Origin::Static {
+            return Ok(None);
+        }
+        remove_file(&home, bridge, &name_file(mac))?;
+        remove_file(&home, bridge, &host_file(mac, entry.origin))?;
+        book.remove(&mac);
+        drop(books);
+        servers.reload(bridge)?;
+        Ok(read_leases(&home).into_iter().find(|given| given.mac == Some(mac)))
+    }
+
+    /// Gives up what this crate chose outside of a bridge's present subnet.
+    pub fn prune(&self, servers: &Servers, bridge: &BridgeSpec) -> Result<()> {
+        let outside =
+            |address: &Ipv4Addr| bridge.ipv4.as_ref().is_none_or(|side| !side.address.contains(address));
+        let entries = self.of(servers, &bridge.name)?;
+        for (mac, entry) in entries {
+            if entry.origin == Origin::Automatic && entry.ipv4.as_ref().is_some_and(outside) {
+                self.release(servers, &bridge.name, mac, Release::Automatic)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything kept on a bridge.
+    pub fn of(&self, servers: &Servers, bridge: &IfName) -> Result<Book> {
+        let Ok(home) = servers.existing_home(bridge) else { return Ok(Book::new()) };
+        Ok(open_book(&mut self.lock(), bridge, &home)?.clone())
+    }
+
+    /// Forgets a bridge whose files are gone.
+    pub fn forget(&self, bridge: &IfName) {
+        self.lock().remove(bridge);
+    }
+}
+
+/// What is to be given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// Whatever is there.
+    Any,
+    /// Only what this crate chose.
+    Automatic,
+}
+
+/// The server's leases.
+pub fn read_leases(home: &HostDir) -> Vec<Given> {
+    let text = home.read("dnsmasq.leases", 16 << 20).unwrap_or_default();
+    lease::parse(&String::from_utf8_lossy(&text))
+}
+
+fn check_addresses(bridge: &BridgeSpec, nic: &NicSpec) -> Result<()> {
+    let refuse = |address: IpAddr, why| {
+        Err(Error::Address { network: bridge.name.clone(), address: address.to_string(), why })
+    };
+    if let (Some(address), Some(side)) = (nic.ipv4, &bridge.ipv4) {
+        let net = side.address;
+        if !net.contains(&address) || address == net.network() || address == net.broadcast() {
+            return refuse(address.into(), "outside the subnet");
+        }
+        if address == net.addr() {
+            return refuse(address.into(), "the bridge's own");
+        }
+    }
+    if let (Some(address), Some(side)) = (nic.ipv6, &bridge.ipv6) {
+        if !side.address.contains(&address) {
+            return refuse(address.into(), "outside the prefix");
+        }
+        if address == side.address.addr() {
+            return refuse(address.into(), "the bridge's own");
+        }
+    }
+    Ok(())
+}
+
+/// An address for a MAC: the old one if it still fits, else the first free one from where its hash falls.
+fn pick(
+    side: &Ipv4Side,
+    mac: Mac,
+    old: Option<Ipv4Addr>,
+    taken: &BTreeSet<Ipv4Addr>,
+    given: &[Given],
+) -> Option<Ipv4Addr> {
+    let leased: BTreeSet<IpAddr> =
+        given.iter().filter(|lease| lease.mac != Some(mac)).map(|lease| lease.address).collect();
+    let ranges = ranges4(side);
+    let free = |address: &Ipv4Addr| {
+        *address != side.address.addr() && !taken.contains(address) && !leased.contains(&IpAddr::V4(*address))
+    };
+    let inside = |address: &Ipv4Addr| ranges.iter().any(|(first, last)| first <= address && address <= last);
+    if let Some(old) = old.filter(|old| inside(old) && free(old)) {
+        return Some(old);
+    }
+    let sizes = ranges.iter().map(|(first, last)| u64::from(u32::from(*last) - u32::from(*first)) + 1);
+    let all: u64 = sizes.sum();
+    let start = crate::hash(&mac.0) % all.max(1);
+    (0..all).map(|step| nth(&ranges, (start + step) % all)).find_map(|address| address.filter(free))
+}
+
+fn nth(ranges: &[(Ipv4Addr, Ipv4Addr)], mut index: u64) -> Option<Ipv4Addr> {
+    for (first, last) in ranges {
+        let size = u64::from(u32::from(*last) - u32::from(*first)) + 1;
+        if index < size {
+            return Some(Ipv4Addr::from(u32::from(*first) + u32::try_from(index).ok()?));
+        }
+        index -= size;
+    }
+    None
+}
+
+fn host_file(mac: Mac, origin: Origin) -> String {
+    let end = if origin == Origin::Static { "static" } else { "automatic" };
+    format!("dnsmasq.hosts/{}.{end}", mac.digits())
+}
+
+fn name_file(mac: Mac) -> String {
+    format!("dnsmasq.names/{}", mac.digits())
+}
+
+fn remove_file(home: &HostDir, bridge: &IfName, file: &str) -> Result<()> {
+    home.remove_file(file).map_err(|source| file_error("remove", file, bridge, source))
+}
+
+fn write(home: &HostDir, bridge: &BridgeSpec, mac: Mac, entry: &Reservation) -> Result<()> {
+    let put = |file: &str, content: String| {
+        home.replace(file, content.as_bytes(), 0o644)
+            .map_err(|source| file_error("write", file, &bridge.name, source))
+    };
+    let addresses: Vec<IpAddr> =
+        entry.ipv4.map(IpAddr::V4).into_iter().chain(entry.ipv6.map(IpAddr::V6)).collect();
+    match (&entry.name, bridge.dns.mode) {
+        (Some(name), DnsMode::Managed) if !addresses.is_empty() => {
+            put(&name_file(mac), addresses.iter().map(|address| format!("{address} {name}\n")).collect())?;
+        }
+        _ => remove_file(home, &bridge.name, &name_file(mac))?,
+    }
+    put(&host_file(mac, entry.origin), line(mac, entry))
+}
+
+fn line(mac: Mac, entry: &Reservation) -> String {
+    let mut fields = vec![mac.to_string()];
+    fields.extend(entry.ipv4.map(|address| address.to_string()));
+    fields.extend(entry.ipv6.map(|address| format!("[{address}]")));
+    fields.extend(entry.name.as_ref().map(ToString::to_string));
+    fields.join(",") + "\n"
+}
+
+fn open_book<'a>(
+    books: &'a mut HashMap<IfName, Book>,
+    bridge: &IfName,
+    home: &HostDir,
+) -> Result<&'a mut Book> {
+    if !books.contains_key(bridge) {
+        let read = || {
+            let hosts = home.open_dir("dnsmasq.hosts")?;
+            let mut book = Book::new();
+            for entry in hosts.list()? {
+                let text = String::from_utf8_lossy(&hosts.read(&entry.name, 4096)?).into_owned();
+                book.extend(parse(&entry.name, &text));
+            }
+            Ok(book)
+        };
+        let book = read().map_err(|source| file_error("read", "dnsmasq.hosts", bridge, source))?;
+        books.insert(bridge.clone(), book);
+    }
+    Ok(books.entry(bridge.clone()).or_default())
+}
+
+/// A file of `dnsmasq.hosts`; none when it is not ours (a half-written one begins with a dot).
+fn parse(file: &str, text: &str) -> Option<(Mac, Reservation)> {
+    let origin = match file.split_once('.') {
+        Some((digits, "static")) if !digits.is_empty() => Origin::Static,
+        Some((digits, "automatic")) if !digits.is_empty() => Origin::Automatic,
+        _ => return None,
+    };
+    let mut fields = text.trim_end().split(',');
+    let mac = fields.next()?.parse().ok()?;
+    let mut entry = Reservation { name: None, ipv4: None, ipv6: None, origin };
+    for field in fields {
+        if let Some(address) = field.strip_prefix('[').and_then(|field| field.strip_suffix(']')) {
+            entry.ipv6 = address.parse().ok();
+        } else if let Ok(address) = field.parse() {
+            entry.ipv4 = Some(address);
+        } else {
+            entry.name = field.parse().ok();
+        }
+    }
+    Some((mac, entry))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Dhcp4;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let mac: Mac = "00:16:3e:11:22:33".parse().unwrap();
+        let entry = Reservation {
+            name: Some("web".parse().unwrap()),
+            ipv4: Some("10.0.0.7".parse().unwrap()),
+            ipv6: Some("fd42::7".parse().unwrap()),
+            origin: Origin::Static,
+        };
+        assert_eq!(line(mac, &entry), "00:16:3e:11:22:33,10.0.0.7,[fd42::7],web\n");
+        assert_eq!(parse("00163e112233.static", &line(mac, &entry)), Some((mac, entry)));
+        assert_eq!(parse(".00163e112233.static.new", "00:16:3e:11:22:33\n"), None);
+    }
+
+    #[test]
+    fn a_pick_is_steady_skips_what_is_taken_and_ends() {
+        let side = Ipv4Side {
+            address: "10.0.0.1/29".parse().unwrap(),
+            nat: None,
+            dhcp: Some(Dhcp4::default()),
+            firewall: true,
+            routing: true,
+        };
+        let mut taken = BTreeSet::new();
+        for n in 0..5u8 {
+            let mac = Mac([0, 0x16, 0x3e, 0, 0, n]);
+            let first = pick(&side, mac, None, &taken, &[]).unwrap();
+            assert_eq!(pick(&side, mac, None, &taken, &[]), Some(first));
+            assert!(taken.insert(first), "{first} was given twice");
+        }
+        assert_eq!(pick(&side, Mac([0, 0x16, 0x3e, 0, 0, 9]), None, &taken, &[]), None);
+    }
+}

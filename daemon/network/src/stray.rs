@@ -1,0 +1,64 @@
+//! What bears this daemon's marks, for the clean-up after a crash.
+
+use crate::Network;
+use crate::error::Result;
+use crate::name::IfName;
+
+/// Everything in the kernel and on disk that is this daemon's, whatever its store says. Whoever knows what
+/// should be there takes the rest away with [`Network::destroy_bridge`] and [`Network::remove_port`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Strays {
+    /// Bridges: links, filter chains, name servers or directories of that name.
+    pub bridges: Vec<IfName>,
+    /// Ports: links or filter chains of that name.
+    pub ports: Vec<IfName>,
+}
+
+impl Network {
+    /// Lists what bears this daemon's marks.
+    ///
+    /// # Errors
+    /// When links, filter or files cannot be listed.
+    pub fn marked(&self) -> Result<Strays> {
+        let mut found = Strays::default();
+        for link in self.host_interfaces()?.into_iter().filter(|link| link.group == self.inner.group) {
+            let Ok(name) = link.name.parse::<IfName>() else { continue };
+            let bridge = link.kind.as_deref() == Some("bridge");
+            if bridge { &mut found.bridges } else { &mut found.ports }.push(name);
+        }
+        let parsed = |names: Vec<String>| names.into_iter().filter_map(|name| name.parse().ok());
+        found.bridges.extend(parsed(self.inner.firewall.bridges()?));
+        found.bridges.extend(self.inner.servers.known()?);
+        found.ports.extend(parsed(self.inner.firewall.ports()?));
+        for list in [&mut found.bridges, &mut found.ports] {
+            list.sort();
+            list.dedup();
+        }
+        Ok(found)
+    }
+
+    /// Removes a port of which only the name is known. One already gone, or not this daemon's, is success.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove_port(&self, name: &IfName) -> Result<()> {
+        let link = match self.host_state(name)? {
+            Some(state) if state.group == self.inner.group => self.inner.netlink.drop_link(name),
+            _ => Ok(()),
+        };
+        let filter = if self.inner.firewall.ports()?.iter().any(|port| port == name.as_str()) {
+            self.inner.firewall.drop_port_chain(name)
+        } else {
+            Ok(())
+        };
+        link.and(filter)
+    }
+
+    /// Whether the name server of a bridge runs.
+    ///
+    /// # Errors
+    /// When processes cannot be listed.
+    pub fn serves(&self, bridge: &IfName) -> Result<bool> {
+        self.inner.servers.runs(bridge)
+    }
+}

@@ -1,0 +1,174 @@
+//! Making, repairing, changing and removing.
+
+use std::time::Instant;
+
+use cabin_network::{Error, Network};
+
+use crate::world::{Guest, Host, bridge, in_own_world, keep, kernel_state, nic, open, run, wait_for};
+
+#[test]
+fn a_bridge_that_is_destroyed_leaves_nothing() {
+    in_own_world("life::a_bridge_that_is_destroyed_leaves_nothing", || {
+        let host = Host::new();
+        let before = kernel_state();
+        let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+        keep(|undo| host.network.create_bridge(&spec, undo));
+        assert!(host.network.serves(&spec.name).unwrap());
+        let rules = run("nft", &["list", "ruleset"]);
+        assert!(rules.contains("masquerade") && rules.contains("table inet cabin_test"), "{rules}");
+        let guest = Guest::new();
+        let nic = nic("web", 1);
+        keep(|undo| host.network.plug(&spec, &nic, guest.netns(), undo));
+        let marked = host.network.marked().unwrap();
+        assert_eq!((marked.bridges, marked.ports), (vec![spec.name.clone()], vec![nic.host_name.clone()]));
+
+        host.network.unplug(&spec.name, &nic).unwrap();
+        host.network.unplug(&spec.name, &nic).unwrap();
+        host.network.destroy_bridge(&spec.name).unwrap();
+        host.network.destroy_bridge(&spec.name).unwrap();
+        assert_eq!(kernel_state(), before);
+        assert!(!host.network.serves(&spec.name).unwrap());
+        assert_eq!(host.network.marked().unwrap(), cabin_network::Strays::default());
+        assert!(std::fs::read_dir(host.dir.join("networks")).unwrap().next().is_none());
+    });
+}
+
+#[test]
+fn what_fails_half_way_is_taken_back() {
+    in_own_world("life::what_fails_half_way_is_taken_back", || {
+        let host = Host::new();
+        let before = kernel_state();
+        let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+        let guest = Guest::new();
+        let nic = nic("web", 1);
+        let failed = cabin_undo::atomically(|undo| {
+            host.network.create_bridge(&spec, undo)?;
+            host.network.plug(&spec, &nic, guest.netns(), undo)?;
+            host.network.plug(&spec, &nic, guest.netns(), undo).map(|_| ())
+        })
+        .unwrap_err();
+        assert!(matches!(failed.cause, Error::LinkExists { .. }), "{:?}", failed.cause);
+        assert!(failed.left_behind.is_empty(), "{:?}", failed.left_behind);
+        assert_eq!(kernel_state(), before);
+        assert!(std::fs::read_dir(host.dir.join("networks")).unwrap().next().is_none());
+    });
+}
+
+#[test]
+fn a_foreign_interface_is_neither_taken_nor_removed() {
+    in_own_world("life::a_foreign_interface_is_neither_taken_nor_removed", || {
+        let host = Host::new();
+        run("ip", &["link", "add", "cbr0", "type", "bridge"]);
+        let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+        assert!(matches!(host.network.ensure_bridge(&spec), Err(Error::LinkExists { .. })));
+        host.network.destroy_bridge(&spec.name).unwrap();
+        run("ip", &["link", "show", "cbr0"]);
+    });
+}
+
+#[test]
+fn what_somebody_destroyed_is_repaired_and_a_good_server_goes_on() {
+    in_own_world("life::what_somebody_destroyed_is_repaired_and_a_good_server_goes_on", || {
+        let host = Host::new();
+        let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+        keep(|undo| host.network.create_bridge(&spec, undo));
+        let guest = Guest::new();
+        let nic = nic("web", 1);
+        keep(|undo| host.network.plug(&spec, &nic, guest.netns(), undo));
+        let pid_file = host.dir.join("networks/cbr0/dnsmasq.pid");
+        let pid = || std::fs::read_to_string(&pid_file).unwrap().trim().to_owned();
+        let rules = || run("nft", &["list", "ruleset"]);
+        let (first, good) = (pid(), rules());
+
+        // As after a restart of the daemon: another value, the same kernel.
+        let network: Network = open(&host.dir);
+        network.ensure_bridge(&spec).unwrap();
+        network.ensure_port(&spec, &nic).unwrap();
+        assert_eq!(pid(), first, "the server was restarted for nothing");
+        assert_eq!(rules(), good);
+
+        run("nft", &["flush", "ruleset"]);
+        run("kill", &["-9", &first]);
+        wait_for("the server to end", || !network.serves(&spec.name).unwrap());
+        network.ensure_bridge(&spec).unwrap();
+        network.ensure_port(&spec, &nic).unwrap();
+        assert_eq!(rules(), good);
+        assert_ne!(pid(), first);
+
+        run("ip", &["link", "del", "cbr0"]);
+        network.ensure_bridge(&spec).unwrap();
+        network.ensure_port(&spec, &nic).unwrap();
+        assert!(guest.dhcp(&host.dir).starts_with("10.9.8."));
+
+        // A lost pid file does not make a second server.
+        let second = pid();
+        std::fs::write(&pid_file, "1\n").unwrap();
+        network.ensure_bridge(&spec).unwrap();
+        assert!(network.serves(&spec.name).unwrap());
+        network.unplug(&spec.name, &nic).unwrap();
+        network.destroy_bridge(&spec.name).unwrap();
+        let gone =
+            || std::fs::read_to_string(format!("/proc/{second}/stat")).map_or(true, |s| s.contains(") Z"));
+        assert!(gone(), "the server found by its command line was not ended");
+    });
+}
+
+#[test]
+fn a_change_is_made_live_and_restarts_the_server_only_when_it_must() {
+    in_own_world("life::a_change_is_made_live_and_restarts_the_server_only_when_it_must", || {
+        let host = Host::new();
+        let old = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+        keep(|undo| host.network.create_bridge(&old, undo));
+        let pid = || std::fs::read_to_string(host.dir.join("networks/cbr0/dnsmasq.pid")).unwrap();
+        let first = pid();
+        let mut new = old.clone();
+        new.ipv4.as_mut().unwrap().nat = None;
+        host.network.update_bridge(&old, &new).unwrap();
+        assert_eq!(pid(), first);
+        let rules = run("nft", &["list", "ruleset"]);
+        assert!(!rules.contains("nat4.cbr0") && rules.contains("nat6.cbr0"), "{rules}");
+
+        let mut moved = bridge("cbr0", "10.9.7.1/24", "fd42:9:7::1/64");
+        moved.mtu = 1400;
+        host.network.update_bridge(&new, &moved).unwrap();
+        assert_ne!(pid(), first);
+        let state = host.network.host_state(&old.name).unwrap().unwrap();
+        assert_eq!((state.mtu, state.addresses.len()), (1400, 3), "{state:?}");
+        assert!(state.addresses.iter().any(|a| a.address.to_string() == "10.9.7.1"));
+        assert!(!state.addresses.iter().any(|a| a.address.to_string() == "10.9.8.1"));
+
+        let mut bare = moved.clone();
+        (bare.ipv4, bare.ipv6) = (None, None);
+        host.network.update_bridge(&moved, &bare).unwrap();
+        assert!(!host.network.serves(&old.name).unwrap());
+        assert!(host.network.host_state(&old.name).unwrap().unwrap().addresses.is_empty());
+        host.network.destroy_bridge(&old.name).unwrap();
+    });
+}
+
+#[test]
+fn plugging_is_quick() {
+    in_own_world("life::plugging_is_quick", || {
+        let host = Host::new();
+        let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+        let begin = Instant::now();
+        keep(|undo| host.network.create_bridge(&spec, undo));
+        println!("create_bridge: {:?}", begin.elapsed());
+        let guests: Vec<Guest> = (0..20).map(|_| Guest::new()).collect();
+        let mut times = Vec::new();
+        for (n, guest) in (1u8..).zip(&guests) {
+            let begin = Instant::now();
+            keep(|undo| host.network.plug(&spec, &nic(&format!("c{n}"), n), guest.netns(), undo));
+            times.push(begin.elapsed());
+        }
+        times.sort();
+        println!("plug: median {:?}, slowest {:?}", times[times.len() / 2], times[times.len() - 1]);
+        let begin = Instant::now();
+        for n in 1..=20 {
+            host.network.unplug(&spec.name, &nic(&format!("c{n}"), n)).unwrap();
+        }
+        println!("unplug: {:?} each", begin.elapsed() / 20);
+        assert!(times[times.len() / 2].as_millis() < 100, "{times:?}");
+        host.network.destroy_bridge(&spec.name).unwrap();
+    });
+}

@@ -1,0 +1,7 @@
+//! Bridges and nics against the kernel, each test in namespaces of its own. Root, iproute2, nftables (only
+//! to look), dnsmasq-base, busybox-static and python3 are needed.
+
+mod addresses;
+mod life;
+mod spoofing;
+mod world;

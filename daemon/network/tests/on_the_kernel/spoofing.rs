@@ -1,0 +1,1 @@
+//! What a guest may send, and what must not reach its neighbour.
