@@ -1,1 +1,39 @@
-//! (being laid)
+//! What the product means: instances, images, profiles, networks, pools and what may be done to them.
+//!
+//! Brings storage, network, runtime, images and store together; they do not know each other. Strings of
+//! configuration end here (see [`resolve`]). Knows nothing of HTTP.
+
+#![forbid(unsafe_code)]
+
+mod busy;
+mod clock;
+mod defaults;
+pub mod doctor;
+mod error;
+mod etag;
+mod event;
+mod host;
+mod ids;
+pub mod image;
+pub mod instance;
+mod limits;
+mod live;
+pub mod network;
+mod operation;
+pub mod profile;
+pub mod project;
+mod recover;
+mod resolve;
+pub mod server;
+mod settings;
+pub mod storage;
+
+pub use error::{Error, Kind};
+pub use etag::etag;
+pub use event::Events;
+pub use host::Host;
+pub use operation::{Op, Operations, Plan};
+pub use settings::{DEFAULT_DIR, Settings};
+
+/// The project everything lies in for now.
+pub const DEFAULT_PROJECT: &str = "default";

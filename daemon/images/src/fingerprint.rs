@@ -89,6 +89,12 @@ pub fn fingerprint(meta: &File, rootfs: Option<&File>) -> Result<Fingerprint> {
     Ok(Fingerprint::of(hash))
 }
 
+/// The SHA-256 of some bytes, in hex.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
 /// Hashes what is written through it, so that an upload is hashed while it arrives. For a split image write
 /// the metadata first and hand the same hash on with [`HashingWriter::next`].
 pub struct HashingWriter<W> {

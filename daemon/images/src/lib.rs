@@ -21,7 +21,7 @@ mod unpacker;
 
 pub use child::main as child_main;
 pub use error::{Error, Kind, Reported, Result};
-pub use fingerprint::{Fingerprint, HashingWriter, fingerprint};
+pub use fingerprint::{Fingerprint, HashingWriter, digest, fingerprint};
 pub use format::{Compression, Format, Shape, detect};
 pub use message::{IdRange, Limits, UnpackReport};
 pub use metadata::{MAX_METADATA, Metadata, Template};

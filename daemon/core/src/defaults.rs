@@ -1,0 +1,86 @@
+//! What a fresh daemon has: profiles, and unless it is to be bare, a pool, a network and devices for
+//! them in profile `default`.
+
+use std::sync::Arc;
+
+use cabin_profiles::{Document, SHIPPED};
+use cabin_store::rows;
+use cabin_undo::atomically;
+
+use crate::{DEFAULT_PROJECT, Error, Host, resolve};
+
+/// The network of a fresh host.
+const NETWORK: &str = "cabinbr0";
+/// The pool of a fresh host.
+const POOL: &str = "default";
+
+/// Makes the defaults once. What a user changed or deleted later stays so.
+///
+/// # Errors
+/// When the rows cannot be written. What the host refuses (no dnsmasq, say) is logged and left out: the
+/// daemon must come up so that a user can be told.
+pub(crate) fn ensure(host: &Arc<Host>) -> Result<(), Error> {
+    let server = host.store().rows::<rows::Server>().get(DEFAULT_PROJECT, "server")?;
+    if server.is_some_and(|found| found.row.initialised) {
+        return Ok(());
+    }
+    let mut txn = host.store().begin();
+    let bare = host.settings().bare;
+    let (mut pool, mut network) = (false, false);
+    if !bare {
+        match make_pool(host) {
+            Ok(row) => {
+                txn = txn.write(DEFAULT_PROJECT, POOL, &row)?;
+                pool = true;
+            }
+            Err(error) => tracing::error!(error = %error.report(), "the default storage pool cannot be made"),
+        }
+        match make_network(host) {
+            Ok(row) => {
+                txn = txn.write(DEFAULT_PROJECT, NETWORK, &row)?;
+                network = true;
+            }
+            Err(error) => tracing::error!(error = %error.report(), "the default network cannot be made"),
+        }
+    }
+    for (name, text) in SHIPPED {
+        let document = Document::parse(text)?;
+        let mut row = rows::Profile {
+            description: document.description,
+            config: document.config,
+            devices: document.devices,
+        };
+        if *name == "default" {
+            row.devices.retain(|_, device| match device.get("type").map(String::as_str) {
+                Some("disk") => pool,
+                Some("nic") => network,
+                _ => true,
+            });
+        } else if bare {
+            continue;
+        }
+        txn = txn.write(DEFAULT_PROJECT, name, &row)?;
+    }
+    let server = rows::Server { config: rows::Config::new(), initialised: true };
+    txn.write(DEFAULT_PROJECT, "server", &server)?.commit()?;
+    Ok(())
+}
+
+fn make_pool(host: &Arc<Host>) -> Result<rows::Pool, Error> {
+    let row = rows::Pool { driver: "overlay".to_owned(), ..rows::Pool::default() };
+    let spec = crate::storage::spec(host, POOL, &row)?;
+    // A crash after this leaves an empty pool that the next start takes as it is.
+    if host.storage().open_pool(&spec).is_err() {
+        atomically(|undo| host.storage().create_pool(&spec, undo).map_err(Error::from))?;
+    }
+    Ok(row)
+}
+
+fn make_network(host: &Arc<Host>) -> Result<rows::Network, Error> {
+    let mut config = rows::Config::new();
+    resolve::resolve_auto(host, &mut config, true)?;
+    let row = rows::Network { kind: "bridge".to_owned(), config, ..rows::Network::default() };
+    let spec = resolve::bridge(NETWORK, &row)?;
+    atomically(|undo| host.network().create_bridge(&spec, undo).map_err(Error::from))?;
+    Ok(row)
+}

@@ -1,0 +1,151 @@
+//! What this host can and cannot do for containers, and what to install or change.
+
+use std::path::Path;
+
+use cabin_sys::command::Programs;
+use cabin_sys::dir::HostDir;
+use serde::Serialize;
+
+/// How something stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It works.
+    Good,
+    /// Something will be unavailable.
+    Lacking,
+    /// No container can run.
+    Bad,
+}
+
+/// One thing looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What.
+    pub name: String,
+    /// How it stands.
+    pub state: State,
+    /// What was found.
+    pub found: String,
+    /// What to do; empty when nothing.
+    pub advice: String,
+}
+
+fn check(name: &str, state: State, found: impl Into<String>, advice: impl Into<String>) -> Check {
+    let advice = if state == State::Good { String::new() } else { advice.into() };
+    Check { name: name.to_owned(), state, found: found.into(), advice }
+}
+
+/// Looks at everything. Needs no daemon.
+#[must_use]
+pub fn checks(programs: &Programs) -> Vec<Check> {
+    let mut all = vec![kernel(), user_namespaces(), cgroups(), ids()];
+    all.extend(filesystems());
+    all.extend(limits());
+    for (missing, need) in programs.missing() {
+        let advice = format!("apt-get install {}", missing.package);
+        let found = format!("missing; needed for {need}");
+        all.push(check(&format!("program {}", missing.name), State::Lacking, found, advice));
+    }
+    all.push(firewall(programs));
+    all
+}
+
+/// All checks as JSON, for `cabin doctor`.
+#[must_use]
+pub fn report(programs: &Programs) -> serde_json::Value {
+    serde_json::to_value(checks(programs)).unwrap_or_default()
+}
+
+/// The checks of this host, for a caller without a daemon.
+#[must_use]
+pub fn report_here() -> serde_json::Value {
+    report(&Programs::find())
+}
+
+fn read(dir: &str, file: &str) -> Option<String> {
+    let content = HostDir::open(Path::new(dir)).ok()?.read(file, 1 << 20).ok()?;
+    Some(String::from_utf8_lossy(&content).trim().to_owned())
+}
+
+fn kernel() -> Check {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    // 5.19 is the first with overlay on idmapped layers.
+    let state = if version >= (5, 19) { State::Good } else { State::Bad };
+    check("kernel", state, release, "Linux 5.19 or later is needed (idmapped overlay layers)")
+}
+
+fn user_namespaces() -> Check {
+    let most = read("/proc/sys/user", "max_user_namespaces").and_then(|text| text.parse::<u64>().ok());
+    match most {
+        Some(0) | None => {
+            check("user namespaces", State::Bad, "switched off", "sysctl user.max_user_namespaces=15000")
+        }
+        Some(most) => check("user namespaces", State::Good, format!("up to {most}"), ""),
+    }
+}
+
+fn cgroups() -> Check {
+    match cabin_runtime::cgroup::Cgroups::new("cabin-doctor") {
+        Ok(cgroups) => check("cgroups", State::Good, format!("{:?}", cgroups.layout()).to_lowercase(), ""),
+        Err(error) => check("cgroups", State::Bad, error.to_string(), "mount cgroup2 on /sys/fs/cgroup"),
+    }
+}
+
+fn ids() -> Check {
+    let lines = |file| {
+        read("/etc", file)
+            .is_some_and(|text| text.lines().any(|line| line.starts_with("root:") || line.starts_with("0:")))
+    };
+    match lines("subuid") && lines("subgid") {
+        true => check("host ids", State::Good, "a range for root in /etc/subuid and /etc/subgid", ""),
+        false => check(
+            "host ids",
+            State::Good,
+            "1000000 and on (no lines for root in /etc/subuid and /etc/subgid)",
+            "",
+        ),
+    }
+}
+
+fn filesystems() -> Vec<Check> {
+    let known = read("/proc", "filesystems").unwrap_or_default();
+    let has = |name: &str| known.lines().any(|line| line.split_whitespace().last() == Some(name));
+    let mut all = Vec::new();
+    let overlay = if has("overlay") { State::Good } else { State::Lacking };
+    let found = if has("overlay") { "available" } else { "not known to the kernel yet" };
+    all.push(check(
+        "filesystem overlay",
+        overlay,
+        found,
+        "modprobe overlay, or use a pool with driver `dir`",
+    ));
+    all
+}
+
+fn limits() -> Vec<Check> {
+    let wanted: [(&str, &str, &str, u64); 3] = [
+        ("/proc/sys/fs/inotify", "max_user_instances", "fs.inotify.max_user_instances", 1024),
+        ("/proc/sys/kernel/keys", "maxkeys", "kernel.keys.maxkeys", 2000),
+        ("/proc/sys/kernel", "pid_max", "kernel.pid_max", 65_536),
+    ];
+    wanted
+        .into_iter()
+        .map(|(dir, file, key, least)| {
+            let found = read(dir, file).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+            let state = if found >= least { State::Good } else { State::Lacking };
+            let advice = format!("sysctl {key}={least} (many containers need it)");
+            check(key, state, found.to_string(), advice)
+        })
+        .collect()
+}
+
+fn firewall(programs: &Programs) -> Check {
+    let nft = programs.command(cabin_sys::command::Program::Nft).is_ok();
+    match nft {
+        true => check("firewall", State::Good, "nftables", ""),
+        false => check("firewall", State::Lacking, "no nft", "apt-get install nftables"),
+    }
+}

@@ -1,0 +1,203 @@
+//! Everything the daemon holds on this host, in one place, each by its own crate.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use cabin_network::Network;
+use cabin_runtime::Runtime;
+use cabin_runtime::cgroup::Cgroups;
+use cabin_storage::Storage;
+use cabin_store::Store;
+use cabin_sys::command::Programs;
+use cabin_sys::dir::HostDir;
+
+use crate::busy::Busy;
+use crate::live::LiveTable;
+use crate::{Error, Events, Operations, Settings, defaults, ids, recover};
+
+/// The daemon's hold on the host.
+pub struct Host {
+    settings: Settings,
+    store: Store,
+    dir: HostDir,
+    storage: Storage,
+    network: Network,
+    runtime: Runtime,
+    programs: Programs,
+    unpacker: cabin_images::Unpacker,
+    events: Arc<Events>,
+    operations: Operations,
+    live: LiveTable,
+    busy: Arc<Busy>,
+    ready: AtomicBool,
+    pub(crate) choosing_ids: parking_lot::Mutex<()>,
+    pub(crate) unpacking: parking_lot::Mutex<()>,
+    pub(crate) shipped: OnceLock<Vec<String>>,
+    pub(crate) building: parking_lot::Mutex<()>,
+    pub(crate) facts: cabin_profiles::HostFacts,
+}
+
+impl Host {
+    /// Opens the state and makes pools and networks usable. No instance is touched yet. Must be called
+    /// within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the state cannot be opened or the host lacks what every container needs. A pool or network
+    /// that cannot be made usable is only logged.
+    pub fn open(settings: Settings) -> Result<Arc<Host>, Error> {
+        let dir = lay_out(&settings)?;
+        let store = Store::open(&settings.dir.join("database/cabin.db"))?;
+        let programs = Programs::find();
+        let events = Arc::new(Events::default());
+        let cgroups = Cgroups::new(&settings.prefix)?;
+        let runtime = Runtime::new(&settings.containers_dir(), &settings.bin_dir, cgroups)?;
+        let storage = Storage::new(&settings.dir)?;
+        let table = settings.prefix.replace('-', "_");
+        let network = Network::new(&settings.dir.join("networks"), &table, programs.clone())?;
+        let unpack_ids = ids::unpacker(settings.mark());
+        let unpacker = cabin_images::Unpacker {
+            helper: settings.bin_dir.join("cabin-unpack"),
+            ids: cabin_images::IdRange { base: unpack_ids.base, size: unpack_ids.size },
+            limits: cabin_images::Limits::default(),
+        };
+        // The table's thread needs the host, which is made with the table.
+        let me: Arc<OnceLock<Weak<Host>>> = Arc::default();
+        let back = me.clone();
+        let live = LiveTable::new(move |live| {
+            if let Some(host) = back.get().and_then(Weak::upgrade) {
+                recover::ended(host, live);
+            }
+        })?;
+        let host = Arc::new(Host {
+            operations: Operations::new(events.clone()),
+            facts: facts(),
+            choosing_ids: parking_lot::Mutex::new(()),
+            unpacking: parking_lot::Mutex::new(()),
+            shipped: OnceLock::new(),
+            building: parking_lot::Mutex::new(()),
+            busy: Arc::default(),
+            ready: AtomicBool::new(false),
+            settings,
+            store,
+            dir,
+            storage,
+            network,
+            runtime,
+            programs,
+            unpacker,
+            events,
+            live,
+        });
+        // Set once, here.
+        let _ = me.set(Arc::downgrade(&host));
+        defaults::ensure(&host)?;
+        crate::storage::open_all(&host)?;
+        crate::network::ensure_all(&host)?;
+        crate::image::sweep(&host)?;
+        Ok(host)
+    }
+
+    /// Takes up the instances that still run, and starts those that should.
+    pub fn recover(self: &Arc<Self>) {
+        recover::instances(self);
+        self.ready.store(true, Ordering::SeqCst);
+    }
+
+    /// Stops every running instance, in the order of `boot.stop.priority`.
+    pub fn shutdown(self: &Arc<Self>) {
+        recover::stop_all(self);
+    }
+
+    /// Whether recovery is done.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::SeqCst)
+    }
+
+    /// The daemon's own settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The operations.
+    #[must_use]
+    pub fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    /// The events.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn dir(&self) -> &HostDir {
+        &self.dir
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    pub(crate) fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    pub(crate) fn unpacker(&self) -> &cabin_images::Unpacker {
+        &self.unpacker
+    }
+
+    pub(crate) fn live(&self) -> &LiveTable {
+        &self.live
+    }
+
+    pub(crate) fn busy(&self) -> &Arc<Busy> {
+        &self.busy
+    }
+}
+
+/// Makes the directories. Pool roots are closed to everybody (on disk, setuid files carry real ids), the
+/// state directory itself may be passed through by name.
+fn lay_out(settings: &Settings) -> Result<HostDir, Error> {
+    let make = |path: &std::path::Path, mode| {
+        HostDir::ensure(path, mode).map_err(Error::io(format!("make the directory `{}`", path.display())))
+    };
+    let dir = make(&settings.dir, 0o711)?;
+    for (name, mode) in [
+        ("database", 0o700),
+        ("storage-pools", 0o711),
+        ("images", 0o700),
+        ("containers", 0o711),
+        ("networks", 0o711),
+        ("logs", 0o700),
+    ] {
+        dir.ensure_dir(name, mode).map_err(Error::io(format!("make the directory `{name}`")))?;
+    }
+    let run = if settings.run_dir.starts_with(&settings.dir) { 0o700 } else { 0o711 };
+    make(&settings.run_dir, run)?;
+    Ok(dir)
+}
+
+fn facts() -> cabin_profiles::HostFacts {
+    let cpus = rustix::thread::sched_getaffinity(None)
+        .map(|set| {
+            (0..1024).filter(|cpu| set.is_set(*cpu)).filter_map(|cpu| u32::try_from(cpu).ok()).collect()
+        })
+        .unwrap_or_else(|_| vec![0]);
+    let info = rustix::system::sysinfo();
+    let memory = info.totalram as u64 * u64::from(info.mem_unit);
+    cabin_profiles::HostFacts { cpus, memory }
+}

@@ -1,0 +1,238 @@
+//! `create`: an instance from an image (or nothing), and its first start when asked.
+
+use std::sync::Arc;
+
+use cabin_api::instance::{InstanceStatePut, InstancesPost};
+use cabin_profiles::Who;
+use cabin_storage::VolumeName;
+use cabin_store::rows::{self, Config};
+use cabin_undo::atomically;
+use rand::RngExt as _;
+use serde_json::Value;
+
+use super::{WHAT, address, expand, profiles_of, root_pool};
+use crate::image::Resolved;
+use crate::{Error, Host, Op, clock, ids, image, limits, resolve, storage};
+
+/// Refuses at once what can be seen to fail, and fills in what was left out: name and profiles.
+///
+/// # Errors
+/// For a bad or taken name, unknown keys, missing profiles, pools or networks, and kinds of source this
+/// version does not have.
+pub fn check_new(host: &Host, project: &str, post: &mut InstancesPost) -> Result<(), Error> {
+    if !matches!(post.kind.as_str(), "" | "container") {
+        let reason = "this server runs containers only";
+        return Err(Error::Unsupported { what: format!("instance type `{}`", post.kind), reason });
+    }
+    if !post.instance_type.is_empty() {
+        apply_size(post)?;
+    }
+    match post.source.kind.as_str() {
+        "image" => check_image(host, project, post)?,
+        "none" => {}
+        "" => return Err(Error::invalid("no source was given: use an image, or `--empty`")),
+        other => {
+            let reason = "this version makes instances from images";
+            return Err(Error::Unsupported { what: format!("source type `{other}`"), reason });
+        }
+    }
+    let present = super::names(host, project)?;
+    if post.name.is_empty() {
+        post.name = made_up_name(&present);
+    }
+    cabin_profiles::value::name::instance(&post.name)?;
+    if present.contains(&post.name) {
+        return Err(Error::Exists { what: WHAT, name: post.name.clone() });
+    }
+    limits::one_more("instances", present.len(), limits::INSTANCES)?;
+    let profiles = post.put.profiles.get_or_insert_with(|| vec!["default".to_owned()]).clone();
+    let row = row_of(post, Config::new());
+    check_config(host, project, &row, &profiles)
+}
+
+/// The final merged state must make sense, and what it names must exist.
+pub(crate) fn check_config(
+    host: &Host,
+    project: &str,
+    row: &rows::Instance,
+    profiles: &[String],
+) -> Result<(), Error> {
+    cabin_profiles::validate_instance_config(&row.config, Who::Instance)?;
+    cabin_profiles::validate_devices(&row.devices, Who::Instance)?;
+    let known = profiles_of(host, project, profiles)?;
+    check_expanded(host, &expand(row, &known))
+}
+
+pub(crate) fn check_expanded(host: &Host, expanded: &super::Expanded) -> Result<(), Error> {
+    root_pool(&expanded.devices)?;
+    cabin_profiles::validate_expanded_devices(&expanded.devices)?;
+    cabin_profiles::Limits::resolve(&expanded.config, &host.facts)?;
+    storage::get(host, &root_pool(&expanded.devices)?)?;
+    resolve::check_nics(host, &expanded.devices)
+}
+
+fn check_image(host: &Host, project: &str, post: &InstancesPost) -> Result<(), Error> {
+    let source = &post.source;
+    if !source.server.is_empty() && source.protocol != "build" {
+        let reason = "this version makes instances from local images and shipped definitions";
+        return Err(Error::Unsupported { what: format!("the image server `{}`", source.server), reason });
+    }
+    image::resolve(host, project, source).map(drop)
+}
+
+/// `c2-m4` and `t2.micro`-like sizes: the first is understood, the others need a table we do not have.
+fn apply_size(post: &mut InstancesPost) -> Result<(), Error> {
+    let size = post.instance_type.clone();
+    let parsed = size.split_once('-').and_then(|(cpu, memory)| {
+        Some((cpu.strip_prefix('c')?.parse::<u32>().ok()?, memory.strip_prefix('m')?.parse::<u32>().ok()?))
+    });
+    let Some((cpus, gib)) = parsed.filter(|(cpus, gib)| *cpus > 0 && *gib > 0) else {
+        return Err(Error::invalid(format!("instance size `{size}` is not known: use the form c2-m4")));
+    };
+    post.put.config.0.entry("limits.cpu".into()).or_insert(cpus.to_string());
+    post.put.config.0.entry("limits.memory".into()).or_insert(format!("{}MiB", u64::from(gib) * 1024));
+    Ok(())
+}
+
+fn row_of(post: &InstancesPost, added: Config) -> rows::Instance {
+    let mut config = post.put.config.0.clone();
+    config.extend(added);
+    rows::Instance {
+        description: post.put.description.clone(),
+        architecture: std::env::consts::ARCH.to_owned(),
+        ephemeral: post.put.ephemeral,
+        profiles: post.put.profiles.clone().unwrap_or_else(|| vec!["default".to_owned()]),
+        config,
+        devices: post.put.devices.0.clone(),
+        created_at: clock::now(),
+        last_used_at: String::new(),
+        pool: String::new(),
+        ids: rows::Ids { base: 0, size: ids::SIZE },
+        power: rows::Power::Stopped,
+    }
+}
+
+/// Makes the instance, and starts it when the request says so. If the start fails the instance stays,
+/// stopped, as a user of `launch` would expect to find it.
+///
+/// # Errors
+/// As [`check_new`]; when the image cannot be built or unpacked; when the host refuses.
+pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> Result<(), Error> {
+    let name = post.name.clone();
+    let turn = host.busy().take(&name, "create")?;
+    let image = match post.source.kind.as_str() {
+        "image" => Some(image::obtain(host, op, project, image::resolve(host, project, &post.source)?)?),
+        _ => None,
+    };
+    let mut row = row_of(&post, volatile(image.as_ref()));
+    let profiles = profiles_of(host, project, &row.profiles)?;
+    let expanded = expand(&row, &profiles);
+    row.pool = root_pool(&expanded.devices)?;
+    give_macs(&mut row, &expanded);
+    let pool = storage::pool(host, &row.pool)?;
+    if let Some(image) = &image {
+        image::ensure_unpacked(host, op, &pool, image)?;
+    }
+    let volume = VolumeName::container(&name)?;
+    let templates =
+        rows::Templates { templates: image.as_ref().map(|i| i.row.templates.clone()).unwrap_or_default() };
+    // Choosing ids and writing the row that takes them must not be parted.
+    let choosing = host.choosing_ids.lock();
+    row.ids = ids::free(host)?;
+    atomically(|undo| -> Result<(), Error> {
+        match &image {
+            Some(image) => pool.create_from_image(&volume, &image.fingerprint, undo)?,
+            None => pool.create_empty(&volume, undo)?,
+        }
+        link(host, &name, &row.pool, undo)?;
+        let txn = host.store().begin().insert(project, &name, &row)?.write(project, &name, &templates)?;
+        match txn.commit() {
+            Err(cabin_store::Error::Changed { .. }) => Err(Error::Exists { what: WHAT, name: name.clone() }),
+            other => Ok(other.map(drop)?),
+        }
+    })?;
+    drop(choosing);
+    host.events().lifecycle(project, "instance-created", &address(&name), &name, Value::Null, op.requestor());
+    drop(turn);
+    if post.start {
+        let start = InstanceStatePut { action: "start".to_owned(), ..InstanceStatePut::default() };
+        super::change_state(host, op, project, &name, &start)?;
+    }
+    Ok(())
+}
+
+/// `containers/NAME` leads to where the pool keeps the instance, for scripts that look there.
+pub(super) fn link(
+    host: &Arc<Host>,
+    name: &str,
+    pool: &str,
+    undo: &mut cabin_undo::Undo,
+) -> Result<(), Error> {
+    let link = format!("containers/{name}");
+    let target = format!("../storage-pools/{pool}/containers/{name}");
+    host.dir().remove_file(&link).map_err(Error::io(format!("remove the old `{link}`")))?;
+    host.dir()
+        .symlink(std::path::Path::new(&target), &link)
+        .map_err(Error::io(format!("make the link `{link}`")))?;
+    let host = host.clone();
+    undo.push(format!("link `{link}`"), move || host.dir().remove_file(&link))?;
+    Ok(())
+}
+
+/// What the server keeps about a new instance, and the image's properties.
+fn volatile(image: Option<&Resolved>) -> Config {
+    let mut config = Config::new();
+    let uuid = uuid::Uuid::new_v4().to_string();
+    config.insert("volatile.uuid.generation".into(), uuid.clone());
+    config.insert("volatile.cloud_init.instance-id".into(), uuid::Uuid::new_v4().to_string());
+    config.insert("volatile.uuid".into(), uuid);
+    config.insert("volatile.apply_template".into(), "create".into());
+    if let Some(image) = image {
+        config.insert("volatile.base_image".into(), image.fingerprint.clone());
+        for (key, value) in &image.row.properties {
+            config.insert(format!("image.{key}"), value.clone());
+        }
+    }
+    config
+}
+
+/// Every nic without an address of its own gets one that stays.
+pub(crate) fn give_macs(row: &mut rows::Instance, expanded: &super::Expanded) {
+    for (device, properties) in &expanded.devices {
+        let nic = properties.get("type").is_some_and(|kind| kind == "nic");
+        let key = format!("volatile.{device}.hwaddr");
+        if nic && !properties.contains_key("hwaddr") && !row.config.contains_key(&key) {
+            let bytes: [u8; 3] = rand::rng().random();
+            // 10:66:6a is Incus's prefix; clients and tests look for it.
+            let mac = format!("10:66:6a:{:02x}:{:02x}:{:02x}", bytes[0], bytes[1], bytes[2]);
+            row.config.insert(key, mac);
+        }
+    }
+}
+
+const FIRST: &[&str] = &[
+    "able", "brave", "bright", "calm", "civil", "clever", "daring", "eager", "fair", "gentle", "glad",
+    "happy", "keen", "kind", "lively", "loyal", "merry", "noble", "open", "proud", "quick", "quiet", "ready",
+    "steady", "sunny", "swift", "true", "warm", "wise", "witty",
+];
+const SECOND: &[&str] = &[
+    "badger", "beaver", "bison", "crane", "deer", "eagle", "falcon", "finch", "fox", "goose", "hare",
+    "heron", "ibex", "jay", "kite", "lark", "lynx", "marten", "moose", "otter", "owl", "puffin", "raven",
+    "robin", "seal", "stork", "swan", "tern", "vole", "wren",
+];
+
+fn made_up_name(present: &[String]) -> String {
+    let mut random = rand::rng();
+    loop {
+        let first = FIRST[random.random_range(0..FIRST.len())];
+        let second = SECOND[random.random_range(0..SECOND.len())];
+        // A number joins when the short names run out.
+        let name = match present.len() {
+            0..200 => format!("{first}-{second}"),
+            _ => format!("{first}-{second}-{}", random.random_range(1..1_000_000)),
+        };
+        if !present.contains(&name) {
+            return name;
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `delete`: the row first, then the tree. A tree without a row is a stray that start-up removes.
+
+use std::sync::Arc;
+
+use cabin_storage::VolumeName;
+use cabin_store::rows;
+use serde_json::Value;
+
+use super::{WHAT, address, expand, load, profiles_of, turn};
+use crate::{Error, Host, storage};
+
+/// Deletes a stopped instance.
+///
+/// # Errors
+/// When there is none, it runs or is protected. When its tree cannot be removed the instance is gone and
+/// the error names the tree.
+pub fn delete(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
+    let _turn = turn(host, project, name, "delete")?;
+    let found = load(host, project, name)?;
+    if super::status(host, name) != cabin_api::StatusCode::Stopped {
+        return Err(Error::WrongStatus { name: name.to_owned(), action: "delete", status: "running" });
+    }
+    let expanded = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?);
+    if crate::resolve::is_true(&expanded.config, "security.protection.delete") {
+        return Err(Error::Protected { name: name.to_owned(), key: "security.protection.delete" });
+    }
+    remove(host, project, name, &found)
+}
+
+/// Removes an instance that is known to be stopped; the caller holds its turn.
+pub(crate) fn remove(
+    host: &Arc<Host>,
+    project: &str,
+    name: &str,
+    found: &cabin_store::Versioned<rows::Instance>,
+) -> Result<(), Error> {
+    let committed = host
+        .store()
+        .begin()
+        .check::<rows::Instance>(project, name, Some(found.revision))
+        .remove::<rows::Instance>(project, name)
+        .remove::<rows::Templates>(project, name)
+        .commit();
+    match committed {
+        Err(cabin_store::Error::Changed { .. }) => {
+            return Err(Error::Changed { what: WHAT, name: name.to_owned() });
+        }
+        other => other?,
+    };
+    host.events().lifecycle(project, "instance-deleted", &address(name), name, Value::Null, None);
+    let mut failures = Vec::new();
+    let mut keep = |what: &str, result: Result<(), Error>| {
+        if let Err(error) = result {
+            failures.push(format!("{what}: {}", error.report()));
+        }
+    };
+    keep("tree", remove_tree(host, name, &found.row.pool));
+    let link = format!("containers/{name}");
+    keep("link", host.dir().remove_file(&link).map_err(Error::io(format!("remove `{link}`"))));
+    let logs = format!("logs/{name}");
+    keep("logs", host.dir().remove_tree(&logs).map_err(Error::io(format!("remove `{logs}`"))));
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(Error::LeftBehind {
+            left: failures.join("; "),
+            source: Box::new(Error::invalid(format!(
+                "instance `{name}` is deleted, but not all of it could be removed"
+            ))),
+        }),
+    }
+}
+
+fn remove_tree(host: &Host, name: &str, pool: &str) -> Result<(), Error> {
+    storage::pool(host, pool)?.delete(&VolumeName::container(name)?)?;
+    Ok(())
+}

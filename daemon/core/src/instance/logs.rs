@@ -1,0 +1,123 @@
+//! The log files of an instance, and recorded output of commands.
+
+use std::fs::File;
+
+use super::load;
+use crate::{Error, Host};
+
+/// The names of an instance's log files.
+///
+/// # Errors
+/// When there is no such instance, or its directory cannot be read.
+pub fn logs(host: &Host, project: &str, name: &str) -> Result<Vec<String>, Error> {
+    load(host, project, name)?;
+    list(host, &format!("logs/{name}"))
+}
+
+/// A log file, opened.
+///
+/// # Errors
+/// When there is no such instance or file.
+pub fn read_log(host: &Host, project: &str, name: &str, file: &str) -> Result<File, Error> {
+    load(host, project, name)?;
+    open(host, &format!("logs/{name}"), file)
+}
+
+/// Deletes a log file.
+///
+/// # Errors
+/// When there is no such instance or file.
+pub fn delete_log(host: &Host, project: &str, name: &str, file: &str) -> Result<(), Error> {
+    load(host, project, name)?;
+    remove(host, &format!("logs/{name}"), file)
+}
+
+/// The names of an instance's recorded outputs.
+///
+/// # Errors
+/// When there is no such instance, or its directory cannot be read.
+pub fn list_exec_output(host: &Host, project: &str, name: &str) -> Result<Vec<String>, Error> {
+    load(host, project, name)?;
+    list(host, &format!("logs/{name}/exec-output"))
+}
+
+/// A recorded output, opened.
+///
+/// # Errors
+/// When there is no such instance or file.
+pub fn read_exec_output(host: &Host, project: &str, name: &str, file: &str) -> Result<File, Error> {
+    load(host, project, name)?;
+    open(host, &format!("logs/{name}/exec-output"), file)
+}
+
+/// Deletes a recorded output.
+///
+/// # Errors
+/// When there is no such instance or file.
+pub fn delete_exec_output(host: &Host, project: &str, name: &str, file: &str) -> Result<(), Error> {
+    load(host, project, name)?;
+    remove(host, &format!("logs/{name}/exec-output"), file)
+}
+
+/// Makes the two files a command's output is recorded in: their names, stdout, stderr.
+///
+/// # Errors
+/// When there is no such instance, or the host refuses.
+pub fn create_exec_output(
+    host: &Host,
+    project: &str,
+    name: &str,
+) -> Result<([String; 2], File, File), Error> {
+    load(host, project, name)?;
+    let act = || format!("make files for recorded output of `{name}`");
+    let dir = log_dir(host, name)?.ensure_dir("exec-output", 0o700).map_err(Error::io(act()))?;
+    let id = uuid::Uuid::new_v4();
+    let names = [format!("exec_{id}.stdout"), format!("exec_{id}.stderr")];
+    let stdout = dir.create_file(&names[0], 0o600).map_err(Error::io(act()))?;
+    let stderr = dir.create_file(&names[1], 0o600).map_err(Error::io(act()))?;
+    Ok((names, stdout, stderr))
+}
+
+/// The directory of an instance's logs, made when missing.
+pub(crate) fn log_dir(host: &Host, name: &str) -> Result<cabin_sys::dir::HostDir, Error> {
+    host.dir()
+        .ensure_dir(&format!("logs/{name}"), 0o700)
+        .map_err(Error::io(format!("make the log directory of `{name}`")))
+}
+
+fn list(host: &Host, dir: &str) -> Result<Vec<String>, Error> {
+    match host.dir().open_dir(dir).and_then(|dir| dir.list()) {
+        Ok(entries) => Ok(entries
+            .into_iter()
+            .filter(|entry| entry.kind == cabin_sys::dir::EntryKind::File)
+            .map(|entry| entry.name)
+            .collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::io(format!("list `{dir}`"))(error)),
+    }
+}
+
+/// A log's name is one name, not a path.
+fn checked(file: &str) -> Result<(), Error> {
+    let good = !file.is_empty()
+        && file.len() <= 255
+        && !file.starts_with('.')
+        && file.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if good { Ok(()) } else { Err(Error::invalid(format!("`{file}` is not the name of a log file"))) }
+}
+
+fn open(host: &Host, dir: &str, file: &str) -> Result<File, Error> {
+    checked(file)?;
+    match host.dir().open_file(&format!("{dir}/{file}")) {
+        Ok(open) => Ok(open),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::not_found("log file", file)),
+        Err(error) => Err(Error::io(format!("open the log file `{file}`"))(error)),
+    }
+}
+
+fn remove(host: &Host, dir: &str, file: &str) -> Result<(), Error> {
+    open(host, dir, file)?;
+    host.dir()
+        .remove_file(&format!("{dir}/{file}"))
+        .map_err(Error::io(format!("delete the log file `{file}`")))
+}

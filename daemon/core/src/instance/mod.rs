@@ -1,0 +1,220 @@
+//! Instances: one file per verb, and here what all verbs share: loading, expanding, rendering.
+
+mod console;
+mod create;
+mod delete;
+mod exec;
+mod files;
+mod logs;
+mod power;
+mod rename;
+mod start;
+mod state;
+mod stop;
+mod update;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cabin_api::instance as api;
+use cabin_api::{ConfigMap, DevicesMap, StatusCode, ZERO_TIME};
+use cabin_store::Versioned;
+use cabin_store::rows::{self, Config, Devices};
+
+use crate::busy::Turn;
+use crate::{Error, Host, etag};
+
+pub use console::{Console, attach_console, clear_console_log, console_log};
+pub use create::{check_new, create};
+pub use delete::delete;
+pub use exec::{ExecStreams, Session, exec};
+pub use files::{Files, files};
+pub use logs::{
+    create_exec_output, delete_exec_output, delete_log, list_exec_output, logs, read_exec_output, read_log,
+};
+pub use power::{change_all, change_state, check_state_change};
+pub use rename::rename;
+pub use state::state;
+pub use update::{patch, update};
+
+pub(crate) use power::{start_again, start_one, stop_one};
+pub(crate) use start::plugged_nics;
+pub(crate) use state::rendered_interface;
+pub(crate) use stop::{clean_up, delete_if_ephemeral, restarts_by_itself};
+pub(crate) use update::{apply_profile_change, check_with_profile, expanded_of, using_profile};
+
+const WHAT: &str = "instance";
+
+/// The config and devices of an instance with its profiles under them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Expanded {
+    pub config: Config,
+    pub devices: Devices,
+}
+
+/// The profiles of a project, read once for many instances.
+pub(crate) type Profiles = BTreeMap<String, rows::Profile>;
+
+pub(crate) fn profiles(host: &Host, project: &str) -> Result<Profiles, Error> {
+    let found = host.store().rows::<rows::Profile>().list(project)?;
+    Ok(found.into_iter().map(|profile| (profile.name, profile.row)).collect())
+}
+
+/// The profiles that some instances name, and no others.
+pub(crate) fn profiles_of(host: &Host, project: &str, names: &[String]) -> Result<Profiles, Error> {
+    names.iter().map(|name| Ok((name.clone(), crate::profile::load(host, project, name)?.row))).collect()
+}
+
+pub(crate) fn expand(row: &rows::Instance, profiles: &Profiles) -> Expanded {
+    let under: Vec<_> = row
+        .profiles
+        .iter()
+        .filter_map(|name| profiles.get(name))
+        .map(|profile| (&profile.config, &profile.devices))
+        .collect();
+    let (config, devices) = cabin_profiles::expand(&under, (&row.config, &row.devices));
+    Expanded { config, devices }
+}
+
+pub(crate) fn load(host: &Host, project: &str, name: &str) -> Result<Versioned<rows::Instance>, Error> {
+    let found = host.store().rows::<rows::Instance>().get(project, name)?;
+    found.ok_or_else(|| Error::not_found(WHAT, name))
+}
+
+/// The turn to change an instance, which must exist.
+pub(crate) fn turn(host: &Host, project: &str, name: &str, doing: &'static str) -> Result<Turn, Error> {
+    load(host, project, name)?;
+    host.busy().take(name, doing)
+}
+
+pub(crate) fn address(name: &str) -> String {
+    format!("/1.0/instances/{name}")
+}
+
+/// What an instance does now.
+pub(crate) fn status(host: &Host, name: &str) -> StatusCode {
+    match host.live().get(name) {
+        None => StatusCode::Stopped,
+        Some(live) if live.exit().is_some() => StatusCode::Stopped,
+        Some(live) if live.is_frozen() => StatusCode::Frozen,
+        Some(_) => StatusCode::Running,
+    }
+}
+
+/// Every instance's name.
+///
+/// # Errors
+/// When the rows cannot be read.
+pub fn names(host: &Host, project: &str) -> Result<Vec<String>, Error> {
+    Ok(host.store().rows::<rows::Instance>().list(project)?.into_iter().map(|found| found.name).collect())
+}
+
+/// Every instance.
+///
+/// # Errors
+/// When the rows cannot be read.
+pub fn list(host: &Host, project: &str) -> Result<Vec<api::Instance>, Error> {
+    let profiles = profiles(host, project)?;
+    let found = host.store().rows::<rows::Instance>().list(project)?;
+    Ok(found.into_iter().map(|instance| render(host, project, instance, &profiles)).collect())
+}
+
+/// Every instance with what it does now.
+///
+/// # Errors
+/// When the rows cannot be read. A state that cannot be read is left out.
+pub fn list_full(host: &Host, project: &str) -> Result<Vec<api::InstanceFull>, Error> {
+    Ok(list(host, project)?.into_iter().map(|instance| full(host, instance)).collect())
+}
+
+/// One instance.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn get(host: &Host, project: &str, name: &str) -> Result<api::Instance, Error> {
+    let found = load(host, project, name)?;
+    let profiles = profiles_of(host, project, &found.row.profiles)?;
+    Ok(render(host, project, found, &profiles))
+}
+
+/// One instance with what it does now.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn get_full(host: &Host, project: &str, name: &str) -> Result<api::InstanceFull, Error> {
+    Ok(full(host, get(host, project, name)?))
+}
+
+fn full(host: &Host, instance: api::Instance) -> api::InstanceFull {
+    let state =
+        state::of(host, &instance.name, &instance.expanded_config.0, &instance.expanded_devices.0).ok();
+    api::InstanceFull { instance, backups: None, state, snapshots: None }
+}
+
+/// The tag of what PUT changes.
+#[must_use]
+pub fn tag(instance: &api::Instance) -> String {
+    let put = (
+        &instance.architecture,
+        &instance.config,
+        &instance.devices,
+        instance.ephemeral,
+        &instance.profiles,
+        &instance.description,
+    );
+    etag::etag(&put)
+}
+
+fn render(
+    host: &Host,
+    project: &str,
+    found: Versioned<rows::Instance>,
+    profiles: &Profiles,
+) -> api::Instance {
+    let expanded = expand(&found.row, profiles);
+    let status_code = status(host, &found.name);
+    let row = found.row;
+    api::Instance {
+        architecture: row.architecture,
+        config: ConfigMap(row.config),
+        devices: DevicesMap(row.devices),
+        ephemeral: row.ephemeral,
+        profiles: row.profiles,
+        stateful: false,
+        description: row.description,
+        created_at: row.created_at,
+        expanded_config: ConfigMap(expanded.config),
+        expanded_devices: DevicesMap(expanded.devices),
+        name: found.name,
+        status: status_code.text().to_owned(),
+        status_code,
+        last_used_at: if row.last_used_at.is_empty() { ZERO_TIME.to_owned() } else { row.last_used_at },
+        location: "none".to_owned(),
+        kind: "container".to_owned(),
+        project: project.to_owned(),
+    }
+}
+
+/// The running container of an instance.
+pub(crate) fn running(host: &Host, project: &str, name: &str) -> Result<Arc<crate::live::Live>, Error> {
+    load(host, project, name)?;
+    match host.live().get(name) {
+        Some(live) if live.exit().is_none() => Ok(live),
+        _ => Err(Error::invalid(format!("instance `{name}` is not running"))),
+    }
+}
+
+/// The pool an instance's root disk lies in, by its devices.
+pub(crate) fn root_pool(devices: &Devices) -> Result<String, Error> {
+    devices
+        .values()
+        .find(|device| {
+            device.get("type").is_some_and(|kind| kind == "disk") && device.get("path").is_some_and(|path| path == "/")
+        })
+        .and_then(|device| device.get("pool").cloned())
+        .ok_or_else(|| {
+            Error::invalid(
+                "no root device could be found: give a disk device with path=/ and a pool, or use a profile that has one",
+            )
+        })
+}

@@ -1,0 +1,252 @@
+//! What may follow what: start, stop, restart, freeze and unfreeze, asked for one instance or all.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cabin_api::StatusCode;
+use cabin_api::instance::InstanceStatePut;
+use serde_json::Value;
+
+use super::{address, load, start, status, stop, turn};
+use crate::{Error, Host, Op};
+
+/// How long a clean stop may take when nothing is said.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Start,
+    Stop,
+    Restart,
+    Freeze,
+    Unfreeze,
+}
+
+impl Action {
+    fn parse(text: &str) -> Result<Action, Error> {
+        match text {
+            "start" => Ok(Action::Start),
+            "stop" => Ok(Action::Stop),
+            "restart" => Ok(Action::Restart),
+            "freeze" => Ok(Action::Freeze),
+            "unfreeze" => Ok(Action::Unfreeze),
+            other => Err(Error::invalid(format!("unknown action `{other}`"))),
+        }
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Action::Start => "start",
+            Action::Stop => "stop",
+            Action::Restart => "restart",
+            Action::Freeze => "freeze",
+            Action::Unfreeze => "unfreeze",
+        }
+    }
+
+    fn description(self) -> &'static str {
+        match self {
+            Action::Start => "Starting instance",
+            Action::Stop => "Stopping instance",
+            Action::Restart => "Restarting instance",
+            Action::Freeze => "Freezing instance",
+            Action::Unfreeze => "Unfreezing instance",
+        }
+    }
+
+    /// The statuses each action may begin in: the only place that says so.
+    fn may_begin(self, status: StatusCode) -> bool {
+        match self {
+            Action::Start => status == StatusCode::Stopped,
+            Action::Stop | Action::Restart => matches!(status, StatusCode::Running | StatusCode::Frozen),
+            Action::Freeze => status == StatusCode::Running,
+            Action::Unfreeze => status == StatusCode::Frozen,
+        }
+    }
+}
+
+fn allowed(host: &Host, name: &str, action: Action) -> Result<(), Error> {
+    let present = status(host, name);
+    if action.may_begin(present) {
+        return Ok(());
+    }
+    let status = match (present, action) {
+        (StatusCode::Running, Action::Start) => "already running",
+        (StatusCode::Stopped, Action::Stop) => "already stopped",
+        (StatusCode::Stopped, _) => "not running",
+        (StatusCode::Frozen, Action::Freeze) => "already frozen",
+        (StatusCode::Frozen, _) => "frozen",
+        _ => "running",
+    };
+    Err(Error::WrongStatus { name: name.to_owned(), action: action.verb(), status })
+}
+
+/// Refuses at once what can be seen to fail; gives the operation's description.
+///
+/// # Errors
+/// For an unknown action, or no such instance.
+pub fn check_state_change(
+    host: &Host,
+    project: &str,
+    name: &str,
+    put: &InstanceStatePut,
+) -> Result<&'static str, Error> {
+    load(host, project, name)?;
+    if put.stateful {
+        let reason = "this version does not keep memory on disk";
+        return Err(Error::Unsupported { what: "a stateful stop or start".to_owned(), reason });
+    }
+    Ok(Action::parse(&put.action)?.description())
+}
+
+/// Changes what an instance does.
+///
+/// # Errors
+/// When it is not in a status that allows it, a clean stop takes too long, or the host refuses.
+pub fn change_state(
+    host: &Arc<Host>,
+    op: &Op,
+    project: &str,
+    name: &str,
+    put: &InstanceStatePut,
+) -> Result<(), Error> {
+    let action = Action::parse(&put.action)?;
+    let timeout = match put.timeout {
+        ..=-1 => None,
+        0 => Some(PATIENCE),
+        seconds => Some(Duration::from_secs(seconds.unsigned_abs())),
+    };
+    // A clean stop may hold the turn for minutes; force must not wait for it.
+    if action == Action::Stop && put.force && host.busy().doing(name) == Some("stop") {
+        allowed(host, name, action)?;
+        return stop::force_ahead(host, name);
+    }
+    let _turn = turn(host, project, name, action.verb())?;
+    allowed(host, name, action)?;
+    let requestor = op.requestor();
+    let tell = |what: &str| {
+        host.events().lifecycle(project, what, &address(name), name, Value::Null, requestor);
+    };
+    match action {
+        Action::Start => {
+            start::start(host, project, name)?;
+            tell("instance-started");
+        }
+        Action::Stop => {
+            stop::stop(host, project, name, put.force, timeout)?;
+            tell(if put.force { "instance-stopped" } else { "instance-shutdown" });
+            stop::delete_if_ephemeral(host, project, name)?;
+        }
+        Action::Restart => {
+            stop::stop(host, project, name, put.force, timeout)?;
+            start::start(host, project, name)?;
+            tell("instance-restarted");
+        }
+        Action::Freeze => {
+            freeze(host, name)?;
+            tell("instance-paused");
+        }
+        Action::Unfreeze => {
+            thaw(host, name)?;
+            tell("instance-resumed");
+        }
+    }
+    Ok(())
+}
+
+/// Changes what every instance of a project does, those that can; all failures are told together.
+///
+/// # Errors
+/// When one or more failed.
+pub fn change_all(host: &Arc<Host>, op: &Op, project: &str, put: &InstanceStatePut) -> Result<(), Error> {
+    let action = Action::parse(&put.action)?;
+    let mut failures = Vec::new();
+    for name in super::names(host, project)? {
+        if !action.may_begin(status(host, &name)) {
+            continue;
+        }
+        if let Err(error) = change_state(host, op, project, &name, put) {
+            failures.push(error.report());
+        }
+    }
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(Error::invalid(failures.join("; "))),
+    }
+}
+
+/// Starts an instance for the daemon itself (autostart, reboot).
+pub(crate) fn start_one(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
+    let _turn = turn(host, project, name, "start")?;
+    if status(host, name) != StatusCode::Stopped {
+        return Ok(());
+    }
+    start::start(host, project, name)?;
+    host.events().lifecycle(project, "instance-started", &address(name), name, Value::Null, None);
+    Ok(())
+}
+
+/// Starts an instance whose turn the caller holds already.
+pub(crate) fn start_again(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
+    start::start(host, project, name)
+}
+
+/// Stops an instance for the daemon itself (shutdown): cleanly, then by force.
+pub(crate) fn stop_one(
+    host: &Arc<Host>,
+    project: &str,
+    name: &str,
+    timeout: Duration,
+    force: bool,
+) -> Result<(), Error> {
+    let _turn = turn(host, project, name, "stop")?;
+    if status(host, name) == StatusCode::Stopped {
+        return Ok(());
+    }
+    let clean = stop::stop(host, project, name, force, Some(timeout));
+    if matches!(clean, Err(Error::StopTimedOut { .. })) {
+        stop::stop(host, project, name, true, None)?;
+    } else {
+        clean?;
+    }
+    host.events().lifecycle(project, "instance-shutdown", &address(name), name, Value::Null, None);
+    Ok(())
+}
+
+fn freeze(host: &Host, name: &str) -> Result<(), Error> {
+    host.runtime().cgroups().freeze(name)?;
+    if let Some(live) = host.live().get(name) {
+        live.frozen.store(true, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+pub(super) fn thaw(host: &Host, name: &str) -> Result<(), Error> {
+    host.runtime().cgroups().thaw(name)?;
+    if let Some(live) = host.live().get(name) {
+        live.frozen.store(false, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_table_says_what_may_follow_what() {
+        use StatusCode::{Frozen, Running, Stopped};
+        let cases = [
+            (Action::Start, [true, false, false]),
+            (Action::Stop, [false, true, true]),
+            (Action::Restart, [false, true, true]),
+            (Action::Freeze, [false, true, false]),
+            (Action::Unfreeze, [false, false, true]),
+        ];
+        for (action, expected) in cases {
+            let found = [Stopped, Running, Frozen].map(|status| action.may_begin(status));
+            assert_eq!(found, expected, "{}", action.verb());
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `rename`: the tree, the row and the link get another name together.
+
+use std::sync::Arc;
+
+use cabin_storage::VolumeName;
+use cabin_store::rows;
+use cabin_undo::atomically;
+use serde_json::json;
+
+use super::{WHAT, address, load, turn};
+use crate::{Error, Host, storage};
+
+/// Gives a stopped instance another name.
+///
+/// # Errors
+/// When there is none, it runs, or the new name is bad or taken.
+pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(), Error> {
+    cabin_profiles::value::name::instance(new)?;
+    if old == new {
+        return Err(Error::Exists { what: WHAT, name: new.to_owned() });
+    }
+    let _turn = turn(host, project, old, "rename")?;
+    let _new_turn = host.busy().take(new, "rename")?;
+    let found = load(host, project, old)?;
+    if super::status(host, old) != cabin_api::StatusCode::Stopped {
+        return Err(Error::WrongStatus { name: old.to_owned(), action: "rename", status: "running" });
+    }
+    if host.store().rows::<rows::Instance>().get(project, new)?.is_some() {
+        return Err(Error::Exists { what: WHAT, name: new.to_owned() });
+    }
+    let templates =
+        host.store().rows::<rows::Templates>().get(project, old)?.map(|found| found.row).unwrap_or_default();
+    let mut row = found.row.clone();
+    // Files that carry the name are written anew at the next start; a pending first writing stays so.
+    row.config.entry("volatile.apply_template".into()).or_insert("rename".into());
+    let pool = storage::pool(host, &row.pool)?;
+    let (from, to) = (VolumeName::container(old)?, VolumeName::container(new)?);
+    atomically(|undo| -> Result<(), Error> {
+        pool.rename(&from, &to, undo)?;
+        super::create::link(host, new, &row.pool, undo)?;
+        let txn = host
+            .store()
+            .begin()
+            .check::<rows::Instance>(project, old, Some(found.revision))
+            .remove::<rows::Instance>(project, old)
+            .remove::<rows::Templates>(project, old)
+            .insert(project, new, &row)?
+            .write(project, new, &templates)?;
+        match txn.commit() {
+            Err(cabin_store::Error::Changed { .. }) => {
+                Err(Error::Exists { what: WHAT, name: new.to_owned() })
+            }
+            other => Ok(other.map(drop)?),
+        }
+    })?;
+    // What is left of the old name is only for people; start-up removes it when this fails.
+    let _ = host.dir().remove_file(&format!("containers/{old}"));
+    let (old_logs, new_logs) = (format!("logs/{old}"), format!("logs/{new}"));
+    if host.dir().exists(&old_logs) {
+        let _ = host.dir().remove_tree(&new_logs);
+        let _ = host.dir().rename(&old_logs, &new_logs);
+    }
+    let context = json!({ "old_name": old });
+    host.events().lifecycle(project, "instance-renamed", &address(new), new, context, None);
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! `start`: everything is resolved first, then done in order, and taken back if one step fails.
+
+use std::sync::Arc;
+
+use cabin_store::rows::{self, Power};
+use cabin_undo::{Undo, atomically};
+
+use super::{WHAT, expand, load, profiles_of};
+use crate::live::{Live, Plugged};
+use crate::resolve::{self, Start};
+use crate::{Error, Host, clock};
+
+/// Starts a stopped instance; the caller holds its turn.
+pub(super) fn start(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
+    let found = load(host, project, name)?;
+    let expanded = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?);
+    let spec = Start::resolve(host, project, name, &found.row, &expanded)?;
+    // What an earlier run may have left (the daemon died between its end and the cleaning up).
+    super::stop::sweep(host, name)?;
+    let mut row = found.row.clone();
+    row.power = Power::Running;
+    row.last_used_at = clock::now();
+    row.config.remove("volatile.apply_template");
+    row.config.insert("volatile.last_state.power".into(), "RUNNING".into());
+    for plugged in &spec.nics {
+        let key = format!("volatile.{}.host_name", plugged.1.device);
+        row.config.insert(key, plugged.1.nic.host_name.to_string());
+    }
+    let nics: Vec<Plugged> = spec.nics.iter().map(|(_, plugged)| plugged.clone()).collect();
+    atomically(|undo| -> Result<(), Error> {
+        let starting = host.runtime().spawn(&spec.init, &spec.limits, undo)?;
+        for (bridge, plugged) in &spec.nics {
+            host.network().plug(bridge, &plugged.nic, starting.netns(), undo)?;
+        }
+        let supervisor = starting.release()?;
+        let live = Arc::new(Live::new(name, supervisor, clock::now(), nics));
+        running(host, &live, undo)?;
+        let txn = host.store().begin().update(project, name, found.revision, &row)?;
+        match txn.commit() {
+            Err(cabin_store::Error::Changed { .. }) => {
+                Err(Error::Changed { what: WHAT, name: name.to_owned() })
+            }
+            other => Ok(other.map(drop)?),
+        }
+    })?;
+    Ok(())
+}
+
+/// Enters the container into the table of running ones.
+fn running(host: &Arc<Host>, live: &Arc<Live>, undo: &mut Undo) -> Result<(), Error> {
+    host.live().add(live.clone())?;
+    let (host, live) = (host.clone(), live.clone());
+    undo.push(format!("running container `{}`", live.name), move || -> Result<(), Error> {
+        live.stopping.store(true, std::sync::atomic::Ordering::SeqCst);
+        host.live().remove(&live);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// The nics a running container must have, from its config: how a daemon that starts again knows them.
+pub(crate) fn plugged_nics(
+    host: &Host,
+    project: &str,
+    name: &str,
+    row: &rows::Instance,
+) -> Result<Vec<Plugged>, Error> {
+    let expanded = expand(row, &profiles_of(host, project, &row.profiles)?);
+    Ok(resolve::nics(host, name, row, &expanded)?.into_iter().map(|(_, plugged)| plugged).collect())
+}

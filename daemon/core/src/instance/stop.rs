@@ -1,0 +1,139 @@
+//! `stop`: the mirror of start. Cleaning up goes on after a failure and tells all of them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cabin_runtime::Exit;
+use cabin_store::rows::{self, Power};
+
+use super::{expand, load, profiles_of};
+use crate::live::Live;
+use crate::{Error, Host};
+
+/// How long the kernel may take to tear a killed container down.
+const TEARDOWN: Duration = Duration::from_secs(60);
+
+/// Stops a running instance; the caller holds its turn. No timeout waits for ever.
+pub(super) fn stop(
+    host: &Arc<Host>,
+    project: &str,
+    name: &str,
+    force: bool,
+    timeout: Option<Duration>,
+) -> Result<(), Error> {
+    let Some(live) = host.live().get(name) else { return Ok(()) };
+    live.stopping.store(true, Ordering::SeqCst);
+    let ended = if force { kill(host, &live) } else { ask(host, &live, timeout) };
+    if let Err(error) = ended {
+        live.stopping.store(false, Ordering::SeqCst);
+        return Err(error);
+    }
+    clean_up(host, project, &live, Power::Stopped)
+}
+
+/// Ends a container while somebody else waits for its clean stop; the other one cleans up.
+pub(super) fn force_ahead(host: &Arc<Host>, name: &str) -> Result<(), Error> {
+    match host.live().get(name) {
+        Some(live) => kill(host, &live),
+        None => Ok(()),
+    }
+}
+
+fn ask(host: &Arc<Host>, live: &Arc<Live>, timeout: Option<Duration>) -> Result<(), Error> {
+    if live.is_frozen() {
+        super::power::thaw(host, &live.name)?;
+    }
+    live.supervisor.signal(live.supervisor.init_kind()?.poweroff_signal())?;
+    match live.wait(timeout) {
+        // A guest that reboots when it is told to stop has stopped all the same.
+        Some(_) => Ok(()),
+        None => Err(Error::StopTimedOut {
+            name: live.name.clone(),
+            seconds: timeout.map_or(0, |timeout| timeout.as_secs()),
+        }),
+    }
+}
+
+fn kill(host: &Arc<Host>, live: &Arc<Live>) -> Result<(), Error> {
+    host.runtime().cgroups().kill(&live.name)?;
+    match live.wait(Some(TEARDOWN)) {
+        Some(_) => Ok(()),
+        None => Err(Error::StopTimedOut { name: live.name.clone(), seconds: TEARDOWN.as_secs() }),
+    }
+}
+
+/// Takes away what start made for a container that ended, bottom up, and writes down that it is stopped.
+pub(crate) fn clean_up(host: &Arc<Host>, project: &str, live: &Arc<Live>, power: Power) -> Result<(), Error> {
+    let name = &live.name;
+    let mut failures = Vec::new();
+    let mut keep = |what: &str, result: Result<(), Error>| {
+        if let Err(error) = result {
+            failures.push(format!("{what}: {}", error.report()));
+        }
+    };
+    keep("console log", keep_console_log(host, live));
+    for plugged in live.nics.lock().drain(..) {
+        keep(&plugged.device, unplug(host, &plugged));
+    }
+    keep("cgroup", host.runtime().cgroups().destroy(name).map_err(Error::from));
+    keep("exit record", host.runtime().clear_exit_record(name).map_err(Into::into));
+    host.live().remove(live);
+    keep("row", write_power(host, project, name, power));
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(Error::LeftBehind {
+            left: failures.join("; "),
+            source: Box::new(Error::invalid(format!(
+                "instance `{name}` is stopped, but not all of it could be removed"
+            ))),
+        }),
+    }
+}
+
+pub(super) fn unplug(host: &Host, plugged: &crate::live::Plugged) -> Result<(), Error> {
+    host.network().unplug(&crate::resolve::interface(&plugged.network)?, &plugged.nic)?;
+    Ok(())
+}
+
+fn keep_console_log(host: &Host, live: &Live) -> Result<(), Error> {
+    let kept = match live.exit() {
+        Some(Exit::SupervisorDied) | None => return Ok(()),
+        Some(_) => host.runtime().last_console_log(&live.name)?,
+    };
+    super::logs::log_dir(host, &live.name)?
+        .replace("console.log", &kept, 0o600)
+        .map_err(Error::io(format!("keep the console log of `{}`", live.name)))
+}
+
+fn write_power(host: &Host, project: &str, name: &str, power: Power) -> Result<(), Error> {
+    let found = load(host, project, name)?;
+    let mut row = found.row;
+    row.power = power;
+    row.config.insert("volatile.last_state.power".into(), "STOPPED".into());
+    row.config.retain(|key, _| !(key.starts_with("volatile.") && key.ends_with(".host_name")));
+    host.store().begin().update(project, name, found.revision, &row)?.commit()?;
+    Ok(())
+}
+
+/// Removes cgroups and records of a run that nobody cleaned up after. Gone is success.
+pub(super) fn sweep(host: &Host, name: &str) -> Result<(), Error> {
+    host.runtime().clear_exit_record(name)?;
+    host.runtime().cgroups().destroy(name)?;
+    Ok(())
+}
+
+/// An ephemeral instance is deleted when it stops; the caller holds its turn.
+pub(crate) fn delete_if_ephemeral(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
+    let found = load(host, project, name)?;
+    if !found.row.ephemeral {
+        return Ok(());
+    }
+    super::delete::remove(host, project, name, &found)
+}
+
+/// Whether an instance that ended by itself is to be started again.
+pub(crate) fn restarts_by_itself(host: &Host, project: &str, row: &rows::Instance) -> Result<bool, Error> {
+    let expanded = expand(row, &profiles_of(host, project, &row.profiles)?);
+    Ok(crate::resolve::is_true(&expanded.config, "boot.autorestart"))
+}

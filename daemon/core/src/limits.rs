@@ -1,0 +1,24 @@
+//! How many of everything a user can make.
+
+use crate::Error;
+
+/// Instances of one daemon.
+pub const INSTANCES: usize = 4096;
+/// Profiles.
+pub const PROFILES: usize = 1024;
+/// Networks.
+pub const NETWORKS: usize = 512;
+/// Pools.
+pub const POOLS: usize = 64;
+/// Images.
+pub const IMAGES: usize = 10_000;
+/// Image aliases.
+pub const ALIASES: usize = 20_000;
+
+/// Refuses one more when there are `present` already.
+///
+/// # Errors
+/// [`Error::TooMany`].
+pub fn one_more(what: &'static str, present: usize, limit: usize) -> Result<(), Error> {
+    if present >= limit { Err(Error::TooMany { what, limit }) } else { Ok(()) }
+}

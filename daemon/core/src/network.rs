@@ -1,0 +1,316 @@
+//! Networks as users see them; what a bridge does is the network crate's.
+
+use std::sync::Arc;
+
+use cabin_api::ConfigMap;
+use cabin_api::network as api;
+use cabin_api::storage::ConfigPut;
+use cabin_network::{InterfaceState, LeaseKind, LinkType};
+use cabin_store::{Versioned, rows};
+use cabin_undo::atomically;
+use serde_json::{Value, json};
+
+use crate::{DEFAULT_PROJECT, Error, Host, etag, instance, limits, resolve};
+
+const WHAT: &str = "network";
+
+/// Makes every network usable again after the daemon or the host started. One that cannot be makes only
+/// itself unavailable.
+///
+/// # Errors
+/// When the rows cannot be read.
+pub(crate) fn ensure_all(host: &Host) -> Result<(), Error> {
+    for found in host.store().rows::<rows::Network>().list(DEFAULT_PROJECT)? {
+        let ensured = resolve::bridge(&found.name, &found.row)
+            .and_then(|spec| Ok(host.network().ensure_bridge(&spec)?));
+        if let Err(error) = ensured {
+            tracing::error!(network = found.name, error = %error.report(), "network is unavailable");
+        }
+    }
+    Ok(())
+}
+
+fn load(host: &Host, name: &str) -> Result<Versioned<rows::Network>, Error> {
+    let found = host.store().rows::<rows::Network>().get(DEFAULT_PROJECT, name)?;
+    found.ok_or_else(|| Error::not_found(WHAT, name))
+}
+
+fn address(name: &str) -> String {
+    format!("/1.0/networks/{name}")
+}
+
+/// Who uses which network: instances by their expanded devices, profiles by their own.
+fn used_by(host: &Host) -> Result<Vec<(String, String)>, Error> {
+    let profiles = instance::profiles(host, DEFAULT_PROJECT)?;
+    let mut used = Vec::new();
+    let mut note = |devices: &rows::Devices, user: String| {
+        for device in devices.values() {
+            if let Some(network) = device.get("network").or_else(|| device.get("parent")) {
+                used.push((network.clone(), user.clone()));
+            }
+        }
+    };
+    for found in host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT)? {
+        note(&instance::expand(&found.row, &profiles).devices, format!("/1.0/instances/{}", found.name));
+    }
+    for (name, profile) in &profiles {
+        note(&profile.devices, format!("/1.0/profiles/{name}"));
+    }
+    Ok(used)
+}
+
+fn render(found: Versioned<rows::Network>, used: &[(String, String)]) -> api::Network {
+    api::Network {
+        config: ConfigMap(found.row.config),
+        description: found.row.description,
+        kind: found.row.kind,
+        used_by: used.iter().filter(|(name, _)| *name == found.name).map(|(_, user)| user.clone()).collect(),
+        name: found.name,
+        managed: true,
+        status: "Created".to_owned(),
+        locations: vec!["none".to_owned()],
+        project: DEFAULT_PROJECT.to_owned(),
+    }
+}
+
+/// Every managed network, and the host's other interfaces.
+///
+/// # Errors
+/// When the rows or the kernel's interfaces cannot be read.
+pub fn list(host: &Host) -> Result<Vec<api::Network>, Error> {
+    let used = used_by(host)?;
+    let found = host.store().rows::<rows::Network>().list(DEFAULT_PROJECT)?;
+    let mut networks: Vec<_> = found.into_iter().map(|network| render(network, &used)).collect();
+    for interface in host.network().host_interfaces()? {
+        let ours = networks.iter().any(|network| network.name == interface.name);
+        if !ours && !interface.name.starts_with("cab") {
+            let kind = network_type(&interface);
+            networks.push(unmanaged(interface.name, kind));
+        }
+    }
+    networks.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(networks)
+}
+
+/// What Incus calls an interface it does not manage.
+fn network_type(interface: &InterfaceState) -> &'static str {
+    match (interface.kind.as_deref(), interface.link) {
+        (_, LinkType::Loopback) => "loopback",
+        (Some("bridge"), _) => "bridge",
+        (Some("vlan"), _) => "vlan",
+        (Some("bond"), _) => "bond",
+        (None, LinkType::Broadcast) => "physical",
+        _ => "unknown",
+    }
+}
+
+fn unmanaged(name: String, kind: &str) -> api::Network {
+    api::Network {
+        name,
+        kind: kind.to_owned(),
+        project: DEFAULT_PROJECT.to_owned(),
+        ..api::Network::default()
+    }
+}
+
+/// One network, or one of the host's other interfaces.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn get(host: &Host, name: &str) -> Result<api::Network, Error> {
+    match load(host, name) {
+        Ok(found) => Ok(render(found, &used_by(host)?)),
+        Err(missing) => match host.network().host_state(&resolve::interface(name).map_err(|_| missing)?)? {
+            Some(interface) => {
+                let kind = network_type(&interface);
+                Ok(unmanaged(interface.name, kind))
+            }
+            None => Err(Error::not_found(WHAT, name)),
+        },
+    }
+}
+
+/// The tag of what PUT changes.
+#[must_use]
+pub fn tag(network: &api::Network) -> String {
+    etag::etag(&(&network.name, network.managed, &network.kind, &network.description, &network.config))
+}
+
+/// Makes a network.
+///
+/// # Errors
+/// For a bad or taken name, an unknown type or key, or when the host refuses.
+pub fn create(host: &Arc<Host>, post: api::NetworksPost) -> Result<(), Error> {
+    cabin_profiles::value::name::network(&post.name)?;
+    let kind = if post.kind.is_empty() { "bridge".to_owned() } else { post.kind };
+    cabin_profiles::validate_network(&kind, &post.config.0)?;
+    let present = host.store().rows::<rows::Network>().list(DEFAULT_PROJECT)?;
+    if present.iter().any(|network| network.name == post.name) {
+        return Err(Error::Exists { what: WHAT, name: post.name });
+    }
+    limits::one_more("networks", present.len(), limits::NETWORKS)?;
+    if host.network().host_state(&resolve::interface(&post.name)?)?.is_some() {
+        return Err(Error::Exists { what: "host interface", name: post.name });
+    }
+    let mut config = post.config.0;
+    resolve::resolve_auto(host, &mut config, true)?;
+    let row = rows::Network { description: post.description, kind, config };
+    let spec = resolve::bridge(&post.name, &row)?;
+    atomically(|undo| -> Result<(), Error> {
+        host.network().create_bridge(&spec, undo)?;
+        host.store().begin().insert(DEFAULT_PROJECT, &post.name, &row)?.commit()?;
+        Ok(())
+    })?;
+    host.events().lifecycle(
+        DEFAULT_PROJECT,
+        "network-created",
+        &address(&post.name),
+        &post.name,
+        Value::Null,
+        None,
+    );
+    Ok(())
+}
+
+/// Replaces a network's config, live. If the host refuses, the old one is put back.
+///
+/// # Errors
+/// When there is none, somebody else changed it, or the config makes no sense.
+pub fn update(host: &Host, name: &str, put: ConfigPut, if_match: Option<&str>) -> Result<(), Error> {
+    let old = load(host, name)?;
+    etag::check(WHAT, name, &tag(&render(old.clone(), &[])), if_match)?;
+    let mut config = put.config.0;
+    cabin_profiles::validate_network(&old.row.kind, &config)?;
+    resolve::resolve_auto(host, &mut config, false)?;
+    let row = rows::Network { description: put.description, kind: old.row.kind.clone(), config };
+    let (before, after) = (resolve::bridge(name, &old.row)?, resolve::bridge(name, &row)?);
+    if let Err(refused) = host.network().update_bridge(&before, &after) {
+        host.network().ensure_bridge(&before)?;
+        return Err(refused.into());
+    }
+    let stored = host.store().begin().update(DEFAULT_PROJECT, name, old.revision, &row)?.commit();
+    if let Err(error) = stored {
+        host.network().update_bridge(&after, &before)?;
+        return Err(error.into());
+    }
+    host.events().lifecycle(DEFAULT_PROJECT, "network-updated", &address(name), name, Value::Null, None);
+    Ok(())
+}
+
+/// Merges into a network's config.
+///
+/// # Errors
+/// As [`update`].
+pub fn patch(host: &Host, name: &str, body: Value, if_match: Option<&str>) -> Result<(), Error> {
+    let old = load(host, name)?.row;
+    update(host, name, merged(old.config, old.description, body)?, if_match)
+}
+
+/// A PATCH body laid over what is there.
+pub(crate) fn merged(mut config: rows::Config, description: String, body: Value) -> Result<ConfigPut, Error> {
+    let named = body.get("description").is_some();
+    let sent: ConfigPut = serde_json::from_value(body).map_err(|source| Error::Body { source })?;
+    config.extend(sent.config.0);
+    config.retain(|_, value| !value.is_empty());
+    let description = if named { sent.description } else { description };
+    Ok(ConfigPut { config: ConfigMap(config), description })
+}
+
+/// Gives an unused network another name.
+///
+/// # Errors
+/// When there is none, it is in use, or the new name is bad or taken.
+pub fn rename(host: &Arc<Host>, name: &str, new: &str) -> Result<(), Error> {
+    cabin_profiles::value::name::network(new)?;
+    let old = load(host, name)?;
+    refuse_used(host, name)?;
+    if host.network().host_state(&resolve::interface(new)?)?.is_some() {
+        return Err(Error::Exists { what: "host interface", name: new.to_owned() });
+    }
+    let (before, after) = (resolve::bridge(name, &old.row)?, resolve::bridge(new, &old.row)?);
+    host.network().destroy_bridge(&before.name)?;
+    let made = atomically(|undo| -> Result<(), Error> {
+        host.network().create_bridge(&after, undo)?;
+        host.store()
+            .begin()
+            .check::<rows::Network>(DEFAULT_PROJECT, name, Some(old.revision))
+            .remove::<rows::Network>(DEFAULT_PROJECT, name)
+            .insert(DEFAULT_PROJECT, new, &old.row)?
+            .commit()?;
+        Ok(())
+    });
+    if made.is_err() {
+        host.network().ensure_bridge(&before)?;
+    }
+    made?;
+    let context = json!({ "old_name": name });
+    host.events().lifecycle(DEFAULT_PROJECT, "network-renamed", &address(new), new, context, None);
+    Ok(())
+}
+
+fn refuse_used(host: &Host, name: &str) -> Result<(), Error> {
+    match used_by(host)?.into_iter().find(|(network, _)| network == name) {
+        Some((_, by)) => Err(Error::InUse { what: WHAT, name: name.to_owned(), by }),
+        None => Ok(()),
+    }
+}
+
+/// Deletes an unused network.
+///
+/// # Errors
+/// When there is none, it is in use, or the host refuses.
+pub fn delete(host: &Host, name: &str) -> Result<(), Error> {
+    let old = load(host, name)?;
+    refuse_used(host, name)?;
+    host.network().destroy_bridge(&resolve::interface(name)?)?;
+    host.store()
+        .begin()
+        .check::<rows::Network>(DEFAULT_PROJECT, name, Some(old.revision))
+        .remove::<rows::Network>(DEFAULT_PROJECT, name)
+        .commit()?;
+    host.events().lifecycle(DEFAULT_PROJECT, "network-deleted", &address(name), name, Value::Null, None);
+    Ok(())
+}
+
+/// The addresses a network has given out.
+///
+/// # Errors
+/// When there is no such managed network.
+pub fn leases(host: &Host, name: &str) -> Result<Vec<api::Lease>, Error> {
+    load(host, name)?;
+    let found = host.network().leases(&resolve::interface(name)?)?;
+    Ok(found
+        .into_iter()
+        .map(|lease| api::Lease {
+            hostname: lease.hostname.unwrap_or_default(),
+            hwaddr: lease.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            address: lease.address.to_string(),
+            kind: match lease.kind {
+                LeaseKind::Static => "static",
+                LeaseKind::Dynamic => "dynamic",
+                LeaseKind::Gateway => "gateway",
+            }
+            .to_owned(),
+            location: "none".to_owned(),
+            project: DEFAULT_PROJECT.to_owned(),
+        })
+        .collect())
+}
+
+/// What a network's interface does now.
+///
+/// # Errors
+/// When there is no such interface.
+pub fn state(host: &Host, name: &str) -> Result<api::NetworkState, Error> {
+    let found = host.network().host_state(&resolve::interface(name)?)?;
+    let interface = found.ok_or_else(|| Error::not_found(WHAT, name))?;
+    let shown = instance::rendered_interface(interface);
+    Ok(api::NetworkState {
+        addresses: shown.addresses,
+        counters: shown.counters,
+        hwaddr: shown.hwaddr,
+        mtu: shown.mtu,
+        state: shown.state,
+        kind: shown.kind,
+    })
+}

@@ -1,0 +1,293 @@
+//! Operations: every change a client waits for is one. They are watched, waited for, cancelled, and fade
+//! away a little after they ended.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cabin_api::StatusCode;
+use cabin_api::event::Requestor;
+use cabin_api::operation::{Class, Operation};
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use crate::{Error, Host, clock};
+
+/// How long an ended operation can still be read (Incus: 5 s).
+const FADE: Duration = Duration::from_secs(5);
+
+/// What an operation will do, as it is shown.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// A fixed sentence: `Creating instance` …
+    pub description: &'static str,
+    /// What it works on: kind (`instances`) and address.
+    pub resources: Vec<(&'static str, String)>,
+    /// Who asked.
+    pub requestor: Option<Requestor>,
+}
+
+/// The operations of this daemon.
+pub struct Operations {
+    all: Arc<Mutex<HashMap<String, Arc<Op>>>>,
+    events: Arc<crate::Events>,
+    runtime: tokio::runtime::Handle,
+}
+
+/// One operation.
+pub struct Op {
+    id: String,
+    class: Class,
+    plan: Plan,
+    created_at: String,
+    state: Mutex<State>,
+    changed: watch::Sender<StatusCode>,
+    cancelled: AtomicBool,
+    events: Arc<crate::Events>,
+}
+
+struct State {
+    status: StatusCode,
+    updated_at: String,
+    metadata: Map<String, Value>,
+    error: String,
+}
+
+impl Operations {
+    /// None yet. Must be called within a tokio runtime: ended operations fade on its clock.
+    pub(crate) fn new(events: Arc<crate::Events>) -> Operations {
+        Operations { all: Arc::default(), events, runtime: tokio::runtime::Handle::current() }
+    }
+
+    /// Does `work` on a thread of its own. A panic in it fails the operation and nothing else.
+    pub fn run(
+        &self,
+        host: &Arc<Host>,
+        plan: Plan,
+        work: impl FnOnce(&Arc<Host>, &Op) -> Result<Value, Error> + Send + 'static,
+    ) -> Arc<Op> {
+        let op = self.register(Class::Task, plan, Map::new());
+        let (host, running) = (host.clone(), op.clone());
+        let all = self.all.clone();
+        let fade = self.runtime.clone();
+        self.runtime.spawn_blocking(move || {
+            running.start();
+            match catch_unwind(AssertUnwindSafe(|| work(&host, &running))) {
+                Ok(Ok(metadata)) => running.succeed(metadata),
+                Ok(Err(error)) => {
+                    tracing::warn!(operation = %running.id, doing = running.plan.description, error = %error.report(), "operation failed");
+                    running.fail(&error);
+                }
+                Err(panic) => {
+                    let error = Error::Panicked { message: panic_text(panic.as_ref()) };
+                    tracing::error!(operation = %running.id, doing = running.plan.description, error = %error.report(), "operation panicked");
+                    running.fail(&error);
+                }
+            }
+            forget_later(&fade, all, running.id.clone());
+        });
+        op
+    }
+
+    /// An operation that talks to its client over websockets; the caller drives it to its end.
+    pub fn session(&self, plan: Plan, metadata: Value) -> Arc<Op> {
+        let metadata = match metadata {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        };
+        let op = self.register(Class::Websocket, plan, metadata);
+        let (all, id, mut end) = (self.all.clone(), op.id.clone(), op.changed.subscribe());
+        let runtime = self.runtime.clone();
+        self.runtime.spawn(async move {
+            let _ = end.wait_for(|status| status.is_final()).await;
+            forget_later(&runtime, all, id);
+        });
+        op
+    }
+
+    fn register(&self, class: Class, plan: Plan, metadata: Map<String, Value>) -> Arc<Op> {
+        let now = clock::now();
+        let op = Arc::new(Op {
+            id: uuid::Uuid::new_v4().to_string(),
+            class,
+            plan,
+            created_at: now.clone(),
+            state: Mutex::new(State {
+                status: StatusCode::Pending,
+                updated_at: now,
+                metadata,
+                error: String::new(),
+            }),
+            changed: watch::Sender::new(StatusCode::Pending),
+            cancelled: AtomicBool::new(false),
+            events: self.events.clone(),
+        });
+        self.all.lock().insert(op.id.clone(), op.clone());
+        op.tell();
+        op
+    }
+
+    /// One operation.
+    ///
+    /// # Errors
+    /// When there is none of that id (any more).
+    pub fn get(&self, id: &str) -> Result<Arc<Op>, Error> {
+        self.all.lock().get(id).cloned().ok_or_else(|| Error::not_found("operation", id))
+    }
+
+    /// All of them, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Op>> {
+        let mut list: Vec<_> = self.all.lock().values().cloned().collect();
+        list.sort_by(|a, b| a.created_at.cmp(&b.created_at));
+        list
+    }
+}
+
+fn forget_later(runtime: &tokio::runtime::Handle, all: Arc<Mutex<HashMap<String, Arc<Op>>>>, id: String) {
+    runtime.spawn(async move {
+        tokio::time::sleep(FADE).await;
+        all.lock().remove(&id);
+    });
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+impl Op {
+    /// The id (UUID).
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Who asked.
+    #[must_use]
+    pub fn requestor(&self) -> Option<&Requestor> {
+        self.plan.requestor.as_ref()
+    }
+
+    /// How it stands, without the secrets of its websockets.
+    #[must_use]
+    pub fn show(&self) -> Operation {
+        let mut shown = self.show_to_creator();
+        if let Value::Object(metadata) = &mut shown.metadata {
+            metadata.remove("fds");
+        }
+        shown
+    }
+
+    /// How it stands, secrets included: only for the reply to who made it.
+    #[must_use]
+    pub fn show_to_creator(&self) -> Operation {
+        let state = self.state.lock();
+        let mut resources: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (kind, address) in &self.plan.resources {
+            resources.entry((*kind).to_owned()).or_default().push(address.clone());
+        }
+        Operation {
+            id: self.id.clone(),
+            class: self.class,
+            description: self.plan.description.to_owned(),
+            created_at: self.created_at.clone(),
+            updated_at: state.updated_at.clone(),
+            status: state.status.text().to_owned(),
+            status_code: state.status,
+            resources,
+            metadata: match state.metadata.is_empty() {
+                true => Value::Null,
+                false => Value::Object(state.metadata.clone()),
+            },
+            may_cancel: false,
+            err: state.error.clone(),
+            location: "none".to_owned(),
+        }
+    }
+
+    /// The work begins.
+    pub fn start(&self) {
+        self.set(StatusCode::Running, |_| ());
+    }
+
+    /// Merges fields into the metadata.
+    pub fn update(&self, metadata: Value) {
+        self.set(StatusCode::Running, |state| merge(state, metadata));
+    }
+
+    /// Tells how far something is; `key` ends in `_progress`.
+    pub fn progress(&self, key: &str, text: String) {
+        self.update(serde_json::json!({ key: text }));
+    }
+
+    /// The work is done.
+    pub fn succeed(&self, metadata: Value) {
+        self.set(StatusCode::Success, |state| merge(state, metadata));
+    }
+
+    /// The work failed.
+    pub fn fail(&self, error: &Error) {
+        let status =
+            if matches!(error, Error::Cancelled) { StatusCode::Cancelled } else { StatusCode::Failure };
+        self.set(status, |state| state.error = error.report());
+    }
+
+    /// Asks the work to stop.
+    ///
+    /// # Errors
+    /// Always for now: no work of this version can be cancelled half way.
+    pub fn cancel(&self) -> Result<(), Error> {
+        let reason = "this operation cannot be cancelled";
+        Err(Error::Unsupported { what: format!("cancelling `{}`", self.plan.description), reason })
+    }
+
+    /// Whether somebody asked the work to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it ended, or the time is over; then how it stands.
+    pub async fn wait(&self, timeout: Option<Duration>) -> Operation {
+        let mut changed = self.changed.subscribe();
+        let ended = changed.wait_for(|status| status.is_final());
+        match timeout {
+            Some(timeout) => {
+                let _ = tokio::time::timeout(timeout, ended).await;
+            }
+            None => {
+                let _ = ended.await;
+            }
+        }
+        self.show()
+    }
+
+    fn set(&self, status: StatusCode, change: impl FnOnce(&mut State)) {
+        {
+            let mut state = self.state.lock();
+            if state.status.is_final() {
+                return;
+            }
+            state.status = status;
+            state.updated_at = clock::now();
+            change(&mut state);
+        }
+        self.tell();
+        self.changed.send_replace(status);
+    }
+
+    fn tell(&self) {
+        let shown = serde_json::to_value(self.show()).unwrap_or_default();
+        self.events.operation(crate::DEFAULT_PROJECT, shown);
+    }
+}
+
+fn merge(state: &mut State, metadata: Value) {
+    if let Value::Object(fields) = metadata {
+        state.metadata.extend(fields);
+    }
+}

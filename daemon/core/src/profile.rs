@@ -1,0 +1,201 @@
+//! Profiles: config and devices that many instances share.
+
+use std::sync::Arc;
+
+use cabin_api::profile as api;
+use cabin_api::{ConfigMap, DevicesMap};
+use cabin_profiles::Who;
+use cabin_store::{Versioned, rows};
+use serde_json::{Value, json};
+
+use crate::{Error, Host, etag, instance, limits};
+
+const WHAT: &str = "profile";
+
+/// Every profile.
+///
+/// # Errors
+/// When the rows cannot be read.
+pub fn list(host: &Host, project: &str) -> Result<Vec<api::Profile>, Error> {
+    let users = users(host, project)?;
+    let found = host.store().rows::<rows::Profile>().list(project)?;
+    Ok(found.into_iter().map(|profile| render(profile, project, &users)).collect())
+}
+
+/// One profile.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn get(host: &Host, project: &str, name: &str) -> Result<api::Profile, Error> {
+    Ok(render(load(host, project, name)?, project, &users(host, project)?))
+}
+
+/// The tag of what PUT changes.
+#[must_use]
+pub fn tag(profile: &api::Profile) -> String {
+    etag::etag(&(&profile.config, &profile.description, &profile.devices))
+}
+
+pub(crate) fn load(host: &Host, project: &str, name: &str) -> Result<Versioned<rows::Profile>, Error> {
+    let found = host.store().rows::<rows::Profile>().get(project, name)?;
+    found.ok_or_else(|| Error::not_found(WHAT, name))
+}
+
+/// Which instances use which profiles, as (profile, instance).
+fn users(host: &Host, project: &str) -> Result<Vec<(String, String)>, Error> {
+    let instances = host.store().rows::<rows::Instance>().list(project)?;
+    Ok(instances
+        .into_iter()
+        .flat_map(|found| found.row.profiles.into_iter().map(move |profile| (profile, found.name.clone())))
+        .collect())
+}
+
+fn render(found: Versioned<rows::Profile>, project: &str, users: &[(String, String)]) -> api::Profile {
+    api::Profile {
+        config: ConfigMap(found.row.config),
+        description: found.row.description,
+        devices: DevicesMap(found.row.devices),
+        used_by: users
+            .iter()
+            .filter(|(profile, _)| *profile == found.name)
+            .map(|(_, instance)| format!("/1.0/instances/{instance}"))
+            .collect(),
+        name: found.name,
+        project: project.to_owned(),
+    }
+}
+
+fn address(name: &str) -> String {
+    format!("/1.0/profiles/{name}")
+}
+
+fn checked(put: api::ProfilePut) -> Result<rows::Profile, Error> {
+    cabin_profiles::validate_instance_config(&put.config.0, Who::Profile)?;
+    cabin_profiles::validate_devices(&put.devices.0, Who::Profile)?;
+    Ok(rows::Profile { description: put.description, config: put.config.0, devices: put.devices.0 })
+}
+
+/// Makes a profile.
+///
+/// # Errors
+/// For a bad name, a name that is taken, or config that makes no sense.
+pub fn create(host: &Host, project: &str, post: api::ProfilesPost) -> Result<(), Error> {
+    cabin_profiles::value::name::object(&post.name)?;
+    let present = host.store().rows::<rows::Profile>().list(project)?;
+    if present.iter().any(|profile| profile.name == post.name) {
+        return Err(Error::Exists { what: WHAT, name: post.name });
+    }
+    limits::one_more("profiles", present.len(), limits::PROFILES)?;
+    let put = api::ProfilePut { config: post.config, description: post.description, devices: post.devices };
+    let row = checked(put)?;
+    host.store().begin().insert(project, &post.name, &row)?.commit()?;
+    host.events().lifecycle(project, "profile-created", &address(&post.name), &post.name, Value::Null, None);
+    Ok(())
+}
+
+/// Replaces a profile, and applies what changes to every running instance that uses it.
+///
+/// # Errors
+/// When there is none, somebody else changed it, the config makes no sense for it or for an instance that
+/// uses it, or an instance cannot be changed live (named; the profile is stored then).
+pub fn update(
+    host: &Arc<Host>,
+    project: &str,
+    name: &str,
+    put: api::ProfilePut,
+    if_match: Option<&str>,
+) -> Result<(), Error> {
+    let old = load(host, project, name)?;
+    let revision = old.revision;
+    etag::check(WHAT, name, &tag(&render(old, project, &[])), if_match)?;
+    let row = checked(put)?;
+    let affected = instance::using_profile(host, project, name)?;
+    for user in &affected {
+        instance::check_with_profile(host, project, user, name, &row)?;
+    }
+    let before = instance::expanded_of(host, project, &affected)?;
+    host.store().begin().update(project, name, revision, &row)?.commit()?;
+    host.events().lifecycle(project, "profile-updated", &address(name), name, Value::Null, None);
+    instance::apply_profile_change(host, project, &before)
+}
+
+/// Merges into a profile.
+///
+/// # Errors
+/// As [`update`].
+pub fn patch(
+    host: &Arc<Host>,
+    project: &str,
+    name: &str,
+    body: Value,
+    if_match: Option<&str>,
+) -> Result<(), Error> {
+    let old = load(host, project, name)?.row;
+    let sent: api::ProfilePut =
+        serde_json::from_value(body.clone()).map_err(|source| Error::Body { source })?;
+    let mut config = old.config;
+    config.extend(sent.config.0);
+    let mut devices = old.devices;
+    devices.extend(sent.devices.0);
+    let description = if body.get("description").is_some() { sent.description } else { old.description };
+    let put = api::ProfilePut { config: ConfigMap(config), description, devices: DevicesMap(devices) };
+    update(host, project, name, put, if_match)
+}
+
+/// Gives a profile another name, in every instance that uses it too.
+///
+/// # Errors
+/// When there is none, or the new name is bad or taken, or for `default`.
+pub fn rename(host: &Host, project: &str, name: &str, new: &str) -> Result<(), Error> {
+    refuse_default(name, "renamed")?;
+    cabin_profiles::value::name::object(new)?;
+    let old = load(host, project, name)?;
+    if host.store().rows::<rows::Profile>().get(project, new)?.is_some() {
+        return Err(Error::Exists { what: WHAT, name: new.to_owned() });
+    }
+    let mut txn = host
+        .store()
+        .begin()
+        .check::<rows::Profile>(project, name, Some(old.revision))
+        .insert(project, new, &old.row)?
+        .remove::<rows::Profile>(project, name);
+    for mut user in host.store().rows::<rows::Instance>().list(project)? {
+        if user.row.profiles.iter().any(|profile| profile == name) {
+            for profile in user.row.profiles.iter_mut().filter(|profile| *profile == name) {
+                *profile = new.to_owned();
+            }
+            txn = txn.update(project, &user.name, user.revision, &user.row)?;
+        }
+    }
+    txn.commit()?;
+    let context = json!({ "old_name": name });
+    host.events().lifecycle(project, "profile-renamed", &address(new), new, context, None);
+    Ok(())
+}
+
+/// Deletes a profile that nothing uses.
+///
+/// # Errors
+/// When there is none, it is in use, or for `default`.
+pub fn delete(host: &Host, project: &str, name: &str) -> Result<(), Error> {
+    refuse_default(name, "deleted")?;
+    let old = load(host, project, name)?;
+    if let Some((_, user)) = users(host, project)?.into_iter().find(|(profile, _)| profile == name) {
+        let by = format!("instance `{user}`");
+        return Err(Error::InUse { what: WHAT, name: name.to_owned(), by });
+    }
+    host.store()
+        .begin()
+        .check::<rows::Profile>(project, name, Some(old.revision))
+        .remove::<rows::Profile>(project, name)
+        .commit()?;
+    host.events().lifecycle(project, "profile-deleted", &address(name), name, Value::Null, None);
+    Ok(())
+}
+
+fn refuse_default(name: &str, act: &str) -> Result<(), Error> {
+    if name == "default" {
+        return Err(Error::invalid(format!("profile `default` cannot be {act}")));
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! Nic devices as veth pairs on bridges.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use cabin_network::{BridgeSpec, DnsLabel, Filter, Isolation, Mac, NicSpec};
+use cabin_profiles::value::{address, number};
+use cabin_store::rows::{self, Config, Devices};
+
+use super::{bridge, interface, is_true};
+use crate::instance::Expanded;
+use crate::live::Plugged;
+use crate::{DEFAULT_PROJECT, Error, Host};
+
+/// The networks that nics name must exist.
+///
+/// # Errors
+/// [`Error::NotFound`] for one that does not.
+pub(crate) fn check_nics(host: &Host, devices: &Devices) -> Result<(), Error> {
+    for (_, device) in nic_devices(devices) {
+        network_of(host, device)?;
+    }
+    Ok(())
+}
+
+fn nic_devices(devices: &Devices) -> impl Iterator<Item = (&String, &Config)> {
+    devices.iter().filter(|(_, device)| device.get("type").is_some_and(|kind| kind == "nic"))
+}
+
+fn network_of(host: &Host, device: &Config) -> Result<(String, BridgeSpec), Error> {
+    let name = device.get("network").or_else(|| device.get("parent")).cloned().unwrap_or_default();
+    let found = host.store().rows::<rows::Network>().get(DEFAULT_PROJECT, &name)?;
+    let row = found.ok_or_else(|| Error::not_found("network", name.clone()))?.row;
+    let spec = bridge(&name, &row)?;
+    Ok((name, spec))
+}
+
+/// The nics of an instance, with the bridges they hang on.
+///
+/// # Errors
+/// When a value makes no sense, or a network is not there.
+pub(crate) fn nics(
+    host: &Host,
+    name: &str,
+    row: &rows::Instance,
+    expanded: &Expanded,
+) -> Result<Vec<(BridgeSpec, Plugged)>, Error> {
+    let mut found = Vec::new();
+    for (number, (device, properties)) in nic_devices(&expanded.devices).enumerate() {
+        let (network, bridge) = network_of(host, properties)?;
+        let nic = nic(host, name, row, device, properties, number)?;
+        found.push((bridge, Plugged { device: device.clone(), network, nic }));
+    }
+    Ok(found)
+}
+
+fn nic(
+    host: &Host,
+    instance: &str,
+    row: &rows::Instance,
+    device: &str,
+    properties: &Config,
+    number: usize,
+) -> Result<NicSpec, Error> {
+    let mac_key = format!("volatile.{device}.hwaddr");
+    let mac = properties.get("hwaddr").or_else(|| row.config.get(&mac_key)).cloned().unwrap_or_default();
+    let guest = properties.get("name").cloned().unwrap_or_else(|| format!("eth{number}"));
+    let label: DnsLabel = instance.parse()?;
+    Ok(NicSpec {
+        instance: label,
+        host_name: interface(&host_name(host, instance, device, properties))?,
+        guest_name: interface(&guest)?,
+        mac: Mac(address::mac(&mac)?),
+        mtu: properties.get("mtu").and_then(|mtu| mtu.parse().ok()),
+        ipv4: fixed::<Ipv4Addr>(properties, "ipv4.address")?,
+        ipv6: fixed::<Ipv6Addr>(properties, "ipv6.address")?,
+        filter: Filter {
+            mac: unless_false(properties, "security.mac_filtering"),
+            ipv4: unless_false(properties, "security.ipv4_filtering"),
+            ipv6: unless_false(properties, "security.ipv6_filtering"),
+        },
+        isolation: match is_true(properties, "security.port_isolation") {
+            true => Isolation::Isolated,
+            false => Isolation::Shared,
+        },
+    })
+}
+
+fn unless_false(properties: &Config, key: &str) -> bool {
+    properties.get(key).is_none_or(|value| number::boolean(value).unwrap_or(true))
+}
+
+fn fixed<A: std::str::FromStr>(properties: &Config, key: &str) -> Result<Option<A>, Error> {
+    match properties.get(key).map(String::as_str) {
+        None | Some("" | "none") => Ok(None),
+        Some(text) => match text.parse() {
+            Ok(address) => Ok(Some(address)),
+            Err(_) => Err(Error::invalid(format!("`{text}` is not an address for `{key}`"))),
+        },
+    }
+}
+
+/// The host's end is named by daemon, instance and device, so that a stray can be told from ours and two
+/// daemons never meet: `cab` and ten hex digits.
+fn host_name(host: &Host, instance: &str, device: &str, properties: &Config) -> String {
+    if let Some(name) = properties.get("host_name").filter(|name| !name.is_empty()) {
+        return name.clone();
+    }
+    let text = format!("{}/{instance}/{device}", host.settings().prefix);
+    format!("cab{}", &cabin_images::digest(text.as_bytes())[..10])
+}

@@ -1,0 +1,281 @@
+//! The server as a whole: what it can, what it runs on, its own config.
+
+use std::collections::BTreeMap;
+
+use cabin_api::event::Requestor;
+use cabin_api::server as api;
+use cabin_api::{ConfigMap, ZERO_TIME};
+use cabin_store::rows;
+use serde_json::{Value, json};
+
+use crate::{DEFAULT_PROJECT, Error, Host, doctor, etag, storage};
+
+/// The version of the API's behaviour that clients see.
+const API_VERSION: &str = "1.0";
+
+/// What the API can do beyond 1.0. A name is here only once it works.
+const EXTENSIONS: &[&str] = &[
+    "api_filtering",
+    "api_filtering_extended",
+    "boot_delay",
+    "console",
+    "console_force",
+    "container_exec_recording",
+    "container_exec_signal_handling",
+    "container_exec_user_group_cwd",
+    "container_full",
+    "container_cpu_time",
+    "container_stateless_copy",
+    "directory_manipulation",
+    "entity_description",
+    "etag",
+    "event_lifecycle",
+    "event_lifecycle_requestor_address",
+    "event_location",
+    "event_project",
+    "file_append",
+    "file_delete",
+    "file_get_symlink",
+    "file_symlinks",
+    "id_map",
+    "id_map_base",
+    "image_create_aliases",
+    "image_info",
+    "image_types",
+    "images_all_projects",
+    "init_preseed",
+    "instance_all_projects",
+    "instance_bulk_state_change",
+    "instance_create_start",
+    "instance_get_full",
+    "instance_nic_network",
+    "instance_pool_project",
+    "instance_state_started_at",
+    "instances",
+    "kernel_limits",
+    "metadata_configuration",
+    "network",
+    "network_leases",
+    "network_state",
+    "networks_all_projects",
+    "operation_description",
+    "operation_wait",
+    "operations_get_query_all_projects",
+    "patch",
+    "profiles_all_projects",
+    "projects",
+    "resources",
+    "resources_v2",
+    "restrict_dev_incus",
+    "storage",
+    "storage_api_project",
+    "storage_driver_overlay",
+    "usedby_consistency",
+    "warnings",
+];
+
+/// The names of the API's extensions.
+#[must_use]
+pub fn extensions() -> &'static [&'static str] {
+    EXTENSIONS
+}
+
+/// `GET /1.0` for somebody who is trusted.
+///
+/// # Errors
+/// When the rows cannot be read.
+pub fn get(host: &Host, who: &Requestor, project: &str) -> Result<api::Server, Error> {
+    Ok(api::Server {
+        config: ConfigMap(config(host)?.row.config),
+        api_extensions: EXTENSIONS.iter().map(|name| (*name).to_owned()).collect(),
+        api_status: "stable".to_owned(),
+        api_version: API_VERSION.to_owned(),
+        auth: "trusted".to_owned(),
+        public: false,
+        auth_methods: vec!["tls".to_owned()],
+        auth_user_name: who.username.clone(),
+        auth_user_method: who.protocol.clone(),
+        environment: environment(host, project)?,
+    })
+}
+
+fn config(host: &Host) -> Result<cabin_store::Versioned<rows::Server>, Error> {
+    let found = host.store().rows::<rows::Server>().get(DEFAULT_PROJECT, "server")?;
+    found.ok_or_else(|| Error::not_found("server config", "server"))
+}
+
+fn environment(host: &Host, project: &str) -> Result<api::Environment, Error> {
+    let uname = rustix::system::uname();
+    let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+    let (os_name, os_version) = os_release();
+    let pools = host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT)?;
+    let mut drivers: Vec<_> = pools.into_iter().map(|pool| pool.row.driver).collect();
+    drivers.sort();
+    drivers.dedup();
+    let versions: Vec<_> = drivers.iter().map(|_| "1").collect();
+    let machine = text(uname.machine());
+    let features = |names: &[&str]| {
+        names.iter().map(|name| ((*name).to_owned(), "true".to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    Ok(api::Environment {
+        addresses: Vec::new(),
+        architectures: match machine.as_str() {
+            "x86_64" => vec![machine.clone(), "i686".to_owned()],
+            _ => vec![machine.clone()],
+        },
+        certificate: String::new(),
+        certificate_fingerprint: String::new(),
+        driver: "cabin".to_owned(),
+        driver_version: env!("CARGO_PKG_VERSION").to_owned(),
+        firewall: "nftables".to_owned(),
+        kernel: text(uname.sysname()),
+        kernel_architecture: machine,
+        kernel_features: features(&["idmapped_mounts", "seccomp_listener"]),
+        kernel_version: text(uname.release()),
+        lxc_features: features(&["cgroup2", "devpts_fd", "idmapped_mounts_v2", "pidfd"]),
+        os_name,
+        os_version,
+        project: project.to_owned(),
+        server: "cabin".to_owned(),
+        server_clustered: false,
+        server_event_mode: "full-mesh".to_owned(),
+        server_name: text(uname.nodename()),
+        server_pid: std::process::id(),
+        server_version: env!("CARGO_PKG_VERSION").to_owned(),
+        storage: drivers.join(" | "),
+        storage_version: versions.join(" | "),
+        storage_supported_drivers: storage::DRIVERS
+            .iter()
+            .map(|(name, version)| api::StorageDriver {
+                name: (*name).to_owned(),
+                version: (*version).to_owned(),
+                remote: false,
+            })
+            .collect(),
+    })
+}
+
+fn os_release() -> (String, String) {
+    let text = cabin_sys::dir::HostDir::open(std::path::Path::new("/usr/lib"))
+        .and_then(|dir| dir.read("os-release", 1 << 16))
+        .unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let field = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .map(|value| value.trim_matches('"').to_owned())
+            .unwrap_or_default()
+    };
+    (field("NAME"), field("VERSION_ID"))
+}
+
+/// The tag of what PUT changes.
+#[must_use]
+pub fn tag(server: &api::Server) -> String {
+    etag::etag(&server.config)
+}
+
+/// Replaces the server's config.
+///
+/// # Errors
+/// When somebody else changed it, or it makes no sense.
+pub fn update(host: &Host, put: api::ServerPut, if_match: Option<&str>) -> Result<(), Error> {
+    let old = config(host)?;
+    etag::check("server config", "server", &etag::etag(&ConfigMap(old.row.config.clone())), if_match)?;
+    let config: rows::Config = put.config.0.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    cabin_profiles::validate_server(&config)?;
+    let row = rows::Server { config, ..old.row };
+    host.store().begin().update(DEFAULT_PROJECT, "server", old.revision, &row)?.commit()?;
+    host.events().lifecycle(DEFAULT_PROJECT, "config-updated", "/1.0", "", Value::Null, None);
+    Ok(())
+}
+
+/// Merges into the server's config.
+///
+/// # Errors
+/// As [`update`].
+pub fn patch(host: &Host, put: api::ServerPut, if_match: Option<&str>) -> Result<(), Error> {
+    let mut merged = config(host)?.row.config;
+    merged.extend(put.config.0);
+    update(host, api::ServerPut { config: ConfigMap(merged) }, if_match)
+}
+
+/// What the operator should know: programs that are missing, features the host lacks.
+///
+/// # Errors
+/// Never for now; the list is made anew each time.
+pub fn warnings(host: &Host) -> Result<Vec<Value>, Error> {
+    let now = crate::clock::now();
+    Ok(doctor::checks(host.programs())
+        .into_iter()
+        .filter(|check| check.state != doctor::State::Good)
+        .map(|check| {
+            json!({
+                "uuid": warning_id(&check.name),
+                "location": "none",
+                "project": "",
+                "type": check.name,
+                "count": 1,
+                "first_seen_at": ZERO_TIME,
+                "last_seen_at": now,
+                "last_message": format!("{} {}", check.found, check.advice).trim(),
+                "severity": if check.state == doctor::State::Bad { "high" } else { "low" },
+                "status": "new",
+                "entity_url": "/1.0",
+            })
+        })
+        .collect())
+}
+
+/// A warning's id must be the same each time it is listed.
+fn warning_id(name: &str) -> String {
+    let hash = cabin_images::digest(name.as_bytes());
+    format!("{}-{}-4{}-8{}-{}", &hash[..8], &hash[8..12], &hash[12..15], &hash[15..18], &hash[18..30])
+}
+
+/// Every config key, as clients' completion wants it.
+#[must_use]
+pub fn metadata_configuration() -> Value {
+    serde_json::to_value(cabin_profiles::metadata_json()).unwrap_or_default()
+}
+
+/// The host's processors and memory.
+///
+/// # Errors
+/// Never for now.
+pub fn resources(host: &Host) -> Result<Value, Error> {
+    let info = rustix::system::sysinfo();
+    let unit = u64::from(info.mem_unit);
+    let cores: Vec<Value> = host
+        .facts
+        .cpus
+        .iter()
+        .map(|cpu| json!({ "core": cpu, "die": 0, "frequency": 0, "threads": [{ "id": cpu, "isolated": false, "numa_node": 0, "online": true, "thread": 0 }] }))
+        .collect();
+    let total = host.facts.cpus.len();
+    Ok(json!({
+        "cpu": {
+            "architecture": std::env::consts::ARCH,
+            "sockets": [{ "address_sizes": { "physical_bits": 0, "virtual_bits": 0 }, "cores": cores, "name": "", "socket": 0, "vendor": "" }],
+            "total": total,
+        },
+        "memory": {
+            "hugepages_size": 0, "hugepages_total": 0, "hugepages_used": 0, "nodes": null,
+            "total": info.totalram * unit,
+            "used": (info.totalram - info.freeram - info.bufferram) * unit,
+        },
+        "gpu": { "cards": [], "total": 0 },
+        "network": { "cards": [], "total": 0 },
+        "storage": { "disks": [], "total": 0 },
+        "usb": { "devices": [], "total": 0 },
+        "pci": { "devices": [], "total": 0 },
+        "system": { "uuid": "", "vendor": "", "product": "", "family": "", "version": "", "sku": "", "serial": "", "type": "unknown", "firmware": null, "chassis": null, "motherboard": null },
+        "load": { "Average1Min": load(info.loads[0]), "Average5Min": load(info.loads[1]), "Average10Min": load(info.loads[2]), "Processes": info.procs },
+    }))
+}
+
+/// The kernel's fixed-point load (sysinfo(2): 16 bits after the point).
+#[allow(clippy::cast_precision_loss)]
+fn load(fixed: u64) -> f64 {
+    fixed as f64 / 65_536.0
+}

@@ -1,0 +1,270 @@
+//! Storage pools as users see them; what a pool does is the storage crate's.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cabin_api::storage as api;
+use cabin_api::{ConfigMap, ZERO_TIME};
+use cabin_storage::{DriverKind, Pool, PoolSpec};
+use cabin_store::{Versioned, rows};
+use cabin_undo::atomically;
+use serde_json::Value;
+
+use crate::{DEFAULT_PROJECT, Error, Host, etag, limits};
+
+const WHAT: &str = "storage pool";
+
+/// The drivers of this version.
+pub const DRIVERS: &[(&str, &str)] = &[("overlay", "1"), ("dir", "1")];
+
+/// Opens every pool. One that cannot be opened makes only itself unavailable.
+///
+/// # Errors
+/// When the rows cannot be read.
+pub(crate) fn open_all(host: &Host) -> Result<(), Error> {
+    for found in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT)? {
+        let opened = spec(host, &found.name, &found.row)
+            .and_then(|spec| Ok(host.storage().open_pool(&spec)?))
+            .and_then(|pool| Ok(pool.sweep()?));
+        if let Err(error) = opened {
+            tracing::error!(pool = found.name, error = %error.report(), "storage pool is unavailable");
+        }
+    }
+    Ok(())
+}
+
+/// An open pool.
+///
+/// # Errors
+/// When there is none of that name, or it cannot be opened now.
+pub(crate) fn pool(host: &Host, name: &str) -> Result<Arc<Pool>, Error> {
+    let found = load(host, name)?;
+    let spec = spec(host, name, &found.row)?;
+    host.storage().open_pool(&spec).map_err(|source| Error::Unavailable {
+        what: WHAT,
+        name: name.to_owned(),
+        source: Box::new(source.into()),
+    })
+}
+
+fn load(host: &Host, name: &str) -> Result<Versioned<rows::Pool>, Error> {
+    let found = host.store().rows::<rows::Pool>().get(DEFAULT_PROJECT, name)?;
+    found.ok_or_else(|| Error::not_found(WHAT, name))
+}
+
+pub(crate) fn spec(host: &Host, name: &str, row: &rows::Pool) -> Result<PoolSpec, Error> {
+    let driver = match row.driver.as_str() {
+        "overlay" => DriverKind::Overlay,
+        "dir" => DriverKind::Dir,
+        other => {
+            let reason = "the drivers of this version are `overlay` and `dir`";
+            return Err(Error::Unsupported { what: format!("storage driver `{other}`"), reason });
+        }
+    };
+    let source = match row.config.get("source") {
+        Some(source) if !source.is_empty() => PathBuf::from(source),
+        _ => host.settings().dir.join("storage-pools").join(name),
+    };
+    Ok(PoolSpec { name: name.to_owned(), driver, source })
+}
+
+fn used_by(host: &Host) -> Result<Vec<(String, String)>, Error> {
+    let mut used = Vec::new();
+    for found in host.store().rows::<rows::Instance>().all()? {
+        used.push((found.row.pool, format!("/1.0/instances/{}", found.name)));
+    }
+    for found in host.store().rows::<rows::Profile>().all()? {
+        for device in
+            found.row.devices.values().filter(|device| device.get("type").is_some_and(|t| t == "disk"))
+        {
+            if let Some(pool) = device.get("pool") {
+                used.push((pool.clone(), format!("/1.0/profiles/{}", found.name)));
+            }
+        }
+    }
+    Ok(used)
+}
+
+fn render(host: &Host, found: Versioned<rows::Pool>, used: &[(String, String)]) -> api::Pool {
+    let mut config = found.row.config.clone();
+    let mut status = "Unavailable";
+    if let Ok(spec) = spec(host, &found.name, &found.row) {
+        config.insert("source".to_owned(), spec.source.display().to_string());
+        if host.storage().open_pool(&spec).is_ok() {
+            status = "Created";
+        }
+    }
+    api::Pool {
+        config: ConfigMap(config),
+        description: found.row.description,
+        driver: found.row.driver,
+        used_by: used.iter().filter(|(pool, _)| *pool == found.name).map(|(_, user)| user.clone()).collect(),
+        name: found.name,
+        status: status.to_owned(),
+        locations: vec!["none".to_owned()],
+    }
+}
+
+/// Every pool.
+///
+/// # Errors
+/// When the rows cannot be read.
+pub fn list(host: &Host) -> Result<Vec<api::Pool>, Error> {
+    let used = used_by(host)?;
+    let found = host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT)?;
+    Ok(found.into_iter().map(|pool| render(host, pool, &used)).collect())
+}
+
+/// One pool.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn get(host: &Host, name: &str) -> Result<api::Pool, Error> {
+    Ok(render(host, load(host, name)?, &used_by(host)?))
+}
+
+/// The tag of what PUT changes.
+#[must_use]
+pub fn tag(pool: &api::Pool) -> String {
+    etag::etag(&(&pool.name, &pool.driver, &pool.description, &pool.config))
+}
+
+/// Makes a pool.
+///
+/// # Errors
+/// For a bad or taken name, an unknown driver or key, or when the host refuses.
+pub fn create(host: &Host, post: api::PoolsPost) -> Result<(), Error> {
+    cabin_profiles::value::name::object(&post.name)?;
+    cabin_profiles::validate_pool(&post.driver, &post.config.0)?;
+    let present = host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT)?;
+    if present.iter().any(|pool| pool.name == post.name) {
+        return Err(Error::Exists { what: WHAT, name: post.name });
+    }
+    limits::one_more("storage pools", present.len(), limits::POOLS)?;
+    let row = rows::Pool { description: post.description, driver: post.driver, config: post.config.0 };
+    let spec = spec(host, &post.name, &row)?;
+    atomically(|undo| -> Result<(), Error> {
+        host.storage().create_pool(&spec, undo)?;
+        host.store().begin().insert(DEFAULT_PROJECT, &post.name, &row)?.commit()?;
+        Ok(())
+    })?;
+    let address = format!("/1.0/storage-pools/{}", post.name);
+    host.events().lifecycle(DEFAULT_PROJECT, "storage-pool-created", &address, &post.name, Value::Null, None);
+    Ok(())
+}
+
+/// Changes a pool's description and config; where it lies cannot be changed.
+///
+/// # Errors
+/// When there is none, somebody else changed it, or the config makes no sense.
+pub fn update(host: &Host, name: &str, put: api::ConfigPut, if_match: Option<&str>) -> Result<(), Error> {
+    let old = load(host, name)?;
+    let revision = old.revision;
+    let (driver, mut config) = (old.row.driver.clone(), put.config.0);
+    let shown = render(host, old.clone(), &[]);
+    etag::check(WHAT, name, &tag(&shown), if_match)?;
+    let sent = config.remove("source").unwrap_or_default();
+    if !sent.is_empty() && shown.config.0.get("source") != Some(&sent) {
+        return Err(Error::invalid(format!("the source of storage pool `{name}` cannot be changed")));
+    }
+    cabin_profiles::validate_pool(&driver, &config)?;
+    if let Some(source) = old.row.config.get("source") {
+        config.insert("source".to_owned(), source.clone());
+    }
+    let row = rows::Pool { description: put.description, driver, config };
+    host.store().begin().update(DEFAULT_PROJECT, name, revision, &row)?.commit()?;
+    let address = format!("/1.0/storage-pools/{name}");
+    host.events().lifecycle(DEFAULT_PROJECT, "storage-pool-updated", &address, name, Value::Null, None);
+    Ok(())
+}
+
+/// Merges into a pool's config.
+///
+/// # Errors
+/// As [`update`].
+pub fn patch(host: &Host, name: &str, body: Value, if_match: Option<&str>) -> Result<(), Error> {
+    let old = load(host, name)?.row;
+    update(host, name, crate::network::merged(old.config, old.description, body)?, if_match)
+}
+
+/// Deletes an unused pool.
+///
+/// # Errors
+/// When there is none, it is in use, or the host refuses.
+pub fn delete(host: &Host, name: &str) -> Result<(), Error> {
+    let old = load(host, name)?;
+    if let Some((_, by)) = used_by(host)?.into_iter().find(|(pool, _)| pool == name) {
+        return Err(Error::InUse { what: WHAT, name: name.to_owned(), by });
+    }
+    let spec = spec(host, name, &old.row)?;
+    host.storage().delete_pool(&spec)?;
+    host.store()
+        .begin()
+        .check::<rows::Pool>(DEFAULT_PROJECT, name, Some(old.revision))
+        .remove::<rows::Pool>(DEFAULT_PROJECT, name)
+        .commit()?;
+    let address = format!("/1.0/storage-pools/{name}");
+    host.events().lifecycle(DEFAULT_PROJECT, "storage-pool-deleted", &address, name, Value::Null, None);
+    Ok(())
+}
+
+/// What a pool has left.
+///
+/// # Errors
+/// When there is none, or it is unavailable.
+pub fn resources(host: &Host, name: &str) -> Result<api::PoolResources, Error> {
+    let found = pool(host, name)?.resources()?;
+    Ok(api::PoolResources {
+        space: api::Usage { used: found.space_used, total: found.space_total },
+        inodes: api::Usage { used: found.inodes_used, total: found.inodes_total },
+    })
+}
+
+/// The volumes of a pool, of one kind (`container`, `image`) or all.
+///
+/// # Errors
+/// When there is no such pool, or it is unavailable.
+pub fn volumes(host: &Host, name: &str, kind: Option<&str>) -> Result<Vec<api::Volume>, Error> {
+    let pool = pool(host, name)?;
+    let mut found = Vec::new();
+    if kind.is_none_or(|kind| kind == "container") {
+        for instance in host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT)? {
+            if instance.row.pool == name {
+                let user = format!("/1.0/instances/{}", instance.name);
+                found.push(volume_of("container", instance.name, vec![user], &instance.row.created_at));
+            }
+        }
+    }
+    if kind.is_none_or(|kind| kind == "image") {
+        for image in pool.list_images()? {
+            let user = format!("/1.0/images/{image}");
+            found.push(volume_of("image", image, vec![user], ZERO_TIME));
+        }
+    }
+    Ok(found)
+}
+
+/// One volume.
+///
+/// # Errors
+/// When there is none of that kind and name.
+pub fn volume(host: &Host, pool: &str, kind: &str, name: &str) -> Result<api::Volume, Error> {
+    volumes(host, pool, Some(kind))?
+        .into_iter()
+        .find(|volume| volume.name == name)
+        .ok_or_else(|| Error::not_found("storage volume", name))
+}
+
+fn volume_of(kind: &str, name: String, used_by: Vec<String>, created_at: &str) -> api::Volume {
+    api::Volume {
+        config: ConfigMap::default(),
+        description: String::new(),
+        name,
+        kind: kind.to_owned(),
+        used_by,
+        location: "none".to_owned(),
+        content_type: "filesystem".to_owned(),
+        project: DEFAULT_PROJECT.to_owned(),
+        created_at: created_at.to_owned(),
+    }
+}
