@@ -16,17 +16,15 @@ mod filesystems;
 mod link;
 mod network;
 mod payload;
-mod rootfs;
 mod session;
 mod start;
-mod step;
 mod watch;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
-use cabin_runtime::wire;
+use cabin_runtime::{step, wire};
 use cabin_sys::namespace::Namespaces;
 use cabin_sys::process;
 use rustix::fs::{Mode, OFlags};

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use cabin_runtime::rootfs;
 use cabin_runtime::spec::{IdMap, InitSpec};
 use cabin_runtime::wire::{self, Failure, Order, Progress, Standing};
 use cabin_sys::namespace::{self, IdRun, Namespaces};
@@ -11,9 +12,9 @@ use cabin_sys::socket;
 use rustix::fs::{Mode, OFlags};
 
 use crate::link::{self, FromPayload, ToPayload};
+use crate::payload;
 use crate::step::{Step, odd};
 use crate::watch::{self, Watched};
-use crate::{payload, rootfs};
 
 /// `SIGKILL`.
 const KILL: i32 = 9;
@@ -83,7 +84,7 @@ fn accompany(
         IdMap::Isolated(_) => Some(open_namespace(&format!("/proc/{}/ns/user", child.pid))?),
         IdMap::Privileged => None,
     };
-    let root = rootfs::mount(spec, run_dir, userns.as_ref().map(AsFd::as_fd))?;
+    let root = rootfs::mount(&spec.root, spec.ids, run_dir, userns.as_ref().map(AsFd::as_fd))?;
     wire::send(payload, &ToPayload::Rooted, &[root.as_fd()]).step("hand over the root filesystem")?;
     match from_payload(payload, "copy the mounts")? {
         (FromPayload::Copied, _) => {}
