@@ -19,7 +19,11 @@ fn files(place: &Path) -> BTreeSet<PathBuf> {
     while let Some(dir) = left.pop() {
         for entry in std::fs::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { left.push(path) } else { drop(found.insert(path)) }
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                found.insert(path);
+            }
         }
     }
     found
