@@ -67,7 +67,7 @@ mod tests {
         let _other = busy.take("b", "start").unwrap();
         let waiting = {
             let busy = busy.clone();
-            std::thread::spawn(move || busy.take("a", "stop").map(|turn| drop(turn)))
+            std::thread::spawn(move || busy.take("a", "stop").map(drop))
         };
         assert_eq!(busy.doing("a"), Some("start"));
         drop(first);

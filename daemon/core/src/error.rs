@@ -154,6 +154,16 @@ impl Error {
         }
     }
 
+    /// The code a shell gives for a command that could not be started; `None` for every other failure.
+    #[must_use]
+    pub fn exec_code(&self) -> Option<i32> {
+        match self {
+            Error::Runtime(cabin_runtime::Error::ProgramNotFound { .. }) => Some(127),
+            Error::Runtime(cabin_runtime::Error::ProgramNotExecutable { .. }) => Some(126),
+            _ => None,
+        }
+    }
+
     /// The whole chain on one line, outermost first.
     #[must_use]
     pub fn report(&self) -> String {

@@ -75,13 +75,13 @@ impl Live {
                 None => self.end.wait(&mut ended),
             }
         }
-        ended.clone()
+        *ended
     }
 
     /// How it ended, if it did.
     #[must_use]
     pub fn exit(&self) -> Option<Exit> {
-        self.ended.lock().clone()
+        *self.ended.lock()
     }
 
     fn finish(&self, exit: Exit) {

@@ -207,7 +207,7 @@ pub(crate) fn stop_all(host: &Arc<Host>) {
         let force = config.get("boot.host_shutdown_action").is_some_and(|action| action == "force-stop");
         running.push((priority, live.name.clone(), Duration::from_secs(timeout.unsigned_abs()), force));
     }
-    running.sort_by(|a, b| b.0.cmp(&a.0));
+    running.sort_by_key(|found| std::cmp::Reverse(found.0));
     for group in running.chunk_by(|a, b| a.0 == b.0) {
         std::thread::scope(|scope| {
             for (_, name, timeout, force) in group {

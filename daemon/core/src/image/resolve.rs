@@ -14,7 +14,7 @@ use crate::{DEFAULT_PROJECT, Error, Host, Op};
 /// What a request's words lead to.
 pub(crate) enum Wanted {
     /// An image that is here.
-    Here(Resolved),
+    Here(Box<Resolved>),
     /// A shipped definition that must be built first.
     Build(String),
 }
@@ -31,7 +31,7 @@ pub(crate) struct Resolved {
 pub(crate) fn resolve(host: &Host, project: &str, source: &InstanceSource) -> Result<Wanted, Error> {
     let here = |fingerprint: &str| {
         let found = find(host, fingerprint)?;
-        Ok(Wanted::Here(Resolved { fingerprint: found.name, row: found.row }))
+        Ok(Wanted::Here(Box::new(Resolved { fingerprint: found.name, row: found.row })))
     };
     if !source.fingerprint.is_empty() {
         return here(&source.fingerprint).or_else(|error| {
@@ -45,7 +45,7 @@ pub(crate) fn resolve(host: &Host, project: &str, source: &InstanceSource) -> Re
         if let Some(target) = by_alias(host, project, &source.alias)? {
             return here(&target);
         }
-        if build::shipped(host)?.iter().any(|name| *name == source.alias) {
+        if build::shipped(host)?.contains(&source.alias) {
             return Ok(Wanted::Build(source.alias.clone()));
         }
         return here(&source.alias).map_err(|_| Error::not_found(WHAT, &source.alias));
@@ -71,14 +71,14 @@ fn by_properties(host: &Host, project: &str, source: &InstanceSource) -> Result<
         .into_iter()
         .filter(|image| has(&image.row))
         .max_by(|a, b| a.row.created_at.cmp(&b.row.created_at))
-        .map(|found| Wanted::Here(Resolved { fingerprint: found.name, row: found.row }))
+        .map(|found| Wanted::Here(Box::new(Resolved { fingerprint: found.name, row: found.row })))
         .ok_or_else(|| Error::not_found(WHAT, "with these properties"))
 }
 
 /// The image itself, built when it has to be.
 pub(crate) fn obtain(host: &Arc<Host>, op: &Op, project: &str, wanted: Wanted) -> Result<Resolved, Error> {
     match wanted {
-        Wanted::Here(resolved) => Ok(resolved),
+        Wanted::Here(resolved) => Ok(*resolved),
         Wanted::Build(name) => {
             // Somebody else may have built it while we waited for our turn.
             let _one_at_a_time = host.building.lock();
