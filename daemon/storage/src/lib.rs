@@ -1,1 +1,22 @@
-//! (being laid)
+//! Storage pools and what lies in them: images unpacked once, volumes made from them or empty.
+//!
+//! Owns the directories of pools and their durability. What an image file looks like, who mounts a volume,
+//! and what a volume means to a user belong to others. On disk, files carry plain ids from 0.
+
+#![forbid(unsafe_code)]
+
+mod attributes;
+mod copy;
+mod driver;
+mod error;
+mod name;
+mod pool;
+mod storage;
+mod usage;
+
+pub use driver::{DriverKind, Layers};
+pub use error::{Error, Kind, Result};
+pub use name::{VolumeKind, VolumeName};
+pub use pool::{ImageGone, Pool};
+pub use storage::{PoolSpec, Storage};
+pub use usage::Resources;

@@ -299,22 +299,44 @@ fn kind(file_type: FileType) -> EntryKind {
     }
 }
 
+/// How deep a removal goes before it brings what lies deeper up. A guest can nest directories deeper than
+/// there are descriptors, stack or path to reach them by.
+const MAX_DEPTH: usize = 64;
+
 fn remove_tree_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     match rfs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
         Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
         Err(e) => return Err(e.into()),
     }
-    let inner = rfs::openat2(
+    let top = enter(dir, name)?;
+    let mut raised = 0;
+    loop {
+        empty(top.as_fd(), top.as_fd(), 0, &mut raised)?;
+        match rfs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
+            // What was brought up from below; each round has less to do, or fails.
+            Err(rustix::io::Errno::NOTEMPTY) if raised > 0 => raised = 0,
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn enter(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+    Ok(rfs::openat2(
         dir,
         name,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
         BENEATH | ResolveFlags::NO_XDEV,
-    )?;
+    )?)
+}
+
+/// Removes all in `dir`, except that directories too deep are moved into `top` under a new name.
+fn empty(dir: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize, raised: &mut u64) -> io::Result<()> {
     // Names are gathered before the first removal: a directory read while it shrinks may skip some.
     let mut names = Vec::new();
-    for entry in rfs::Dir::read_from(&inner)? {
+    for entry in rfs::Dir::read_from(dir)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
@@ -322,11 +344,34 @@ fn remove_tree_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         }
     }
     for name in names {
-        remove_tree_at(inner.as_fd(), &name)?;
+        match rfs::unlinkat(dir, &name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => continue,
+            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if depth >= MAX_DEPTH {
+            raise(dir, &name, top, raised)?;
+            continue;
+        }
+        let inner = enter(dir, &name)?;
+        empty(inner.as_fd(), top, depth + 1, raised)?;
+        match rfs::unlinkat(dir, &name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
     }
-    match rfs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-        Err(e) => Err(e.into()),
+    Ok(())
+}
+
+fn raise(dir: BorrowedFd<'_>, name: &OsStr, top: BorrowedFd<'_>, raised: &mut u64) -> io::Result<()> {
+    loop {
+        *raised += 1;
+        let free = format!(".deep-{raised}");
+        match rfs::renameat_with(dir, name, top, &free, rfs::RenameFlags::NOREPLACE) {
+            // Something of that name was there before.
+            Err(rustix::io::Errno::EXIST) => {}
+            other => return Ok(other?),
+        }
     }
 }
 
@@ -363,6 +408,20 @@ mod tests {
         dir.remove_tree("a").unwrap();
         dir.remove_tree("a").unwrap();
         dir.remove_tree("never/was").unwrap();
+        assert!(dir.list().unwrap().is_empty());
+        std::fs::remove_dir_all(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_tree_deeper_than_any_path_is_removed() {
+        let dir = scratch("deep");
+        let mut at = dir.create_dir("top", 0o700).unwrap();
+        at.replace(".deep-1", b"in the way", 0o600).unwrap();
+        for _ in 0..5000 {
+            at = at.create_dir("d", 0o700).unwrap();
+        }
+        drop(at);
+        dir.remove_tree("top").unwrap();
         assert!(dir.list().unwrap().is_empty());
         std::fs::remove_dir_all(dir.path()).unwrap();
     }

@@ -1,0 +1,97 @@
+//! What differs between drivers: how a volume comes from an image, and where its files then are.
+//!
+//! Names, staging, renames, removal and syncing are the same for all and belong to the pool. A driver only
+//! ever sees one open directory at a time: the new volume's, which nobody else can see yet, or an existing one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cabin_sys::dir::HostDir;
+
+use crate::error::Result;
+
+mod dir;
+mod overlay;
+
+pub(crate) use dir::Dir;
+pub(crate) use overlay::Overlay;
+
+/// Which driver a pool has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriverKind {
+    /// Images are shared layers; a volume holds only what differs.
+    Overlay,
+    /// A volume is a whole tree.
+    Dir,
+}
+
+impl DriverKind {
+    /// The name users give.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            DriverKind::Overlay => "overlay",
+            DriverKind::Dir => "dir",
+        }
+    }
+
+    /// The driver of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<DriverKind> {
+        [DriverKind::Overlay, DriverKind::Dir].into_iter().find(|kind| kind.name() == name)
+    }
+
+    pub(crate) fn driver(self) -> &'static dyn Driver {
+        match self {
+            DriverKind::Overlay => &Overlay,
+            DriverKind::Dir => &Dir,
+        }
+    }
+}
+
+/// Where the files of a volume are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layers {
+    /// To be mounted as an overlay.
+    Overlay {
+        /// Shared read-only trees, topmost first.
+        lowers: Vec<PathBuf>,
+        /// The directory that holds the writable layer `u` and the work directory `w`.
+        state: PathBuf,
+    },
+    /// A plain directory.
+    Dir {
+        /// The tree.
+        path: PathBuf,
+    },
+}
+
+/// The directory in a volume or image that holds its tree, and where scripts look for it.
+pub(crate) const ROOTFS: &str = "rootfs";
+
+/// The link in a volume that names the image it was made from: it outlives any database.
+pub(crate) const IMAGE: &str = "image";
+
+/// One way of keeping volumes. The verbs that come with snapshots (copy a volume into a new directory, take
+/// and restore a snapshot) have the same form: open directories in, a filled new one out.
+pub(crate) trait Driver: Send + Sync {
+    /// Whether `source` lies on a filesystem that can carry this driver; why not, if not.
+    fn fits(&self, source: &HostDir) -> io::Result<Option<&'static str>>;
+
+    /// Fills the new directory `volume` from the tree of an image.
+    fn create_from_image(&self, image: &HostDir, volume: &HostDir) -> Result<()>;
+
+    /// Fills the new directory `volume` so that it holds an empty tree.
+    fn create_empty(&self, volume: &HostDir) -> io::Result<()> {
+        volume.create_dir(ROOTFS, 0o755).map(drop)
+    }
+
+    /// Whether volumes go on needing the image they were made from.
+    fn stands_on_image(&self) -> bool;
+
+    /// Where the files of the volume at `state` are, if it was made from the image whose tree is at `image`.
+    fn layers(&self, image: Option<&Path>, state: &Path) -> Layers;
+
+    /// The directory of a volume whose content is its own.
+    fn own(&self, volume: &HostDir) -> &'static str;
+}

@@ -1,0 +1,40 @@
+//! Volumes as whole trees: copied from the image, by reflink where the filesystem can.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use cabin_sys::dir::HostDir;
+
+use crate::copy;
+use crate::error::{Error, Result};
+
+use super::{Driver, Layers, ROOTFS};
+
+pub(crate) struct Dir;
+
+impl Driver for Dir {
+    fn fits(&self, _source: &HostDir) -> io::Result<Option<&'static str>> {
+        Ok(None)
+    }
+
+    fn create_from_image(&self, image: &HostDir, volume: &HostDir) -> Result<()> {
+        let copying = |source| Error::Copy { path: ROOTFS.to_owned(), source };
+        let root = volume.create_dir(ROOTFS, 0o700).map_err(copying)?;
+        copy::tree(image.as_fd(), root.as_fd())?;
+        // A whole tree is much data: flushing the filesystem once is cheaper than each file.
+        root.sync_filesystem().map_err(copying)
+    }
+
+    fn stands_on_image(&self) -> bool {
+        false
+    }
+
+    fn layers(&self, _image: Option<&Path>, state: &Path) -> Layers {
+        Layers::Dir { path: state.join(ROOTFS) }
+    }
+
+    fn own(&self, _volume: &HostDir) -> &'static str {
+        ROOTFS
+    }
+}

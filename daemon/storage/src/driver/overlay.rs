@@ -1,0 +1,59 @@
+//! Volumes as the difference to an image that is shared read-only.
+//!
+//! A volume holds `u` (the writable layer), `w` (the kernel's work directory) and an empty `rootfs` whose
+//! name scripts rely on. One made empty has its tree in `rootfs` and needs no overlay.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cabin_sys::dir::HostDir;
+use rustix::fs as rfs;
+
+use crate::attributes::carry;
+use crate::error::{Error, Result};
+
+use super::{Driver, Layers, ROOTFS};
+
+/// The writable layer.
+const UPPER: &str = "u";
+/// The kernel's work directory, on the same filesystem as the writable layer.
+const WORK: &str = "w";
+
+/// Magic of filesystems that cannot be the upper layer of an overlay: an overlay itself, NFS, FUSE.
+const UNFIT: &[(i64, &str)] =
+    &[(0x794c_7630, "it is an overlay itself"), (0x6969, "it is NFS"), (0x6573_5546, "it is FUSE")];
+
+pub(crate) struct Overlay;
+
+impl Driver for Overlay {
+    fn fits(&self, source: &HostDir) -> io::Result<Option<&'static str>> {
+        let magic = rfs::fstatfs(source)?.f_type;
+        Ok(UNFIT.iter().find(|(unfit, _)| *unfit == magic).map(|(_, why)| *why))
+    }
+
+    fn create_from_image(&self, image: &HostDir, volume: &HostDir) -> Result<()> {
+        let make = || -> io::Result<()> {
+            let upper = volume.create_dir(UPPER, 0o700)?;
+            volume.create_dir(WORK, 0o700)?;
+            volume.create_dir(ROOTFS, 0o700)?;
+            // The root of a mounted overlay looks like the upper layer's, not like the image's.
+            carry(image, &upper, &rfs::fstat(image)?)
+        };
+        make().map_err(|source| Error::Copy { path: UPPER.to_owned(), source })
+    }
+
+    fn stands_on_image(&self) -> bool {
+        true
+    }
+
+    fn layers(&self, image: Option<&Path>, state: &Path) -> Layers {
+        match image {
+            Some(image) => Layers::Overlay { lowers: vec![PathBuf::from(image)], state: state.to_owned() },
+            None => Layers::Dir { path: state.join(ROOTFS) },
+        }
+    }
+
+    fn own(&self, volume: &HostDir) -> &'static str {
+        if volume.exists(UPPER) { UPPER } else { ROOTFS }
+    }
+}

@@ -1,0 +1,389 @@
+//! A pool: its directories, and making, naming, finding and removing what lies in them.
+//!
+//! Whatever is made is made under a name that starts with `.staging-`, synced, and renamed; whatever is
+//! removed is renamed to `.deleting-` first. A crash leaves the whole thing, or nothing, or a stray of such
+//! a name that [`Pool::sweep`] takes away.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use cabin_sys::dir::{EntryKind, HostDir};
+use cabin_undo::Undo;
+
+use crate::driver::{DriverKind, IMAGE, Layers, ROOTFS};
+use crate::error::{Error, Result};
+use crate::name::{VolumeKind, VolumeName, check};
+use crate::usage::{self, Resources};
+
+mod images;
+
+/// Where unpacked images lie in a pool.
+pub(crate) const IMAGES: &str = "images";
+/// The directories of a pool.
+pub(crate) const DIRECTORIES: &[&str] =
+    &["containers", "containers-snapshots", "custom", "custom-snapshots", IMAGES];
+/// The file in a pool that says which driver made it.
+pub(crate) const MARK: &str = ".cabin-pool";
+
+const STAGING: &str = ".staging-";
+const DELETING: &str = ".deleting-";
+
+/// What became of an image that was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageGone {
+    /// Its tree is removed, or never was in this pool.
+    Removed,
+    /// Volumes stand on it. Its tree goes with the last of them.
+    Kept,
+}
+
+/// An open storage pool. Cloning the handle costs nothing; all verbs may be called from several threads.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    kind: DriverKind,
+    root: HostDir,
+    /// Held for reading while a volume is made from an image, for writing while an image may be removed.
+    images: RwLock<()>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({} in {})", self.inner.name, self.inner.root.path().display())
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(name: &str, kind: DriverKind, root: HostDir) -> Pool {
+        Pool { inner: Arc::new(Inner { name: name.to_owned(), kind, root, images: RwLock::new(()) }) }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Its driver.
+    #[must_use]
+    pub fn driver(&self) -> DriverKind {
+        self.inner.kind
+    }
+
+    /// Its directory, for messages.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        self.inner.root.path()
+    }
+
+    /// Makes the volume of an instance from an image of this pool. When this returns, it is on disk.
+    ///
+    /// # Errors
+    /// No such image, a volume of that name, or a failure of the disk.
+    pub fn create_from_image(&self, volume: &VolumeName, image: &str, undo: &mut Undo) -> Result<()> {
+        self.alive()?;
+        check(image)?;
+        let _kept = self.read_images();
+        let tree = match self.inner.root.open_dir(&format!("{IMAGES}/{image}/{ROOTFS}")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NoImage { pool: self.name().to_owned(), image: image.to_owned() });
+            }
+            other => other.map_err(|source| self.image_error("open", image, source))?,
+        };
+        self.unmark(image)?;
+        self.create(volume, undo, |staged| {
+            self.inner.kind.driver().create_from_image(&tree, staged)?;
+            // A link needs no content of its own to be flushed, and says it to people as well.
+            let target = PathBuf::from(format!("../../{IMAGES}/{image}"));
+            staged.symlink(&target, IMAGE).map_err(|source| self.volume_error("create", volume, source))
+        })
+    }
+
+    /// Makes an empty volume. When this returns, it is on disk.
+    ///
+    /// # Errors
+    /// A volume of that name, or a failure of the disk.
+    pub fn create_empty(&self, volume: &VolumeName, undo: &mut Undo) -> Result<()> {
+        self.alive()?;
+        self.create(volume, undo, |staged| match volume.kind() {
+            VolumeKind::Container => self
+                .inner
+                .kind
+                .driver()
+                .create_empty(staged)
+                .map_err(|source| self.volume_error("create", volume, source)),
+            VolumeKind::Custom => Ok(()),
+        })
+    }
+
+    /// Stages, fills, syncs and shows a new volume.
+    fn create(
+        &self,
+        volume: &VolumeName,
+        undo: &mut Undo,
+        fill: impl FnOnce(&HostDir) -> Result<()>,
+    ) -> Result<()> {
+        let root = &self.inner.root;
+        let wrong = |source| self.volume_error("create", volume, source);
+        if root.exists(&volume.path()) {
+            return Err(self.exists_already(volume));
+        }
+        let staging = format!("{}/{STAGING}{}", volume.kind().directory(), volume.name());
+        // The tree of a custom volume is the directory itself, so its mode shows.
+        let mode = if volume.kind() == VolumeKind::Custom { 0o711 } else { 0o700 };
+        let staged = match root.create_dir(&staging, mode) {
+            // Somebody is making it right now.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(self.exists_already(volume)),
+            other => other.map_err(wrong)?,
+        };
+        let (inner, stray) = (self.inner.clone(), staging.clone());
+        undo.push(format!("stage volume {volume}"), move || inner.root.remove_tree(&stray))?;
+        fill(&staged)?;
+        staged.sync().map_err(wrong)?;
+        match root.rename(&staging, &volume.path()) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(self.exists_already(volume)),
+            other => other.map_err(wrong)?,
+        }
+        let (pool, made) = (self.clone(), volume.clone());
+        Ok(undo.push(format!("create volume {volume}"), move || pool.delete(&made))?)
+    }
+
+    /// Gives a volume, and the directory of its snapshots, another name.
+    ///
+    /// # Errors
+    /// No such volume, one of the new name, or a failure of the disk.
+    pub fn rename(&self, old: &VolumeName, new: &VolumeName, undo: &mut Undo) -> Result<()> {
+        self.alive()?;
+        if old.kind() != new.kind() {
+            return Err(Error::Name { name: new.to_string() });
+        }
+        self.rename_one(old, new)?;
+        let (pool, from, to) = (self.clone(), new.clone(), old.clone());
+        Ok(undo.push(format!("rename volume {old} to {new}"), move || pool.rename_one(&from, &to))?)
+    }
+
+    fn rename_one(&self, old: &VolumeName, new: &VolumeName) -> Result<()> {
+        let root = &self.inner.root;
+        if !root.exists(&old.path()) {
+            return Err(self.no_volume(old));
+        }
+        match root.rename(&old.path(), &new.path()) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(self.exists_already(new)),
+            other => other.map_err(|source| self.volume_error("rename", old, source))?,
+        }
+        let snapshots = |volume: &VolumeName| format!("{}/{}", volume.kind().snapshots(), volume.name());
+        if root.exists(&snapshots(old)) {
+            root.rename(&snapshots(old), &snapshots(new))
+                .map_err(|source| self.volume_error("rename the snapshots of", old, source))?;
+        }
+        Ok(())
+    }
+
+    /// Removes a volume with all that is in it; one already gone is success. An image that was deleted
+    /// before goes with the last volume that stands on it.
+    ///
+    /// # Errors
+    /// A failure of the disk, or something mounted inside. The volume's name is free again even then,
+    /// unless the first step failed.
+    pub fn delete(&self, volume: &VolumeName) -> Result<()> {
+        self.alive()?;
+        let image = self.image_of(volume).ok().flatten();
+        let wrong = |source| self.volume_error("delete", volume, source);
+        self.remove(volume.kind().directory(), volume.name()).map_err(wrong)?;
+        match image {
+            Some(image) => self.reap(&image),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a name away first, so that nobody sees a half removed thing, and then what was behind it.
+    fn remove(&self, directory: &str, name: &str) -> io::Result<()> {
+        let root = &self.inner.root;
+        let condemned = format!("{directory}/{DELETING}{name}");
+        // Left over from a crash, or an earlier try.
+        root.remove_tree(&condemned)?;
+        match root.rename(&format!("{directory}/{name}"), &condemned) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+            Ok(()) => root.remove_tree(&condemned),
+        }
+    }
+
+    /// Whether there is such a volume.
+    ///
+    /// # Errors
+    /// When the pool is unavailable.
+    pub fn exists(&self, volume: &VolumeName) -> Result<bool> {
+        self.alive()?;
+        Ok(self.inner.root.exists(&volume.path()))
+    }
+
+    /// All volumes, sorted.
+    ///
+    /// # Errors
+    /// When the pool is unavailable or cannot be read.
+    pub fn list(&self) -> Result<Vec<VolumeName>> {
+        self.alive()?;
+        let mut volumes = Vec::new();
+        for kind in [VolumeKind::Container, VolumeKind::Custom] {
+            let names = self.names(kind.directory())?;
+            volumes.extend(names.iter().filter_map(|name| VolumeName::new(kind, name).ok()));
+        }
+        Ok(volumes)
+    }
+
+    /// Where the files of a volume are.
+    ///
+    /// # Errors
+    /// No such volume, or the image it stands on is missing.
+    pub fn layers(&self, volume: &VolumeName) -> Result<Layers> {
+        self.alive()?;
+        let state = self.path().join(volume.path());
+        if !self.inner.root.exists(&volume.path()) {
+            return Err(self.no_volume(volume));
+        }
+        if volume.kind() == VolumeKind::Custom {
+            return Ok(Layers::Dir { path: state });
+        }
+        let driver = self.inner.kind.driver();
+        let image = if driver.stands_on_image() { self.image_of(volume)? } else { None };
+        if let Some(image) = image.as_ref().filter(|image| !self.inner.root.exists(&image_tree(image))) {
+            return Err(Error::NoImage { pool: self.name().to_owned(), image: image.clone() });
+        }
+        let tree = image.map(|image| self.path().join(image_tree(&image)));
+        Ok(driver.layers(tree.as_deref(), &state))
+    }
+
+    /// The image a volume was made from, as the volume itself says.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn image_of(&self, volume: &VolumeName) -> Result<Option<String>> {
+        if volume.kind() == VolumeKind::Custom {
+            // What lies in there is a guest's own, and says nothing.
+            return Ok(None);
+        }
+        self.image_in(&volume.path()).map_err(|source| self.volume_error("read", volume, source))
+    }
+
+    fn image_in(&self, path: &str) -> io::Result<Option<String>> {
+        let target = self.inner.root.open_dir(path).and_then(|dir| {
+            Ok(rustix::fs::readlinkat(&dir, IMAGE, Vec::new())?.to_string_lossy().into_owned())
+        });
+        match target {
+            Ok(target) => Ok(target.rsplit('/').next().filter(|id| check(id).is_ok()).map(str::to_owned)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Bytes a volume takes on disk beyond what it shares.
+    ///
+    /// # Errors
+    /// No such volume, or the disk cannot be read.
+    pub fn usage(&self, volume: &VolumeName) -> Result<u64> {
+        self.alive()?;
+        let dir = match self.inner.root.open_dir(&volume.path()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.no_volume(volume)),
+            other => other.map_err(|source| self.volume_error("measure", volume, source))?,
+        };
+        let own = match volume.kind() {
+            VolumeKind::Container => dir.open_dir(self.inner.kind.driver().own(&dir)),
+            VolumeKind::Custom => Ok(dir),
+        };
+        own.and_then(usage::bytes).map_err(|source| self.volume_error("measure", volume, source))
+    }
+
+    /// What the pool's filesystem has and what of it is taken.
+    ///
+    /// # Errors
+    /// When the pool is unavailable.
+    pub fn resources(&self) -> Result<Resources> {
+        self.alive()?;
+        usage::resources(&self.inner.root).map_err(|source| self.pool_error("measure", source))
+    }
+
+    /// Removes what crashes left half made or half removed, and images kept for volumes that are gone. Only
+    /// while nothing else is done in the pool: at the start. Gives the names of what was removed.
+    ///
+    /// # Errors
+    /// When something cannot be removed; the rest is, up to there.
+    pub fn sweep(&self) -> Result<Vec<String>> {
+        self.alive()?;
+        let mut removed = Vec::new();
+        for directory in DIRECTORIES {
+            let dir = self.inner.root.open_dir(directory).map_err(|e| self.pool_error("sweep", e))?;
+            for entry in dir.list().map_err(|e| self.pool_error("sweep", e))? {
+                if entry.name.starts_with(STAGING) || entry.name.starts_with(DELETING) {
+                    dir.remove_tree(&entry.name).map_err(|e| self.pool_error("sweep", e))?;
+                    removed.push(format!("{directory}/{}", entry.name));
+                }
+            }
+        }
+        for image in self.list_images()? {
+            self.reap(&image)?;
+            if !self.inner.root.exists(&image_tree(&image)) {
+                removed.push(format!("{IMAGES}/{image}"));
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Names of directories in one of the pool's directories, strays left out.
+    fn names(&self, directory: &str) -> Result<Vec<String>> {
+        let entries = self.inner.root.open_dir(directory).and_then(|dir| dir.list());
+        let entries = entries.map_err(|source| self.pool_error("list", source))?;
+        Ok(entries
+            .into_iter()
+            .filter(|entry| entry.kind == EntryKind::Dir && check(&entry.name).is_ok())
+            .map(|entry| entry.name)
+            .collect())
+    }
+
+    /// Whether what is behind the open handle is still a pool: it may be deleted or unmounted under us.
+    pub(crate) fn alive(&self) -> Result<()> {
+        if self.inner.root.exists(MARK) {
+            Ok(())
+        } else {
+            Err(Error::Unavailable { pool: self.name().to_owned(), path: self.path().to_owned() })
+        }
+    }
+
+    fn read_images(&self) -> RwLockReadGuard<'_, ()> {
+        self.inner.images.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_images(&self) -> RwLockWriteGuard<'_, ()> {
+        self.inner.images.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn pool_error(&self, act: &'static str, source: io::Error) -> Error {
+        Error::Pool { act, pool: self.name().to_owned(), source }
+    }
+
+    fn volume_error(&self, act: &'static str, volume: &VolumeName, source: io::Error) -> Error {
+        Error::Volume { act, pool: self.name().to_owned(), volume: volume.to_string(), source }
+    }
+
+    fn image_error(&self, act: &'static str, image: &str, source: io::Error) -> Error {
+        Error::Image { act, pool: self.name().to_owned(), image: image.to_owned(), source }
+    }
+
+    fn no_volume(&self, volume: &VolumeName) -> Error {
+        Error::NoVolume { pool: self.name().to_owned(), volume: volume.to_string() }
+    }
+
+    fn exists_already(&self, volume: &VolumeName) -> Error {
+        Error::VolumeExists { pool: self.name().to_owned(), volume: volume.to_string() }
+    }
+}
+
+/// The path of an image's tree in the pool.
+fn image_tree(image: &str) -> String {
+    format!("{IMAGES}/{image}/{ROOTFS}")
+}

@@ -1,0 +1,207 @@
+//! All pools of a daemon: making, opening and deleting them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cabin_sys::dir::HostDir;
+use cabin_undo::Undo;
+
+use crate::driver::DriverKind;
+use crate::error::{Error, Result};
+use crate::name::check;
+use crate::pool::{DIRECTORIES, MARK, Pool};
+
+/// The directory in the daemon's that holds pools, and links to those that lie elsewhere.
+const POOLS: &str = "storage-pools";
+/// The longest mark of a pool, in bytes.
+const MAX_MARK: u64 = 256;
+
+/// What a pool is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// Its name.
+    pub name: String,
+    /// Its driver.
+    pub driver: DriverKind,
+    /// The absolute path of its directory: [`Storage::default_source`], or an empty directory somewhere else.
+    pub source: PathBuf,
+}
+
+/// The pools of one daemon.
+#[derive(Debug)]
+pub struct Storage {
+    pools: HostDir,
+    open: Mutex<BTreeMap<String, Arc<Pool>>>,
+}
+
+impl Storage {
+    /// Storage beneath the daemon's directory `root`. No pool is open yet.
+    ///
+    /// # Errors
+    /// When the directory of pools cannot be made.
+    pub fn new(root: &Path) -> Result<Storage> {
+        let pools = HostDir::ensure(&root.join(POOLS), 0o711).map_err(|source| Error::Pool {
+            act: "find a place for",
+            pool: "*".to_owned(),
+            source,
+        })?;
+        Ok(Storage { pools, open: Mutex::new(BTreeMap::new()) })
+    }
+
+    /// The directory a pool has when nobody says otherwise.
+    #[must_use]
+    pub fn default_source(&self, name: &str) -> PathBuf {
+        self.pools.path().join(name)
+    }
+
+    /// Makes a pool and opens it.
+    ///
+    /// # Errors
+    /// A pool of that name, a directory that cannot become one, or a failure of the disk.
+    pub fn create_pool(&self, spec: &PoolSpec, undo: &mut Undo) -> Result<Arc<Pool>> {
+        check(&spec.name)?;
+        let wrong = |source| Error::Pool { act: "create", pool: spec.name.clone(), source };
+        if self.pools.exists(&spec.name) {
+            return Err(Error::PoolExists { path: self.default_source(&spec.name) });
+        }
+        let own = spec.source == self.default_source(&spec.name);
+        let root =
+            if own { self.pools.create_dir(&spec.name, 0o700).map_err(wrong)? } else { adopt(&spec.source)? };
+        let (pools, name, source) = (self.pools.path().to_owned(), spec.name.clone(), spec.source.clone());
+        undo.push(format!("prepare storage pool {}", spec.name), move || dismantle(&pools, &name, &source))?;
+        if let Some(why) = spec.driver.driver().fits(&root).map_err(wrong)? {
+            return Err(Error::Filesystem { path: spec.source.clone(), driver: spec.driver.name(), why });
+        }
+        for directory in DIRECTORIES {
+            root.create_dir(directory, 0o700).map_err(wrong)?;
+        }
+        if !own {
+            self.pools.symlink(&spec.source, &spec.name).map_err(wrong)?;
+        }
+        self.pools.sync().map_err(wrong)?;
+        // Last: what has the mark is whole.
+        root.replace(MARK, format!("driver: {}\n", spec.driver.name()).as_bytes(), 0o600).map_err(wrong)?;
+        let pool = Arc::new(Pool::new(&spec.name, spec.driver, root));
+        self.lock().insert(spec.name.clone(), pool.clone());
+        Ok(pool)
+    }
+
+    /// Opens a pool that was made before; one already open is given again.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when its directory is missing or not mounted; another driver's pool.
+    pub fn open_pool(&self, spec: &PoolSpec) -> Result<Arc<Pool>> {
+        check(&spec.name)?;
+        if let Some(pool) = self.lock().get(&spec.name)
+            && pool.alive().is_ok()
+        {
+            return Ok(pool.clone());
+        }
+        let gone = || Error::Unavailable { pool: spec.name.clone(), path: spec.source.clone() };
+        let wrong = |source| Error::Pool { act: "open", pool: spec.name.clone(), source };
+        let root = match HostDir::open(&spec.source) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(gone());
+            }
+            other => other.map_err(wrong)?,
+        };
+        let mark = match root.read(MARK, MAX_MARK) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(gone()),
+            other => String::from_utf8_lossy(&other.map_err(wrong)?).into_owned(),
+        };
+        let found = mark.lines().find_map(|line| line.strip_prefix("driver: ")).unwrap_or_default();
+        if found != spec.driver.name() {
+            return Err(Error::WrongDriver {
+                pool: spec.name.clone(),
+                found: found.to_owned(),
+                wanted: spec.driver.name(),
+            });
+        }
+        let pool = Arc::new(Pool::new(&spec.name, spec.driver, root));
+        self.lock().insert(spec.name.clone(), pool.clone());
+        Ok(pool)
+    }
+
+    /// An open pool.
+    ///
+    /// # Errors
+    /// When none of that name is open.
+    pub fn pool(&self, name: &str) -> Result<Arc<Pool>> {
+        self.lock().get(name).cloned().ok_or_else(|| Error::NoPool { pool: name.to_owned() })
+    }
+
+    /// Deletes a pool without volumes, its images with it; one already gone is success. A directory that was
+    /// given stays, empty.
+    ///
+    /// # Errors
+    /// When it holds a volume, or cannot be removed.
+    pub fn delete_pool(&self, spec: &PoolSpec) -> Result<()> {
+        check(&spec.name)?;
+        match self.open_pool(spec) {
+            Ok(pool) => {
+                if let Some(volume) = pool.list()?.first() {
+                    return Err(Error::PoolInUse { pool: spec.name.clone(), volume: volume.to_string() });
+                }
+            }
+            Err(Error::Unavailable { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.lock().remove(&spec.name);
+        dismantle(self.pools.path(), &spec.name, &spec.source).map_err(|source| Error::Pool {
+            act: "delete",
+            pool: spec.name.clone(),
+            source,
+        })
+    }
+
+    /// Names in the directory of pools, whether a database knows them or not.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn names_on_disk(&self) -> Result<Vec<String>> {
+        let entries = self.pools.list();
+        let entries = entries.map_err(|source| Error::Pool { act: "list", pool: "*".to_owned(), source })?;
+        Ok(entries.into_iter().map(|entry| entry.name).filter(|name| check(name).is_ok()).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Pool>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens a directory somewhere else that is to become a pool.
+fn adopt(source: &Path) -> Result<HostDir> {
+    let refused = |why| Error::Source { path: source.to_owned(), why };
+    if !source.is_absolute() {
+        return Err(refused("the path is not absolute"));
+    }
+    let root = HostDir::open(source).map_err(|_| refused("it is not a directory that can be opened"))?;
+    let entries = root.list().map_err(|_| refused("it cannot be read"))?;
+    if entries.iter().any(|entry| entry.name == MARK) {
+        return Err(Error::PoolExists { path: source.to_owned() });
+    }
+    if entries.iter().any(|entry| entry.name != "lost+found") {
+        return Err(refused("it is not empty"));
+    }
+    Ok(root)
+}
+
+/// Takes a pool's directories away, and its name. The mark goes first: what has none is no pool.
+fn dismantle(pools: &Path, name: &str, source: &Path) -> io::Result<()> {
+    match HostDir::open(source) {
+        Ok(root) => {
+            root.remove_file(MARK)?;
+            for directory in DIRECTORIES {
+                root.remove_tree(directory)?;
+            }
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let pools = HostDir::open(pools)?;
+    // Its own directory, or the link to the one that was given: remove_tree follows no link.
+    pools.remove_tree(name)?;
+    pools.sync()
+}

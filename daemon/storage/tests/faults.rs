@@ -1,0 +1,94 @@
+//! Every step of every verb made to fail once, and the process killed there once: nothing half made is seen.
+//!
+//! One test only: fault points are counted for the whole process.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+mod kit;
+
+use std::path::Path;
+use std::process::Command;
+
+use cabin_storage::{Error, PoolSpec, Storage, VolumeName};
+use cabin_undo::atomically;
+use cabin_undo::fault::{Plan, arm, seen};
+use kit::{DRIVERS, IMAGE, fill, paths, with_image};
+
+const OTHER: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+
+/// All verbs that push steps, in one change.
+fn everything(storage: &Storage, spec: &PoolSpec) -> Result<(), cabin_undo::Failed<Error>> {
+    let pool = storage.open_pool(spec).unwrap();
+    let (web, db) = (VolumeName::container("web").unwrap(), VolumeName::container("db").unwrap());
+    atomically(|undo| {
+        let new = PoolSpec { name: "new".into(), source: storage.default_source("new"), ..spec.clone() };
+        storage.create_pool(&new, undo)?;
+        pool.create_image(OTHER, fill, undo)?;
+        pool.create_from_image(&web, OTHER, undo)?;
+        pool.create_empty(&VolumeName::custom("data").unwrap(), undo)?;
+        pool.rename(&web, &db, undo)
+    })
+}
+
+#[test]
+fn a_failure_at_any_step_leaves_nothing_and_a_kill_leaves_nothing_visible() {
+    if let Ok(root) = std::env::var("CABIN_TEST_ROOT") {
+        return die(Path::new(&root));
+    }
+    for driver in DRIVERS {
+        let world = with_image(driver);
+        let before = paths(world.dir.path());
+        let mut step = 0;
+        loop {
+            step += 1;
+            arm(Plan::Fail(step));
+            let outcome = everything(&world.storage, &world.spec);
+            let passed = seen();
+            arm(Plan::Off);
+            match outcome {
+                Ok(()) => break assert!(passed < step),
+                Err(failed) => {
+                    assert!(matches!(failed.cause, Error::Injected(_)), "{failed}");
+                    assert!(failed.left_behind.is_empty(), "{failed}");
+                    assert_eq!(paths(world.dir.path()), before, "{driver:?}, step {step}");
+                }
+            }
+        }
+        println!("{driver:?}: {} steps", step - 1);
+        assert!(step > 8);
+        for killed in 1..step {
+            let world = with_image(driver);
+            let ended = Command::new(std::env::current_exe().unwrap())
+                .env("CABIN_TEST_ROOT", world.dir.path())
+                .env("CABIN_TEST_DRIVER", driver.name())
+                .env("CABIN_TEST_STEP", killed.to_string())
+                .output()
+                .unwrap();
+            assert!(!ended.status.success(), "step {killed} was passed alive");
+            let pool = Storage::new(world.dir.path()).unwrap().open_pool(&world.spec).unwrap();
+            pool.sweep().unwrap();
+            for volume in pool.list().unwrap() {
+                pool.layers(&volume).unwrap();
+            }
+            let strays: Vec<_> = paths(world.pool.path())
+                .into_iter()
+                .filter(|path| {
+                    path.to_string_lossy().contains("/.staging")
+                        || path.to_string_lossy().contains("/.deleting")
+                })
+                .collect();
+            assert!(strays.is_empty(), "{strays:?}");
+            assert!(pool.has_image(IMAGE).unwrap());
+        }
+    }
+}
+
+/// What the killed process does.
+fn die(root: &Path) {
+    let driver = std::env::var("CABIN_TEST_DRIVER").unwrap();
+    let driver = DRIVERS.into_iter().find(|kind| kind.name() == driver).unwrap();
+    let storage = Storage::new(root).unwrap();
+    let spec = PoolSpec { name: "fast".into(), driver, source: storage.default_source("fast") };
+    arm(Plan::Kill(std::env::var("CABIN_TEST_STEP").unwrap().parse().unwrap()));
+    let _ = everything(&storage, &spec);
+}

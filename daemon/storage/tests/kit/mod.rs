@@ -1,0 +1,82 @@
+//! What the tests of this crate share: a storage of their own, a small image, a look at what is on disk.
+
+#![allow(dead_code, clippy::disallowed_methods, clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cabin_storage::{DriverKind, Error, Pool, PoolSpec, Storage};
+use cabin_sys::dir::HostDir;
+use cabin_undo::{Undo, atomically};
+
+pub const IMAGE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+pub const DRIVERS: [DriverKind; 2] = [DriverKind::Overlay, DriverKind::Dir];
+
+/// A daemon's directory of a test's own with one pool, gone with it.
+pub struct World {
+    pub dir: tempfile::TempDir,
+    pub storage: Storage,
+    pub spec: PoolSpec,
+    pub pool: Arc<Pool>,
+}
+
+pub fn world(driver: DriverKind) -> World {
+    assert!(rustix::process::geteuid().is_root(), "these tests need root: run them with sudo");
+    let name = format!("cabin-storage-{}-", std::process::id());
+    let dir = tempfile::Builder::new().prefix(&name).tempdir_in("/var/tmp").unwrap();
+    let storage = Storage::new(dir.path()).unwrap();
+    let spec = PoolSpec { name: "fast".into(), driver, source: storage.default_source("fast") };
+    let pool = done(|undo| storage.create_pool(&spec, undo));
+    World { dir, storage, spec, pool }
+}
+
+/// A change that must succeed.
+pub fn done<T>(work: impl FnOnce(&mut Undo) -> Result<T, Error>) -> T {
+    atomically(work).unwrap()
+}
+
+/// A change that must fail and be taken back wholly.
+pub fn refused<T: std::fmt::Debug>(work: impl FnOnce(&mut Undo) -> Result<T, Error>) -> Error {
+    let failed = atomically(work).unwrap_err();
+    assert!(failed.left_behind.is_empty(), "{:?}", failed.left_behind);
+    failed.cause
+}
+
+/// Fills an image with a few files; its root is group 7's, sticky, with an attribute.
+pub fn fill(tree: &HostDir) -> Result<(), Error> {
+    let root = tree.path();
+    std::fs::create_dir_all(root.join("usr/bin")).unwrap();
+    std::fs::write(root.join("usr/bin/init"), vec![1; 100_000]).unwrap();
+    std::fs::set_permissions(root.join("usr/bin/init"), std::fs::Permissions::from_mode(0o4755)).unwrap();
+    std::fs::hard_link(root.join("usr/bin/init"), root.join("usr/bin/again")).unwrap();
+    symlink("usr/bin", root.join("bin")).unwrap();
+    std::fs::write(root.join("mine"), b"1000's").unwrap();
+    chown(root.join("mine"), Some(1000), Some(1000)).unwrap();
+    rustix::fs::setxattr(root, "user.note", b"kept", rustix::fs::XattrFlags::empty()).unwrap();
+    chown(root, Some(0), Some(7)).unwrap();
+    std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o1775)).unwrap();
+    Ok(())
+}
+
+pub fn with_image(driver: DriverKind) -> World {
+    let world = world(driver);
+    done(|undo| world.pool.create_image(IMAGE, fill, undo));
+    world
+}
+
+/// Every path beneath a directory.
+pub fn paths(root: &Path) -> BTreeSet<PathBuf> {
+    let mut seen = BTreeSet::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(path) = open.pop() {
+        if path.symlink_metadata().unwrap().is_dir() {
+            for entry in std::fs::read_dir(&path).unwrap() {
+                open.push(entry.unwrap().path());
+            }
+        }
+        seen.insert(path.strip_prefix(root).unwrap().to_owned());
+    }
+    seen
+}
