@@ -112,7 +112,7 @@ fn wrong_json_is_a_bad_request() {
 #[test]
 fn wrong_types_are_a_bad_request() {
     let lab = lab();
-    let bodies = [
+    let wrong = [
         "[]",
         "7",
         "\"text\"",
@@ -121,7 +121,7 @@ fn wrong_types_are_a_bad_request() {
         "{\"name\":{\"a\":1},\"config\":{\"a\":{\"b\":1}},\"action\":{},\"command\":[1],\"source\":\"x\",\"width\":{}}",
     ];
     for (method, target) in &bodies(&lab) {
-        for body in bodies {
+        for body in wrong {
             refused(
                 &post(&lab, method, target, body.as_bytes()),
                 400,
