@@ -1,2 +1,213 @@
-//! The door.
-fn main() {}
+//! `cabind`: the daemon's command line. Serving is [`server`]'s, asking a running daemon [`ask`]'s.
+
+#![forbid(unsafe_code)]
+
+mod app;
+mod ask;
+mod auth;
+mod call;
+mod console;
+mod error;
+mod events;
+mod exec;
+mod files;
+mod filter;
+mod handlers;
+mod json;
+mod limits;
+mod openapi;
+mod recursion;
+mod reply;
+mod routes;
+mod send;
+mod server;
+mod shapes;
+mod stream;
+mod upload;
+mod websocket;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use cabin_core::{Host, Settings};
+use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit};
+use sd_notify::NotifyState;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Descriptors the daemon wants: a few for each connection, instance and session.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Runs system containers and serves the API for them.
+#[derive(Parser)]
+#[command(name = "cabind", version)]
+struct Cli {
+    /// Keep everything (state, runtime files, socket) under this directory, so that several daemons share a host
+    #[arg(long, env = "CABIN_DIR", value_name = "DIR", global = true)]
+    dir: Option<PathBuf>,
+    /// Make no pool, network or profile devices on the first start
+    #[arg(long)]
+    bare: bool,
+    /// What to log: error, warn, info, debug, trace, or a filter such as `cabin_core=debug`
+    #[arg(long, value_name = "LEVEL", default_value = "info", global = true)]
+    log: String,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Wake the daemon through its socket if there are instances it should start
+    #[command(name = "activateifneeded")]
+    ActivateIfNeeded,
+    /// Check what this host can do for containers
+    Doctor {
+        /// Write JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wait until the daemon has taken up its instances
+    #[command(name = "waitready")]
+    WaitReady {
+        /// Give up after this many seconds; 0 waits for ever
+        #[arg(long, default_value_t = 0)]
+        timeout: u64,
+    },
+    /// Stop every instance, then the daemon
+    Shutdown {
+        /// Give up after this many seconds; 0 waits for ever
+        #[arg(long, default_value_t = 0)]
+        timeout: u64,
+    },
+    /// Show the version
+    Version,
+    /// Write the OpenAPI description of the API
+    #[command(name = "openapi")]
+    OpenApi,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Some(Command::Version) => write(env!("CARGO_PKG_VERSION"))?,
+        Some(Command::OpenApi) => {
+            write(&serde_json::to_string_pretty(&openapi::document(&routes::table()))?)?;
+        }
+        Some(Command::Doctor { json }) => return doctor(json),
+        other => {
+            let settings = Settings::new(cli.dir, cli.bare)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            return runtime.block_on(async {
+                match other {
+                    Some(Command::ActivateIfNeeded) => ask::activate_if_needed(&settings).await?,
+                    Some(Command::WaitReady { timeout }) => {
+                        within(timeout, ask::wait_ready(&settings)).await?
+                    }
+                    Some(Command::Shutdown { timeout }) => within(timeout, ask::shutdown(&settings)).await?,
+                    _ => serve(settings).await?,
+                }
+                Ok(ExitCode::SUCCESS)
+            });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn within(seconds: u64, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    if seconds == 0 {
+        return work.await;
+    }
+    tokio::time::timeout(Duration::from_secs(seconds), work)
+        .await
+        .with_context(|| format!("not done within {seconds} s"))?
+}
+
+fn doctor(json: bool) -> anyhow::Result<ExitCode> {
+    let checks = cabin_core::doctor::report_here();
+    if json {
+        write(&serde_json::to_string_pretty(&checks)?)?;
+    } else {
+        for check in checks.as_array().into_iter().flatten() {
+            let text = |key: &str| check.get(key).and_then(Value::as_str).unwrap_or_default();
+            let mut line = format!("{:<5} {}: {}", text("state"), text("name"), text("found"));
+            if !text("advice").is_empty() {
+                line.push_str(&format!(" ({})", text("advice")));
+            }
+            write(&line)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{text}").context("cannot write the answer")
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    allow_descriptors();
+    let lock = server::lock(&settings)?;
+    let listener = server::listen(&settings)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), dir = %settings.dir.display(), "starting");
+    let host = Host::open(settings).map_err(|error| anyhow::anyhow!("{}", error.report()))?;
+    let app = app::App::new(host.clone());
+    stop_on_signal(&app)?;
+    let recovering = host.clone();
+    let recovery = tokio::task::spawn_blocking(move || recovering.recover());
+    tell_manager(&[NotifyState::Ready]);
+    server::serve(&app, listener).await;
+    tell_manager(&[NotifyState::Stopping]);
+    tracing::info!("stopped; instances that run keep running");
+    // Half a recovery is finished by the next start; it must not hold this process up.
+    recovery.abort();
+    drop(lock);
+    std::process::exit(0)
+}
+
+fn stop_on_signal(app: &Arc<app::App>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let app = app.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        app.stop();
+    });
+    Ok(())
+}
+
+fn tell_manager(state: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+fn allow_descriptors() {
+    let now = rustix::process::getrlimit(Resource::Nofile);
+    let most = now.maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    if now.current.is_some_and(|current| current < most) {
+        let wanted = Rlimit { current: Some(most), maximum: now.maximum };
+        if let Err(error) = rustix::process::setrlimit(Resource::Nofile, wanted) {
+            tracing::warn!(%error, "the limit of open files stays low");
+        }
+    }
+}

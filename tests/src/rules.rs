@@ -121,6 +121,7 @@ pub const PAUSES: &[&str] = &[
     "daemon/core/src/operation",
     "daemon/core/src/recover",
     "daemon/src/server",
+    "daemon/src/ask",
 ];
 
 /// Sleeping: never in a test, and in the product only where there is no event to wait for.

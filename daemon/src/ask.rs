@@ -1,0 +1,61 @@
+//! What the command line asks a daemon that runs: a request over its socket.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use axum::body::Body;
+use cabin_core::Settings;
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+/// How long to leave a daemon alone that does not answer yet.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Wakes the daemon through its socket when there is state it may have to act on. With no state at all it
+/// would only wake to find that.
+pub async fn activate_if_needed(settings: &Settings) -> anyhow::Result<()> {
+    if !settings.dir.join("database/cabin.db").exists() {
+        return Ok(());
+    }
+    request(&settings.socket(), Method::GET, "/internal/ready").await.map(drop)
+}
+
+/// Returns once the daemon has taken up its instances.
+pub async fn wait_ready(settings: &Settings) -> anyhow::Result<()> {
+    loop {
+        if let Ok((StatusCode::OK, _)) = request(&settings.socket(), Method::GET, "/internal/ready").await {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Stops every instance and the daemon; returns when the daemon has answered and its socket is gone.
+pub async fn shutdown(settings: &Settings) -> anyhow::Result<()> {
+    let socket = settings.socket();
+    let (code, text) = request(&socket, Method::PUT, "/internal/shutdown").await?;
+    if code != StatusCode::OK {
+        bail!("the daemon refused: {text}");
+    }
+    while UnixStream::connect(&socket).await.is_ok() {
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+async fn request(socket: &Path, method: Method, path: &str) -> anyhow::Result<(StatusCode, String)> {
+    let doing = || format!("cannot talk to the daemon on `{}`", socket.display());
+    let stream = UnixStream::connect(socket).await.with_context(doing)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.with_context(doing)?;
+    let connection = tokio::spawn(connection);
+    let request = Request::builder().method(method).uri(path).header("host", "cabin").body(Body::empty())?;
+    let response = sender.send_request(request).await.with_context(doing)?;
+    let code = response.status();
+    let body = response.into_body().collect().await.with_context(doing)?.to_bytes();
+    connection.abort();
+    Ok((code, String::from_utf8_lossy(&body).into_owned()))
+}

@@ -1,0 +1,13 @@
+//! What each route does, by noun: read the call, ask the core, choose the reply. No rules of the product here.
+
+pub mod aliases;
+pub mod images;
+pub mod instance_parts;
+pub mod instances;
+pub mod internal;
+pub mod networks;
+pub mod operations;
+pub mod profiles;
+pub mod projects;
+pub mod server;
+pub mod storage;

@@ -1,0 +1,299 @@
+//! The listening socket, the connections and the router made from the table of routes.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use cabin_core::Settings;
+use http::{Method, Request, Uri};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::fs::FlockOperation;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::app::App;
+use crate::call::Call;
+use crate::error::Fault;
+use crate::reply;
+use crate::routes::{self, Route};
+use crate::{auth, limits};
+
+/// The group that may use the socket beside root.
+const GROUP: &str = "cabin";
+
+/// Why the daemon cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ServeError {
+    #[error("another daemon already runs with the directory `{}`", dir.display())]
+    AlreadyRunning { dir: PathBuf },
+    #[error("another daemon answers on `{}`", socket.display())]
+    SocketTaken { socket: PathBuf },
+    #[error("cannot {act} `{}`", path.display())]
+    Io {
+        act: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn failed(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ServeError {
+    let path = path.to_owned();
+    move |source| ServeError::Io { act, path, source }
+}
+
+/// Keeps a second daemon from the same directory; given back by the kernel however the daemon ends.
+///
+/// # Errors
+/// When another daemon has it.
+pub fn lock(settings: &Settings) -> Result<File, ServeError> {
+    fs::create_dir_all(&settings.dir).map_err(failed("make", &settings.dir))?;
+    let path = settings.dir.join("cabind.lock");
+    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = open.map_err(failed("open", &path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::AlreadyRunning { dir: settings.dir.clone() }),
+        Err(error) => Err(failed("lock", &path)(error.into())),
+    }
+}
+
+/// The socket to serve on, and whether it is ours to remove.
+pub struct Listener {
+    listener: UnixListener,
+    path: Option<PathBuf>,
+}
+
+/// Takes the socket a service manager passed, or makes one. It is complete (owner, mode) before anybody can
+/// connect to it.
+///
+/// # Errors
+/// When somebody else answers there, or the host refuses.
+pub fn listen(settings: &Settings) -> Result<Listener, ServeError> {
+    let path = settings.socket();
+    if let Ok(Some(passed)) = listenfd::ListenFd::from_env().take_unix_listener(0) {
+        passed.set_nonblocking(true).map_err(failed("listen on", &path))?;
+        let listener = UnixListener::from_std(passed).map_err(failed("listen on", &path))?;
+        return Ok(Listener { listener, path: None });
+    }
+    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+        return Err(ServeError::SocketTaken { socket: path });
+    }
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(failed("make", dir))?;
+    }
+    let fresh = path.with_extension(format!("new{}", std::process::id()));
+    let listener = UnixListener::bind(&fresh).map_err(failed("listen on", &path))?;
+    let opened = fs::set_permissions(&fresh, Permissions::from_mode(0o660)).and_then(|()| {
+        let group = auth::group_id(GROUP).map(rustix::fs::Gid::from_raw);
+        rustix::fs::chown(&fresh, None, group)?;
+        fs::rename(&fresh, &path)
+    });
+    opened.map_err(|source| {
+        // Nothing more can be done about a socket that cannot be removed; the next start uses another name.
+        let _ = fs::remove_file(&fresh);
+        failed("open up", &path)(source)
+    })?;
+    Ok(Listener { listener, path: Some(path) })
+}
+
+/// Serves until told to stop, then lets requests under way finish for a little while.
+pub async fn serve(app: &Arc<App>, listener: Listener) {
+    let router = router(app);
+    let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let stopped = app.stopped();
+    tokio::pin!(stopped);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.listener.accept() => accepted,
+            () = &mut stopped => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot take a connection");
+                // Most likely no descriptor is left; taking a breath lets others be closed.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        match places.clone().try_acquire_owned() {
+            Ok(place) => {
+                connections.spawn(connection(app.clone(), router.clone(), stream, place));
+            }
+            Err(_) => {
+                tokio::spawn(turn_away(stream));
+            }
+        }
+    }
+    if let Some(path) = &listener.path {
+        // Gone already is as good as removed.
+        let _ = fs::remove_file(path);
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(limits::STOP_TIME, connections.wait()).await.is_err() {
+        tracing::warn!("some requests were still being answered; they are broken off");
+    }
+}
+
+async fn connection(
+    app: Arc<App>,
+    router: Router,
+    stream: UnixStream,
+    _place: tokio::sync::OwnedSemaphorePermit,
+) {
+    let who = auth::requestor(&stream);
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(who.clone());
+        rename_old_paths(&mut request);
+        router.clone().oneshot(request)
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HEADER_TIME)
+        .max_buf_size(limits::HEADER_SIZE)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut served = std::pin::pin!(served);
+    let outcome = tokio::select! {
+        outcome = &mut served => outcome,
+        () = app.stopped() => {
+            // What is being answered is answered; an idle connection is closed.
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    // Clients may hang up in the middle of anything.
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn turn_away(mut stream: UnixStream) {
+    let answer = reply::too_many_connections();
+    // One that does not even read this is simply closed.
+    let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&answer)).await;
+}
+
+/// Clients from before instances had that name say `containers`.
+fn rename_old_paths(request: &mut Request<Body>) {
+    let Some(rest) =
+        request.uri().path_and_query().and_then(|all| all.as_str().strip_prefix("/1.0/containers"))
+    else {
+        return;
+    };
+    if (rest.is_empty() || rest.starts_with(['/', '?']))
+        && let Ok(uri) = Uri::try_from(format!("/1.0/instances{rest}"))
+    {
+        *request.uri_mut() = uri;
+    }
+}
+
+/// The router over the table.
+fn router(app: &Arc<App>) -> Router {
+    let mut paths: Vec<(&'static str, MethodRouter)> = Vec::new();
+    for route in routes::table() {
+        let handler = handler(app, &route);
+        match paths.iter_mut().find(|(path, _)| *path == route.path) {
+            Some((_, methods)) => *methods = std::mem::take(methods).on(filter(&route.method), handler),
+            None => paths.push((route.path, on(filter(&route.method), handler))),
+        }
+    }
+    let mut router = Router::new();
+    for (path, methods) in paths {
+        router = router.route(path, methods.fallback(wrong_method));
+    }
+    router.fallback(wrong_path).layer(CatchPanicLayer::custom(|_| reply::error(&Fault::Panicked)))
+}
+
+fn handler(
+    app: &Arc<App>,
+    route: &Route,
+) -> impl Fn(Request<Body>) -> futures_util::future::BoxFuture<'static, Response> + Clone + Send + Sync + 'static
+{
+    let (app, run) = (app.clone(), route.run);
+    move |request| {
+        let app = app.clone();
+        Box::pin(async move {
+            tracing::debug!(method = %request.method(), path = request.uri().path(), "request");
+            let answer = async { run(Call::open(app, request).await?).await };
+            answer.await.map_or_else(|fault| reply::error(&fault), reply::Reply::render)
+        })
+    }
+}
+
+fn filter(method: &Method) -> MethodFilter {
+    MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE)
+}
+
+/// As Incus: a method it knows but has nothing for is "not implemented", any other is "not found".
+async fn wrong_method(method: Method) -> Response {
+    let method_text = method.to_string();
+    match method {
+        Method::GET | Method::HEAD | Method::PUT | Method::POST | Method::PATCH | Method::DELETE => {
+            reply::error(&Fault::NotImplemented { method: method_text })
+        }
+        _ => reply::error(&Fault::UnknownMethod { method: method_text }),
+    }
+}
+
+async fn wrong_path(uri: Uri) -> impl IntoResponse {
+    reply::error(&Fault::NotFound { what: "address", name: uri.path().to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn renamed(path: &str) -> String {
+        let mut request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        rename_old_paths(&mut request);
+        request.uri().to_string()
+    }
+
+    #[test]
+    fn containers_are_instances() {
+        assert_eq!(renamed("/1.0/containers"), "/1.0/instances");
+        assert_eq!(renamed("/1.0/containers?recursion=1"), "/1.0/instances?recursion=1");
+        assert_eq!(renamed("/1.0/containers/a%2Fb/state?x=y"), "/1.0/instances/a%2Fb/state?x=y");
+        assert_eq!(renamed("/1.0/containersx"), "/1.0/containersx");
+        assert_eq!(renamed("/1.0/profiles"), "/1.0/profiles");
+    }
+
+    #[test]
+    fn a_second_daemon_for_a_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings::new(Some(dir.path().to_owned()), true).unwrap();
+        let first = lock(&settings).unwrap();
+        assert!(matches!(lock(&settings), Err(ServeError::AlreadyRunning { .. })));
+        drop(first);
+        assert!(lock(&settings).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings::new(Some(dir.path().to_owned()), true).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(settings.socket()).unwrap());
+        let listener = listen(&settings).unwrap();
+        let mode = fs::metadata(settings.socket()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        assert!(matches!(listen(&settings), Err(ServeError::SocketTaken { .. })));
+        drop(listener);
+    }
+}
