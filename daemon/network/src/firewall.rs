@@ -11,7 +11,8 @@ mod wire;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::name::{IfName, Mac};
@@ -38,21 +39,29 @@ const V6: [u8; 1] = [10];
 /// The daemon's tables. The kernel takes one batch at a time; so does this.
 pub struct Firewall {
     table: String,
-    turn: Mutex<()>,
+    socket: Mutex<OwnedFd>,
 }
 
 impl Firewall {
-    pub fn new(table: &str) -> Firewall {
-        Firewall { table: table.to_owned(), turn: Mutex::new(()) }
+    pub fn open(table: &str) -> Result<Firewall> {
+        let socket = wire::open().map_err(|source| Error::Filter {
+            act: "open the way to it",
+            table: table.to_owned(),
+            source,
+        })?;
+        Ok(Firewall { table: table.to_owned(), socket: Mutex::new(socket) })
+    }
+
+    fn turn(&self) -> MutexGuard<'_, OwnedFd> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn apply(&self, act: &'static str, fill: impl FnOnce(&mut Batch<'_>)) -> Result<()> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = Batch::new(&self.table);
         batch.table(Family::Inet);
         batch.table(Family::Netdev);
         fill(&mut batch);
-        batch.commit().map_err(|source| Error::Filter { act, table: self.table.clone(), source })
+        batch.commit(&self.turn()).map_err(|source| Error::Filter { act, table: self.table.clone(), source })
     }
 
     /// Makes a bridge's chains and sets what they should be, whatever they were. `gone` are addresses
@@ -145,12 +154,13 @@ impl Firewall {
 
     /// The names of the ports that have a filter.
     pub fn ports(&self) -> Result<Vec<String>> {
-        wire::chains(Family::Netdev, &self.table).map_err(|source| self.unread(source))
+        wire::chains(&self.turn(), Family::Netdev, &self.table).map_err(|source| self.unread(source))
     }
 
     /// The names of the bridges that have a chain.
     pub fn bridges(&self) -> Result<Vec<String>> {
-        let chains = wire::chains(Family::Inet, &self.table).map_err(|source| self.unread(source))?;
+        let chains =
+            wire::chains(&self.turn(), Family::Inet, &self.table).map_err(|source| self.unread(source))?;
         let mut names: Vec<String> =
             chains.iter().filter_map(|chain| Some(chain.split_once('.')?.1.to_owned())).collect();
         names.sort();

@@ -86,7 +86,7 @@ impl Network {
                 table: table.to_owned(),
                 group: mark(table),
                 netlink: Netlink::open()?,
-                firewall: Firewall::new(table),
+                firewall: Firewall::open(table)?,
                 servers: Servers::new(root, programs),
                 reservations: Reservations::default(),
             }),

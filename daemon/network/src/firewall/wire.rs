@@ -220,17 +220,16 @@ impl<'a> Batch<'a> {
     }
 
     /// Has the kernel apply all of it, or nothing.
-    pub fn commit(mut self) -> io::Result<()> {
+    pub fn commit(mut self, socket: &OwnedFd) -> io::Result<()> {
         // The answer to the last change says that the kernel has seen all of them.
         let flags = u16::from_ne_bytes([self.messages[self.last + 6], self.messages[self.last + 7]]) | ACK;
         self.messages[self.last + 6..self.last + 8].copy_from_slice(&flags.to_ne_bytes());
         let awaited = self.count - 1;
         self.push(0x11, 0, 0, &Attrs::default());
-        let socket = open()?;
-        send(&socket, &self.messages)?;
+        send(socket, &self.messages)?;
         let mut first = Ok(());
         loop {
-            let answers = receive(&socket)?;
+            let answers = receive(socket)?;
             let mut rest = answers.as_slice();
             while let Some((kind, sequence, body, next)) = split_message(rest) {
                 rest = next;
@@ -251,14 +250,13 @@ impl<'a> Batch<'a> {
 }
 
 /// The names of the chains of a table; none when the table is not there.
-pub fn chains(family: Family, table: &str) -> io::Result<Vec<String>> {
+pub fn chains(socket: &OwnedFd, family: Family, table: &str) -> io::Result<Vec<String>> {
     let mut message = Vec::new();
     push_message(&mut message, SUBSYS | 4, DUMP, 1, family as u8, 0, &Attrs::default());
-    let socket = open()?;
-    send(&socket, &message)?;
+    send(socket, &message)?;
     let mut names = Vec::new();
     loop {
-        let answers = receive(&socket)?;
+        let answers = receive(socket)?;
         let mut rest = answers.as_slice();
         while let Some((kind, _, body, next)) = split_message(rest) {
             rest = next;
@@ -327,7 +325,9 @@ fn split_message(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
     Some((kind, sequence, body, next))
 }
 
-fn open() -> io::Result<OwnedFd> {
+/// Opens the way to the packet filter of the calling thread's network namespace. Keep it: when one is closed,
+/// the kernel first waits for everything that was ever removed to be gone, some 10 ms.
+pub fn open() -> io::Result<OwnedFd> {
     Ok(net::socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -337,6 +337,9 @@ fn open() -> io::Result<OwnedFd> {
 }
 
 fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    // Answers that a failure left unread must not be taken for those to this message.
+    let mut nothing = [0u8; 64];
+    while net::recv(socket, nothing.as_mut_slice(), RecvFlags::DONTWAIT).is_ok() {}
     net::sendto(socket, bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     Ok(())
 }
