@@ -11,10 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use cabin_runtime::Runtime;
+use cabin_runtime::cgroup::Cgroups;
 use cabin_runtime::files::{self, FilesSession, FilesTarget};
-use cabin_runtime::spec::{IdMap, IdRange, RootSpec};
+use cabin_runtime::spec::{CgroupLimits, IdMap, IdRange, InitSpec, RootSpec};
 use cabin_sys::command::{Program, Programs};
 use cabin_sys::namespace::{IdRun, write_id_maps};
+use cabin_undo::atomically;
 use russh_sftp::client::RawSftpSession;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -445,5 +448,83 @@ fn a_running_container_is_entered_by_its_init_and_nothing_else_is_seen() {
         drop(guest);
         let error = files::open(helper, FilesTarget::Running { pidfd: pidfd.as_fd() }).unwrap_err();
         assert_eq!(error.to_string(), "the file server could not enter the container", "init has ended");
+    });
+}
+
+/// Started containers of a test, ended and cleaned up whatever happens.
+struct Started {
+    runtime: Runtime,
+    name: String,
+}
+
+impl Started {
+    fn new(lab: &Lab) -> Started {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("cabin-files-{}-{serial}", std::process::id());
+        let bin = Path::new(env!("CARGO_BIN_EXE_cabin-init")).parent().unwrap();
+        let runtime = Runtime::new(&lab.dir.join("run"), bin, Cgroups::new(&prefix).unwrap()).unwrap();
+        let busybox = Programs::find().command(Program::Busybox).expect("install `busybox-static`");
+        let root = lab.dir.join("rootfs");
+        for part in ["proc", "sys", "dev", "run", "sbin"] {
+            std::fs::create_dir_all(root.join(part)).unwrap();
+        }
+        std::fs::copy(busybox.get_program(), root.join("bin/busybox")).unwrap();
+        let started = Started { runtime, name: format!("files{serial}") };
+        let init = "echo up >/tmp/up; while :; do /bin/busybox sleep 1; done";
+        let spec = InitSpec {
+            name: started.name.clone(),
+            root: lab.spec(),
+            ids: lab.ids,
+            argv: ["/bin/busybox", "sh", "-c", init].map(str::to_owned).to_vec(),
+            env: vec![("PATH".to_owned(), "/bin".to_owned())],
+            nesting: false,
+            rlimits: Vec::new(),
+            oom_score_adj: 0,
+            files: Vec::new(),
+        };
+        let running = atomically(|undo| -> Result<(), cabin_runtime::Error> {
+            started.runtime.spawn(&spec, &CgroupLimits::default(), undo)?.release().map(drop)
+        });
+        if let Err(e) = running {
+            panic!("{e}: {:?}", e.cause);
+        }
+        started
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let cgroups = self.runtime.cgroups();
+        let _ = self.runtime.kill(&self.name);
+        let _ = cgroups.destroy(&self.name);
+        let _ = cgroups.close();
+    }
+}
+
+#[test]
+fn the_files_of_a_started_container_are_those_its_processes_see() {
+    Lab::each(|lab| {
+        let started = Started::new(lab);
+        let supervisor = started.runtime.connect(&started.name).unwrap().expect("it runs");
+        let helper = Path::new(env!("CARGO_BIN_EXE_cabin-files"));
+        let session = files::open(helper, FilesTarget::Running { pidfd: supervisor.pidfd() }).unwrap();
+        talk(&session, async |client| {
+            while pull(&client, "/tmp/up").await.ok().as_deref() != Some(b"up\n") {}
+            push(&client, "/etc/new", b"pushed", mode(0o640)).await;
+            client.setstat("/etc/new", owner(33, 44)).await.unwrap();
+            let seen = client.stat("/etc/new").await.unwrap().attrs;
+            assert_eq!((seen.uid, seen.gid), (Some(33), Some(44)));
+            let command = String::from_utf8(pull(&client, "/proc/1/cmdline").await.unwrap()).unwrap();
+            assert!(command.starts_with("/bin/busybox\0sh\0-c\0"), "its own /proc: {command:?}");
+            let host = lab.dir.join("canary");
+            let dots = format!("{}{}", "../".repeat(30), host.display());
+            let through = format!("/proc/1/root{}", host.display());
+            for path in ["/bird", "/up/canary", host.to_str().unwrap(), dots.as_str(), through.as_str()] {
+                assert!(pull(&client, path).await.is_err(), "{path}");
+            }
+        });
+        let meta = std::fs::metadata(lab.on_disk("etc/new")).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.permissions().mode() & 0o7777), (33, 44, 0o640));
+        assert_eq!(std::fs::read_to_string(lab.dir.join("canary")).unwrap(), "host\n");
     });
 }
