@@ -20,9 +20,12 @@ const KILL: i32 = 9;
 /// Where programs are looked for when the environment does not say.
 const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The command's process is in its cgroup.
+/// From the process outside.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Ready;
+pub enum Word {
+    /// The command's process is in its cgroup.
+    Placed,
+}
 
 /// Whether the standard streams are a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +57,7 @@ fn become_command(
 }
 
 fn prepare(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap, streams: &[OwnedFd; 3]) -> Result<(), Failure> {
-    link::next::<Ready>(outside, "wait for the cgroup")?;
+    link::next::<Word>(outside, "wait for the cgroup")?;
     match session::terminal(spec.streams) {
         Terminal::Controlling => pty::become_controlling(&streams[0]).step("take the terminal")?,
         Terminal::None => drop(rustix::process::setsid().step("start a session")?),

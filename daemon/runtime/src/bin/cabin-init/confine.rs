@@ -3,20 +3,27 @@
 use cabin_runtime::confine;
 use cabin_runtime::spec::{IdMap, Rlimit};
 use cabin_runtime::wire::Failure;
+use rustix::process::{Resource, getrlimit};
+
 use cabin_sys::{caps, keyring, process, seccomp};
 
 use crate::step::Step;
 
-/// Limits set when the configuration names none, so that nothing of the daemon's own is inherited: name,
-/// soft, hard.
-const DEFAULTS: &[(&str, Option<u64>, Option<u64>)] =
-    &[("nofile", Some(1024), Some(1_048_576)), ("core", Some(0), None)];
+/// How many files a process may open by default: programs that use select(2) break beyond the soft limit,
+/// those that want more raise it to the hard one.
+const FILES: (u64, u64) = (1024, 1_048_576);
 
-/// Sets the resource limits of process `pid`: the defaults, and over them what is configured.
+/// Sets the resource limits of process `pid` (0: the caller): the defaults, so that nothing of the daemon's
+/// own is inherited, and over them what is configured.
 pub fn set_rlimits(pid: u32, configured: &[Rlimit]) -> Result<(), Failure> {
-    for (name, soft, hard) in DEFAULTS {
-        process::set_rlimit_of(pid, name, *soft, *hard).step(format!("set limit `{name}`"))?;
-    }
+    process::set_rlimit_of(pid, "core", Some(0), None)
+        .or_else(|_| process::set_rlimit_of(pid, "core", Some(0), getrlimit(Resource::Core).maximum))
+        .step("set limit `core`")?;
+    // A daemon that may not raise its own limits (itself in a container) hands on what it has.
+    let (soft, most) = (Some(FILES.0), getrlimit(Resource::Nofile).maximum.unwrap_or(FILES.1));
+    process::set_rlimit_of(pid, "nofile", soft, Some(FILES.1))
+        .or_else(|_| process::set_rlimit_of(pid, "nofile", soft, Some(most.min(FILES.1))))
+        .step("set limit `nofile`")?;
     for limit in configured {
         process::set_rlimit_of(pid, &limit.name, limit.soft, limit.hard)
             .step(format!("set limit `{}`", limit.name))?;

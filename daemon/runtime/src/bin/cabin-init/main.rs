@@ -16,6 +16,7 @@ mod filesystems;
 mod link;
 mod network;
 mod payload;
+mod rendered;
 mod session;
 mod start;
 mod watch;

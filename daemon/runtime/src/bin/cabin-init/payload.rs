@@ -14,7 +14,7 @@ use cabin_sys::process;
 
 use crate::link::{self, FromPayload, ToPayload};
 use crate::step::{Step, odd};
-use crate::{confine, devices, filesystems, network};
+use crate::{confine, devices, filesystems, network, rendered};
 
 /// `SIGKILL`.
 const KILL: i32 = 9;
@@ -53,6 +53,7 @@ fn build(supervisor: &OwnedFd, spec: &InitSpec) -> Result<std::convert::Infallib
 
     mount::pivot_into(&root).step("change the root directory")?;
     namespace::set_hostname(&spec.name).step("set the host name")?;
+    rendered::write_all(&spec.files);
     let fds = [console.master.as_fd(), netlink.as_fd(), devpts.as_fd()];
     wire::send(supervisor, &FromPayload::Ready, &fds).step("report readiness")?;
     for standard in 0..3 {

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::command::{self, Ready, Terminal};
+use crate::command::{self, Terminal, Word};
 use crate::confine;
 use crate::link;
 use crate::step::{Step, odd};
@@ -141,7 +141,7 @@ fn start(daemon: &OwnedFd, child: Child, command: &OwnedFd) -> Result<Child, Ses
         .step("close descriptors")
         .map_err(SessionProgress::Failed)?;
     let placed = link::next(daemon, "wait for the cgroup").and_then(|(order, _)| match order {
-        SessionOrder::Placed => wire::send(command, &Ready, &[]).step("release the command"),
+        SessionOrder::Placed => wire::send(command, &Word::Placed, &[]).step("release the command"),
         _ => Err(odd("wait for the cgroup", "an order out of order")),
     });
     // The end of the socket is the beginning of the program.

@@ -1,0 +1,196 @@
+//! Whole guests: a script on busybox and stock Debians, from start to the end they choose.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+#![allow(clippy::print_stdout)]
+
+mod lab;
+
+use std::time::Instant;
+
+use cabin_runtime::{Error, ExecStatus, Exit, InitKind};
+use lab::{Lab, wait_until};
+
+/// An init that says hello, then does what it is told by signals.
+const INIT: &str = "#!/bin/sh
+trap 'poweroff -f' USR2
+trap 'reboot -f' TERM
+trap 'exit 7' USR1
+echo hello from init
+while :; do sleep 1 & wait $!; done
+";
+
+#[test]
+fn a_busybox_guest_runs_keeps_its_console_and_powers_off() {
+    let lab = Lab::new();
+    let started = Instant::now();
+    let supervisor = lab.start(&lab.spec(lab.busybox(INIT)));
+    println!("started in {:?}", started.elapsed());
+    wait_until(
+        "init has said hello",
+        || String::from_utf8_lossy(&supervisor.console_log().unwrap()).contains("hello from init"),
+        || String::from_utf8_lossy(&supervisor.console_log().unwrap()).into_owned(),
+    );
+    let watch = supervisor.watch().unwrap();
+    supervisor.signal(InitKind::Busybox.poweroff_signal()).unwrap();
+    assert_eq!(watch.wait(), Exit::Stopped { status: 0 });
+    assert_eq!(lab.runtime.exit_record("web").unwrap(), Some(Exit::Stopped { status: 0 }));
+    assert!(lab.runtime.connect("web").unwrap().is_none());
+    assert!(
+        String::from_utf8_lossy(&lab.runtime.last_console_log("web").unwrap()).contains("hello from init")
+    );
+    lab.runtime.cgroups().destroy("web").unwrap();
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn a_reboot_and_an_exit_are_told_apart() {
+    for (signal, exit) in
+        [(15, Exit::Reboot), (10, Exit::Stopped { status: 7 }), (9, Exit::Stopped { status: 137 })]
+    {
+        let lab = Lab::new();
+        let supervisor = lab.start(&lab.spec(lab.busybox(INIT)));
+        wait_until("init is up", || !supervisor.console_log().unwrap().is_empty(), String::new);
+        let watch = supervisor.watch().unwrap();
+        supervisor.signal(signal).unwrap();
+        assert_eq!(watch.wait(), exit);
+    }
+}
+
+#[test]
+fn a_start_that_fails_names_the_step_and_leaves_nothing() {
+    let lab = Lab::new();
+    let mut spec = lab.spec(lab.busybox(INIT));
+    spec.argv = vec!["/sbin/missing".into()];
+    let error = lab.try_start(&spec).unwrap_err();
+    let Error::Start { step, source, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(step, "run `/sbin/missing`");
+    assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+    assert!(lab.runtime.connect("web").unwrap().is_none());
+    lab.assert_nothing_left();
+    lab.start(&lab.spec(lab.busybox(INIT)));
+}
+
+#[test]
+fn killing_the_supervisor_kills_the_container() {
+    let lab = Lab::new();
+    let supervisor = lab.start(&lab.spec(lab.busybox(INIT)));
+    let watch = supervisor.watch().unwrap();
+    let parent = parent_of(supervisor.init_pid());
+    let handle = cabin_sys::process::pidfd(parent).unwrap();
+    cabin_sys::process::signal(&handle, 9).unwrap();
+    assert_eq!(watch.wait(), Exit::SupervisorDied);
+    wait_until("the container is gone", || supervisor.signal(0).is_err(), String::new);
+    assert!(lab.runtime.connect("web").unwrap().is_none(), "the stale socket is removed");
+    lab.runtime.cgroups().destroy("web").unwrap();
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn a_supervisor_is_small_and_sees_no_root_filesystem() {
+    let lab = Lab::new();
+    let supervisor = lab.start(&lab.spec(lab.busybox(INIT)));
+    let parent = parent_of(supervisor.init_pid());
+    let rollup = std::fs::read_to_string(format!("/proc/{parent}/smaps_rollup")).unwrap();
+    let pss: u64 = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap();
+    println!("supervisor: {pss} KiB PSS");
+    assert!(pss < 1024, "{rollup}");
+    let mounts = std::fs::read_to_string(format!("/proc/{parent}/mountinfo")).unwrap();
+    let own = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert_eq!(mounts.lines().count(), own.lines().count(), "{mounts}");
+    let fds = std::fs::read_dir(format!("/proc/{parent}/fd")).unwrap().count();
+    println!("supervisor: {fds} descriptors");
+    assert!(fds < 16);
+}
+
+#[test]
+fn a_frozen_looking_console_never_blocks_the_guest() {
+    let lab = Lab::new();
+    let supervisor = lab.start(&lab.spec(lab.busybox(INIT)));
+    let slow = supervisor.attach_console().unwrap();
+    lab.shell("seq 1 200000 > /dev/console; echo the end > /dev/console");
+    wait_until(
+        "the last line is kept",
+        || supervisor.console_log().unwrap().ends_with(b"the end\r\n"),
+        || supervisor.console_log().unwrap().len().to_string(),
+    );
+    assert_eq!(supervisor.console_log().unwrap().len(), 128 * 1024);
+    supervisor.clear_console_log().unwrap();
+    assert!(supervisor.console_log().unwrap().is_empty());
+    drop(slow);
+    let stream = supervisor.attach_console().unwrap();
+    supervisor.resize_console(132, 50).unwrap();
+    assert_eq!(lab.shell("stty size < /dev/console"), "50 132");
+    lab.shell("(read line < /dev/console; echo got $line > /tmp/line) > /dev/null 2>&1 &");
+    rustix::io::write(&stream, b"ping\n").unwrap();
+    wait_until(
+        "the guest has read it",
+        || lab.shell("cat /tmp/line 2>/dev/null || true") == "got ping",
+        || lab.shell("cat /tmp/line 2>/dev/null || true"),
+    );
+}
+
+#[test]
+fn debian_12_boots_to_running_and_powers_off() {
+    boots("bookworm", "poweroff", Exit::Stopped { status: 0 });
+}
+
+#[test]
+fn debian_13_boots_to_running_and_reboots() {
+    boots("trixie", "reboot", Exit::Reboot);
+}
+
+#[test]
+fn debian_sid_boots_to_running_and_stops_by_its_signal() {
+    boots("sid", "", Exit::Stopped { status: 0 });
+}
+
+fn boots(suite: &str, end: &str, exit: Exit) {
+    let lab = Lab::new();
+    let started = Instant::now();
+    let supervisor = lab.start(&lab.spec(lab.debian(suite)));
+    let up = started.elapsed();
+    let state = || lab.exec(&["systemctl", "is-system-running", "--wait"]).1.trim().to_owned();
+    wait_until("systemd has settled", || !matches!(state().as_str(), "" | "offline"), state);
+    println!("{suite}: init after {up:?}, settled after {:?}", started.elapsed());
+    let failed = lab.exec(&["systemctl", "--failed", "--no-legend"]).1;
+    assert_eq!(state(), "running", "{failed}{}", String::from_utf8_lossy(&supervisor.console_log().unwrap()));
+    assert_eq!(failed, "");
+    assert_eq!(supervisor.init_kind().unwrap(), InitKind::Systemd);
+    assert_eq!(lab.shell("systemctl is-active console-getty"), "active");
+    let own = lab.shell("grep ^0:: /proc/self/cgroup");
+    assert!(
+        own.starts_with("0::/.cabin-"),
+        "a command has a leaf of its own, and sees no path of the host: {own}"
+    );
+    let watch = supervisor.watch().unwrap();
+    if end.is_empty() {
+        supervisor.signal(InitKind::Systemd.poweroff_signal()).unwrap();
+    } else {
+        let _ = lab.exec(&["systemctl", end, "--no-block"]);
+    }
+    assert_eq!(watch.wait(), exit);
+    lab.runtime.cgroups().destroy("web").unwrap();
+    lab.assert_nothing_left();
+}
+
+fn parent_of(pid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn a_command_in_a_guest_of_a_killed_daemon_still_runs() {
+    // The supervisor is nobody's child: the process that started it is long gone by now.
+    let lab = Lab::new();
+    let supervisor = lab.start(&lab.spec(lab.busybox(INIT)));
+    let parent = parent_of(supervisor.init_pid());
+    assert_ne!(parent_of(parent), std::process::id());
+    let again = lab.runtime.connect("web").unwrap().unwrap();
+    assert_eq!(again.init_pid(), supervisor.init_pid());
+    assert_eq!(lab.exec(&["true"]).0, ExecStatus::Exited(0));
+}
