@@ -44,6 +44,9 @@ use tracing_subscriber::EnvFilter;
 /// Descriptors the daemon wants: a few for each connection, instance and session.
 const DESCRIPTORS: u64 = 65_536;
 
+/// What the hard limit should allow: as much as service managers give services.
+const HARD_DESCRIPTORS: u64 = 1_048_576;
+
 /// Runs system containers and serves the API for them.
 #[derive(Parser)]
 #[command(name = "cabind", version)]
@@ -164,9 +167,9 @@ fn write(text: &str) -> anyhow::Result<()> {
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     allow_descriptors();
     let lock = server::lock(&settings)?;
-    let listener = server::listen(&settings)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), dir = %settings.dir.display(), "starting");
     let host = Host::open(settings).map_err(|error| anyhow::anyhow!("{}", error.report()))?;
+    let listener = server::listen(host.settings())?;
     let app = app::App::new(host.clone());
     stop_on_signal(&app)?;
     let recovering = host.clone();
@@ -201,13 +204,16 @@ fn tell_manager(state: &[NotifyState]) {
     }
 }
 
+/// The hard limit is raised as far as containers are given one, so that their inits can have it.
 fn allow_descriptors() {
     let now = rustix::process::getrlimit(Resource::Nofile);
-    let most = now.maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
-    if now.current.is_some_and(|current| current < most) {
-        let wanted = Rlimit { current: Some(most), maximum: now.maximum };
-        if let Err(error) = rustix::process::setrlimit(Resource::Nofile, wanted) {
-            tracing::warn!(%error, "the limit of open files stays low");
-        }
+    let hard = now.maximum.map(|most| most.max(HARD_DESCRIPTORS));
+    let soft = now.current.map(|current| current.max(DESCRIPTORS));
+    let best = Rlimit { current: soft, maximum: hard };
+    let second = Rlimit { current: now.maximum.min(soft), maximum: now.maximum };
+    let raised = rustix::process::setrlimit(Resource::Nofile, best)
+        .or_else(|_| rustix::process::setrlimit(Resource::Nofile, second));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays low");
     }
 }
