@@ -177,12 +177,12 @@ impl Daemon {
 
     /// `cabin` with these words, told where the daemon is.
     pub fn cabin<S: AsRef<OsStr>>(&self, words: &[S]) -> Outcome {
-        run(&mut self.command(&binary("cabin"), words))
+        run(&mut self.command(&client(), words))
     }
 
     /// `cabin` with these words and something to read.
     pub fn cabin_with<S: AsRef<OsStr>>(&self, words: &[S], stdin: &[u8]) -> Outcome {
-        run_with(&mut self.command(&binary("cabin"), words), stdin)
+        run_with(&mut self.command(&client(), words), stdin)
     }
 
     /// A client program (ours or a stock one) told where the daemon is, with a private home.
@@ -316,6 +316,11 @@ impl Drop for Daemon {
             panic!("left behind by cabind:\n  {}\n{log}", wrong.join("\n  "));
         }
     }
+}
+
+/// Our command line, or the one that CABIN_CLI names: `incus` understands the same words.
+fn client() -> PathBuf {
+    std::env::var_os("CABIN_CLI").map_or_else(|| binary("cabin"), PathBuf::from)
 }
 
 #[track_caller]
