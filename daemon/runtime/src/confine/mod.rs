@@ -4,6 +4,9 @@
 pub mod bpf;
 mod capabilities;
 mod policy;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+mod proof;
 
 pub use capabilities::withheld;
 pub use policy::{Abi, Rule, When, rules};
