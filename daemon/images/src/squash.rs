@@ -116,11 +116,11 @@ impl<'a> Squash<'a> {
                     open.push((below, child));
                     continue;
                 }
-                if inode.links > 1 {
-                    if let Some(first) = linked.get(&child) {
-                        tree.hard_link(&below, first)?;
-                        continue;
-                    }
+                if inode.links > 1
+                    && let Some(first) = linked.get(&child)
+                {
+                    tree.hard_link(&below, first)?;
+                    continue;
                 }
                 if self.leaf(tree, &below, &inode)? && inode.links > 1 {
                     linked.insert(child, below);

@@ -130,10 +130,14 @@ impl Tree {
             return Err(refused(path, "it is a link to itself"));
         }
         let (dir, base) = split(target);
-        let source = self.open_dir(dir).map_err(making(target))?;
+        let missing = |e: io::Error| match e.kind() {
+            io::ErrorKind::NotFound => refused(path, "it is a hard link to what is not there"),
+            _ => making(target)(e),
+        };
+        let source = self.open_dir(dir).map_err(missing)?;
         let kind = rfs::statat(&source, base, AtFlags::SYMLINK_NOFOLLOW)
             .map(|stat| FileType::from_raw_mode(stat.st_mode))
-            .map_err(|e| making(target)(e.into()))?;
+            .map_err(|e| missing(e.into()))?;
         if kind == FileType::Directory {
             return Err(refused(path, "it is a hard link to a directory"));
         }

@@ -32,6 +32,8 @@ type Kept = (Rc<Vec<u8>>, u64);
 
 pub(super) struct Blocks<'a> {
     file: &'a File,
+    /// Its length.
+    length: u64,
     compressor: Compressor,
     /// Bytes that may still come out.
     left: u64,
@@ -51,8 +53,10 @@ impl<'a> Blocks<'a> {
             6 => Compressor::Zstd,
             _ => return Err(damaged("a squashfs compressed otherwise than by gzip, xz or zstd")),
         };
+        let length = file.metadata().map_err(|source| Error::Read { source })?.len();
         Ok(Blocks {
             file,
+            length,
             compressor,
             left: limit,
             limit,
@@ -65,6 +69,9 @@ impl<'a> Blocks<'a> {
 
     /// Bytes of the file as they stand.
     pub fn raw(&mut self, at: u64, length: usize) -> Result<Vec<u8>> {
+        if at.checked_add(length as u64).is_none_or(|end| end > self.length) {
+            return Err(damaged("something lies beyond its end"));
+        }
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, at).map_err(Error::reading)?;
         self.meter.add(length as u64);
