@@ -70,7 +70,7 @@ pub(crate) fn spawn(
 
     let socket = runtime.inner.launch(&[])?;
     let run_dir = runtime.inner.run_dir.path().to_owned();
-    tell(&socket, &name, &Order::Start { spec: spec.clone(), run_dir })?;
+    tell(&socket, &name, &Order::Start { spec: Box::new(spec.clone()), run_dir })?;
     let (progress, fds) = expect(&socket, &name, |progress| matches!(progress, Progress::Born { .. }))?;
     let Progress::Born { init_pid } = progress else { return Err(odd(&name)) };
     let [init, netns, supervisor] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| odd(&name))?;

@@ -61,7 +61,7 @@ pub enum Order {
     /// The first message.
     Start {
         /// What to start.
-        spec: InitSpec,
+        spec: Box<InitSpec>,
         /// Where the control socket and the exit record go.
         run_dir: PathBuf,
     },

@@ -315,10 +315,22 @@ pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
 /// # Errors
 /// As sigprocmask(2).
 pub fn reset_signals() -> io::Result<()> {
+    // The kernel's `struct sigaction` on x86-64: handler, flags, restorer, mask. All zero is the default.
+    let default = [0u64; 4];
     for number in 1..=64 {
-        // SAFETY: the default action runs no code of ours. KILL, STOP and the two of the C library refuse,
-        // which is right.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // The call itself and not the C library's, which keeps two signals to itself and would leave them
+        // ignored when they were inherited so.
+        // SAFETY: the default action runs no code of ours; `default` has the layout and mask size given and
+        // is only read. KILL and STOP refuse, which is right.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: all zero is a valid sigset_t, initialised by sigemptyset before it is read.
     let done = unsafe {
