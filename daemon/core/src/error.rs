@@ -60,6 +60,10 @@ pub enum Error {
     StopTimedOut { name: String, seconds: u64 },
     #[error("the limit of {limit} {what} is reached")]
     TooMany { what: &'static str, limit: usize },
+    #[error(
+        "no host ids are left for another instance: give root a larger range in /etc/subuid and /etc/subgid"
+    )]
+    NoIds,
     #[error("the operation was cancelled")]
     Cancelled,
     #[error("the operation ended unexpectedly: {message}")]
@@ -142,7 +146,7 @@ impl Error {
             | Error::Value(_)
             | Error::NetworkName(_)
             | Error::WrongStatus { .. } => Kind::Invalid,
-            Error::Protected { .. } | Error::TooMany { .. } => Kind::Forbidden,
+            Error::Protected { .. } | Error::TooMany { .. } | Error::NoIds => Kind::Forbidden,
             Error::Busy { .. } => Kind::Busy,
             Error::Changed { .. } => Kind::PreconditionFailed,
             Error::Store(cabin_store::Error::Changed { .. }) => Kind::Conflict,

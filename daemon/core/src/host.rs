@@ -30,7 +30,7 @@ pub struct Host {
     live: LiveTable,
     busy: Arc<Busy>,
     ready: AtomicBool,
-    pub(crate) choosing_ids: parking_lot::Mutex<()>,
+    ids: ids::Registry,
     pub(crate) unpacking: parking_lot::Mutex<()>,
     pub(crate) shipped: OnceLock<Vec<String>>,
     pub(crate) building: parking_lot::Mutex<()>,
@@ -54,7 +54,8 @@ impl Host {
         let storage = Storage::new(&settings.dir)?;
         let table = settings.prefix.replace('-', "_");
         let network = Network::new(&settings.dir.join("networks"), &table, programs.clone())?;
-        let unpack_ids = ids::unpacker(settings.mark());
+        let registry = ids::Registry::open(&settings)?;
+        let unpack_ids = registry.unpacker()?;
         let unpacker = cabin_images::Unpacker {
             helper: settings.bin_dir.join("cabin-unpack"),
             ids: cabin_images::IdRange { base: unpack_ids.base, size: unpack_ids.size },
@@ -71,7 +72,7 @@ impl Host {
         let host = Arc::new(Host {
             operations: Operations::new(events.clone()),
             facts: facts(),
-            choosing_ids: parking_lot::Mutex::new(()),
+            ids: registry,
             unpacking: parking_lot::Mutex::new(()),
             shipped: OnceLock::new(),
             building: parking_lot::Mutex::new(()),
@@ -158,6 +159,10 @@ impl Host {
 
     pub(crate) fn unpacker(&self) -> &cabin_images::Unpacker {
         &self.unpacker
+    }
+
+    pub(crate) fn ids(&self) -> &ids::Registry {
+        &self.ids
     }
 
     pub(crate) fn live(&self) -> &LiveTable {

@@ -1,16 +1,29 @@
-//! Which host ids an instance gets: a run of 65,536 of its own, never shared.
+//! Which host ids an instance gets: a run of 65,536 of its own, never shared with anybody on the host.
 //!
 //! The runs are cut from what /etc/subuid and /etc/subgid give to root; without such lines from
-//! 1,000,000 on, a billion long (as Incus does). Instances and the unpacker of this daemon never overlap,
-//! by a check against every row; daemons of one host begin at different places of the range.
+//! 1,000,000 on, a billion long (as Incus does), less what those files give to others. Each run that is
+//! taken has a file in one registry of the host, made with `O_EXCL`, so that several daemons on one host
+//! cannot take the same one. A run whose daemon's directory is gone is free again.
 
-use cabin_store::rows::{self, Ids};
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use cabin_store::rows::Ids;
 use cabin_sys::dir::HostDir;
+use cabin_undo::Undo;
 
-use crate::{Error, Host};
+use crate::{Error, Host, Settings};
 
 /// Ids of one instance.
 pub const SIZE: u32 = 65_536;
+
+/// Where the host's daemons register the runs they took: a file for each, named by its first id.
+const REGISTRY: &str = "/var/lib/cabin-ids";
+
+/// Whose the run is that images are unpacked with; not the name of any instance.
+const UNPACKER: &str = ".unpacker";
 
 const FALLBACK: Range = Range { base: 1_000_000, size: 1_000_000_000 };
 
@@ -20,71 +33,183 @@ struct Range {
     size: u32,
 }
 
-/// The first run of ids that no instance of this daemon has. The first run of the range is kept for the
-/// unpacking of images.
+impl Range {
+    fn overlaps(self, other: Range) -> bool {
+        u64::from(self.base) < u64::from(other.base) + u64::from(other.size)
+            && u64::from(other.base) < u64::from(self.base) + u64::from(self.size)
+    }
+}
+
+/// The host's registry, as one daemon uses it.
+pub(crate) struct Registry {
+    dir: HostDir,
+    owner: String,
+    whole: Range,
+    others: Vec<Range>,
+}
+
+impl Registry {
+    /// Opens the registry and frees what daemons took whose directories are gone.
+    ///
+    /// # Errors
+    /// When the registry cannot be made or read.
+    pub fn open(settings: &Settings) -> Result<Registry, Error> {
+        let act = || format!("open the registry of host ids `{REGISTRY}`");
+        let dir = HostDir::ensure(Path::new(REGISTRY), 0o700).map_err(Error::io(act()))?;
+        let (whole, others) = host_ranges();
+        let registry = Registry { dir, owner: settings.dir.display().to_string(), whole, others };
+        for entry in registry.dir.list().map_err(Error::io(act()))? {
+            let Some((owner, _)) = registry.read(&entry.name) else { continue };
+            let gone = owner != registry.owner
+                && HostDir::open(Path::new(&owner).join("database").as_path()).is_err();
+            if gone {
+                registry.dir.remove_file(&entry.name).map_err(Error::io(act()))?;
+            }
+        }
+        Ok(registry)
+    }
+
+    /// The ids that images are unpacked with.
+    ///
+    /// # Errors
+    /// As [`claim`].
+    pub fn unpacker(&self) -> Result<Ids, Error> {
+        for entry in self.dir.list().map_err(Error::io("read the registry of host ids"))? {
+            if self.read(&entry.name).is_some_and(|(owner, name)| owner == self.owner && name == UNPACKER)
+                && let Ok(base) = entry.name.parse()
+            {
+                return Ok(Ids { base, size: SIZE });
+            }
+        }
+        self.take(UNPACKER)
+    }
+
+    /// Takes the first run that is free.
+    fn take(&self, name: &str) -> Result<Ids, Error> {
+        let taken: BTreeSet<u32> = self
+            .dir
+            .list()
+            .map_err(Error::io("read the registry of host ids"))?
+            .iter()
+            .filter_map(|entry| entry.name.parse().ok())
+            .collect();
+        for base in free(self.whole, &self.others, &taken) {
+            match self.dir.create_file(&base.to_string(), 0o600) {
+                Ok(mut file) => {
+                    let text = format!("{}\n{name}\n", self.owner);
+                    file.write_all(text.as_bytes()).map_err(Error::io("register host ids"))?;
+                    return Ok(Ids { base, size: SIZE });
+                }
+                // Another daemon was faster.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io("register host ids")(error)),
+            }
+        }
+        Err(Error::NoIds)
+    }
+
+    /// Gives a run back. One that is not ours stays; gone is success.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn release(&self, ids: Ids) -> Result<(), Error> {
+        let name = ids.base.to_string();
+        if self.read(&name).is_none_or(|(owner, _)| owner == self.owner) {
+            self.dir.remove_file(&name).map_err(Error::io(format!("give back the host ids from {name}")))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the registry say what the rows say: runs of ours that no instance has are given back, and
+    /// those that instances have are registered.
+    ///
+    /// # Errors
+    /// When the registry cannot be read or written.
+    pub fn reconcile(&self, instances: &[(String, Ids)]) -> Result<(), Error> {
+        for entry in self.dir.list().map_err(Error::io("read the registry of host ids"))? {
+            let ours =
+                self.read(&entry.name).is_some_and(|(owner, name)| owner == self.owner && name != UNPACKER);
+            let known = instances.iter().any(|(_, ids)| ids.base.to_string() == entry.name);
+            if ours && !known {
+                self.dir.remove_file(&entry.name).map_err(Error::io("give back host ids"))?;
+            }
+        }
+        for (name, ids) in instances {
+            let file = ids.base.to_string();
+            if self.read(&file).is_none() {
+                let text = format!("{}\n{name}\n", self.owner);
+                self.dir.replace(&file, text.as_bytes(), 0o600).map_err(Error::io("register host ids"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, file: &str) -> Option<(String, String)> {
+        let text = String::from_utf8(self.dir.read(file, 8192).ok()?).ok()?;
+        let mut lines = text.lines();
+        Some((lines.next()?.to_owned(), lines.next()?.to_owned()))
+    }
+}
+
+/// Takes a run for an instance.
 ///
 /// # Errors
-/// When the rows cannot be read, or the range is used up.
-pub fn free(host: &Host) -> Result<Ids, Error> {
-    let range = host_range(host.settings().mark());
-    let taken: Vec<u32> =
-        host.store().rows::<rows::Instance>().all()?.into_iter().map(|found| found.row.ids.base).collect();
-    pick(range, &taken).ok_or_else(|| {
-        Error::invalid("no host ids are left for another instance: give root a larger range in /etc/subuid and /etc/subgid")
-    })
+/// [`Error::NoIds`] when the host's range is used up; when the registry cannot be written.
+pub(crate) fn claim(host: &Arc<Host>, name: &str, undo: &mut Undo) -> Result<Ids, Error> {
+    let ids = host.ids().take(name)?;
+    let host = host.clone();
+    undo.push(format!("host ids from {}", ids.base), move || host.ids().release(ids))?;
+    Ok(ids)
 }
 
-/// The ids that images are unpacked with.
-#[must_use]
-pub fn unpacker(mark: &str) -> Ids {
-    Ids { base: host_range(mark).base, size: SIZE }
+/// The first ids of the runs of `whole` that nobody has.
+fn free(whole: Range, others: &[Range], taken: &BTreeSet<u32>) -> impl Iterator<Item = u32> {
+    (0..whole.size / SIZE)
+        .map(move |slot| Range { base: whole.base + slot * SIZE, size: SIZE })
+        .filter(|run| !others.iter().any(|other| run.overlaps(*other)))
+        .filter(|run| taken.range(run.base.saturating_sub(SIZE - 1)..run.base + SIZE).next().is_none())
+        .map(|run| run.base)
 }
 
-fn pick(range: Range, taken: &[u32]) -> Option<Ids> {
-    let slots = range.size / SIZE;
-    let mut used: Vec<u32> =
-        taken.iter().filter_map(|base| Some(base.checked_sub(range.base)? / SIZE)).collect();
-    used.sort_unstable();
-    let mut slot = 1;
-    for other in used {
-        if other == slot {
-            slot += 1;
-        } else if other > slot {
-            break;
+/// Root's range, and the ranges of others that may lie in it.
+fn host_ranges() -> (Range, Vec<Range>) {
+    let etc = HostDir::open(Path::new("/etc"));
+    let read = |file: &str| {
+        let text = etc.as_ref().ok().and_then(|etc| etc.read(file, 1 << 20).ok()).unwrap_or_default();
+        parse(&String::from_utf8_lossy(&text))
+    };
+    let ((users, mut others), (groups, more)) = (read("subuid"), read("subgid"));
+    others.extend(more);
+    match (users, groups) {
+        (Some(users), Some(groups)) => {
+            let base = users.base.max(groups.base);
+            let end = (users.base + users.size).min(groups.base + groups.size);
+            // What an administrator gave to root is root's, whatever the other lines say.
+            if end > base && end - base >= 2 * SIZE {
+                return (Range { base, size: end - base }, Vec::new());
+            }
+            (FALLBACK, others)
+        }
+        _ => (FALLBACK, others),
+    }
+}
+
+/// The largest range of root in the format of subuid(5), and the ranges of everybody else.
+fn parse(text: &str) -> (Option<Range>, Vec<Range>) {
+    let mut root: Option<Range> = None;
+    let mut others = Vec::new();
+    for line in text.lines() {
+        let fields: Vec<&str> = line.trim().split(':').collect();
+        let [owner, base, size] = fields[..] else { continue };
+        let (Ok(base), Ok(size)) = (base.parse::<u32>(), size.parse::<u32>()) else { continue };
+        let range = Range { base, size: size.min(u32::MAX - base) };
+        match owner {
+            "root" | "0" if root.is_none_or(|found| found.size < range.size) => root = Some(range),
+            "root" | "0" => {}
+            _ => others.push(range),
         }
     }
-    (slot < slots).then(|| Ids { base: range.base + slot * SIZE, size: SIZE })
-}
-
-/// This daemon's part of the host's range: another daemon on the host begins elsewhere.
-fn host_range(mark: &str) -> Range {
-    let whole = subordinate().unwrap_or(FALLBACK);
-    let parts = (whole.size / SIZE / 4096).max(1);
-    let part = u32::from_str_radix(mark, 16).map_or(0, |mark| mark % parts);
-    let size = (whole.size / SIZE / parts) * SIZE;
-    Range { base: whole.base + part * size, size }
-}
-
-fn subordinate() -> Option<Range> {
-    let etc = HostDir::open(std::path::Path::new("/etc")).ok()?;
-    let read = |file| parse(&String::from_utf8_lossy(&etc.read(file, 1 << 20).ok()?));
-    let (users, groups) = (read("subuid")?, read("subgid")?);
-    let base = users.base.max(groups.base);
-    let end = (users.base + users.size).min(groups.base + groups.size);
-    (end > base && end - base >= 2 * SIZE).then_some(Range { base, size: end - base })
-}
-
-/// The largest range of root in the format of subuid(5).
-fn parse(text: &str) -> Option<Range> {
-    text.lines()
-        .filter_map(|line| {
-            let mut fields = line.trim().split(':');
-            let owner = fields.next()?;
-            let (base, size) = (fields.next()?.parse().ok()?, fields.next()?.parse::<u32>().ok()?);
-            let size = size.min(u32::MAX - base);
-            matches!(owner, "root" | "0").then_some(Range { base, size })
-        })
-        .max_by_key(|range| range.size)
+    (root, others)
 }
 
 #[cfg(test)]
@@ -92,20 +217,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_gap_is_taken_and_the_first_run_is_kept() {
-        let range = Range { base: 1000, size: 4 * SIZE };
+    fn runs_of_others_and_runs_that_are_taken_are_left_out() {
+        let whole = Range { base: 1000, size: 5 * SIZE };
         let at = |n: u32| 1000 + n * SIZE;
-        assert_eq!(pick(range, &[]).map(|ids| ids.base), Some(at(1)));
-        assert_eq!(pick(range, &[at(1), at(3)]).map(|ids| ids.base), Some(at(2)));
-        assert_eq!(pick(range, &[at(2), at(1)]).map(|ids| ids.base), Some(at(3)));
-        assert_eq!(pick(range, &[at(1), at(2), at(3)]), None);
-        assert_eq!(pick(range, &[5, at(1)]).map(|ids| ids.base), Some(at(2)), "foreign bases do not matter");
+        let found: Vec<u32> = free(whole, &[], &BTreeSet::new()).collect();
+        assert_eq!(found, [at(0), at(1), at(2), at(3), at(4)]);
+        let other = Range { base: at(1) + 5, size: 1 };
+        let found: Vec<u32> = free(whole, &[other], &BTreeSet::from([at(0), at(3) + 7])).collect();
+        assert_eq!(found, [at(2)], "a run that only overlaps is left out too");
     }
 
     #[test]
-    fn the_largest_range_of_root_counts() {
+    fn the_largest_range_of_root_counts_and_others_are_known() {
         let text = "bob:100000:65536\nroot:200000:65536\nroot:1000000:1000000000\n# x\n0:5:1\n";
-        assert_eq!(parse(text), Some(Range { base: 1_000_000, size: 1_000_000_000 }));
-        assert_eq!(parse("bob:1:2\n"), None);
+        let (root, others) = parse(text);
+        assert_eq!(root, Some(Range { base: 1_000_000, size: 1_000_000_000 }));
+        assert_eq!(others, [Range { base: 100_000, size: 65_536 }]);
+        assert_eq!(parse("bob:1:2\n").0, None);
     }
 }

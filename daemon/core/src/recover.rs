@@ -22,6 +22,10 @@ pub(crate) fn instances(host: &Arc<Host>) {
         }
     };
     sweep_strays(host, &found);
+    let ids: Vec<_> = found.iter().map(|instance| (instance.name.clone(), instance.row.ids)).collect();
+    if let Err(error) = host.ids().reconcile(&ids) {
+        tracing::error!(error = %error.report(), "the registry of host ids cannot be put right");
+    }
     let mut waiting = Vec::new();
     for instance in found {
         match adopt(host, &instance) {

@@ -136,10 +136,8 @@ pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> 
     let volume = VolumeName::container(&name)?;
     let templates =
         rows::Templates { templates: image.as_ref().map(|i| i.row.templates.clone()).unwrap_or_default() };
-    // Choosing ids and writing the row that takes them must not be parted.
-    let choosing = host.choosing_ids.lock();
-    row.ids = ids::free(host)?;
     atomically(|undo| -> Result<(), Error> {
+        row.ids = ids::claim(host, &name, undo)?;
         match &image {
             Some(image) => pool.create_from_image(&volume, &image.fingerprint, undo)?,
             None => pool.create_empty(&volume, undo)?,
@@ -151,7 +149,6 @@ pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> 
             other => Ok(other.map(drop)?),
         }
     })?;
-    drop(choosing);
     host.events().lifecycle(project, "instance-created", &address(&name), &name, Value::Null, op.requestor());
     drop(turn);
     if post.start {

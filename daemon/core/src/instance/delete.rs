@@ -55,6 +55,7 @@ pub(crate) fn remove(
         }
     };
     keep("tree", remove_tree(host, name, &found.row.pool));
+    keep("ids", host.ids().release(found.row.ids));
     let link = format!("containers/{name}");
     keep("link", host.dir().remove_file(&link).map_err(Error::io(format!("remove `{link}`"))));
     let logs = format!("logs/{name}");
