@@ -129,7 +129,7 @@ fn the_limits_cannot_be_lifted_from_inside() {
 fn a_frozen_instance_stands_still() {
     let lab = Lab::shared();
     lab.busybox("ice");
-    let script = "nohup sh -c 'while :; do date +%s%N >/root/beat; done' >/dev/null 2>&1 &";
+    let script = "setsid sh -c 'while :; do date +%s%N >/root/beat; done' >/dev/null 2>&1 &";
     lab.sh("ice", script);
     let beat = || lab.cabin(&["file", "pull", "ice/root/beat", "-"]).out;
     until_true("the loop inside to beat", 10, || !beat().is_empty());
