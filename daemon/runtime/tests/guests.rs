@@ -8,6 +8,7 @@ mod lab;
 
 use std::time::Instant;
 
+use cabin_runtime::spec::CgroupLimits;
 use cabin_runtime::{Error, ExecStatus, Exit, InitKind};
 use lab::{Lab, wait_until};
 
@@ -98,7 +99,11 @@ fn a_supervisor_is_small_and_sees_no_root_filesystem() {
         .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
         .unwrap();
     println!("supervisor: {pss} KiB PSS");
-    assert!(pss < 1024, "{rollup}");
+    // Unoptimised code is larger, and alone on the host nobody shares it.
+    let most = if cfg!(debug_assertions) { 2048 } else { 1024 };
+    assert!(pss < most, "{rollup}");
+    let status = std::fs::read_to_string(format!("/proc/{parent}/status")).unwrap();
+    assert!(status.contains("CapEff:\t0000000000000000") && status.contains("NoNewPrivs:\t1"), "{status}");
     let mounts = std::fs::read_to_string(format!("/proc/{parent}/mountinfo")).unwrap();
     let own = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert_eq!(mounts.lines().count(), own.lines().count(), "{mounts}");
@@ -178,19 +183,89 @@ fn boots(suite: &str, end: &str, exit: Exit) {
     lab.assert_nothing_left();
 }
 
-fn parent_of(pid: u32) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
+/// The stand-in for a daemon, in a process of its own: starts a container and waits to be killed. Without
+/// its variable it has nothing to do.
+#[test]
+fn a_daemons_stand_in() {
+    let Ok(dir) = std::env::var("CABIN_STAND_IN") else { return };
+    let lab = Lab::at(dir.into());
+    lab.start(&lab.spec(lab.busybox(INIT)));
+    std::fs::write(lab.dir.join("started"), "").unwrap();
+    loop {
+        std::thread::park();
+    }
 }
 
 #[test]
-fn a_command_in_a_guest_of_a_killed_daemon_still_runs() {
-    // The supervisor is nobody's child: the process that started it is long gone by now.
+fn a_container_outlives_the_daemon_and_is_found_again() {
+    let dir = std::env::temp_dir().join(format!("cabin-test-{}-killed", std::process::id()));
+    let mut daemon = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_daemons_stand_in", "--nocapture"])
+        .env("CABIN_STAND_IN", &dir)
+        .spawn()
+        .unwrap();
+    let lab = Lab::at(dir);
+    wait_until("the container runs", || lab.dir.join("started").exists(), String::new);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+
+    let supervisor = lab.runtime.connect("web").unwrap().expect("it is found by name");
+    assert_eq!(lab.runtime.list().unwrap(), ["web"]);
+    assert_eq!(lab.exec(&["true"]).0, ExecStatus::Exited(0));
+    let watch = supervisor.watch().unwrap();
+    supervisor.signal(InitKind::Busybox.poweroff_signal()).unwrap();
+    assert_eq!(watch.wait(), Exit::Stopped { status: 0 });
+    lab.runtime.cgroups().destroy("web").unwrap();
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn a_start_given_up_at_any_point_leaves_nothing() {
+    for fault in 1..=3 {
+        let lab = Lab::new();
+        let spec = lab.spec(lab.busybox(INIT));
+        let failed = cabin_undo::atomically(|undo| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+            let starting = lab.runtime.spawn(&spec, &CgroupLimits::default(), undo)?;
+            match fault {
+                1 => Err("before the release".into()),
+                2 => {
+                    starting.release()?;
+                    Err("after the release".into())
+                }
+                _ => {
+                    // As a daemon that is killed here: nothing but the end of the socket.
+                    std::mem::drop(starting);
+                    Err("dropped".into())
+                }
+            }
+        })
+        .unwrap_err();
+        assert!(failed.left_behind.is_empty(), "{failed}");
+        assert!(lab.runtime.connect("web").unwrap().is_none());
+        lab.assert_nothing_left();
+        lab.start(&lab.spec(lab.busybox(INIT)));
+    }
+}
+
+#[test]
+fn the_network_namespace_is_read_from_outside() {
     let lab = Lab::new();
     let supervisor = lab.start(&lab.spec(lab.busybox(INIT)));
-    let parent = parent_of(supervisor.init_pid());
-    assert_ne!(parent_of(parent), std::process::id());
-    let again = lab.runtime.connect("web").unwrap().unwrap();
-    assert_eq!(again.init_pid(), supervisor.init_pid());
-    assert_eq!(lab.exec(&["true"]).0, ExecStatus::Exited(0));
+    let socket = supervisor.netns_socket().unwrap();
+    // RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, and an empty `struct ifinfomsg`.
+    let mut request = Vec::from(32u32.to_ne_bytes());
+    request.extend([18, 0, 1, 3]);
+    request.extend([0; 24]);
+    rustix::io::write(&socket, &request).unwrap();
+    let mut answer = [0u8; 8192];
+    let length = rustix::io::read(&socket, &mut answer).unwrap();
+    assert!(answer[..length].windows(3).any(|part| part == b"lo\0"));
+    let netns = supervisor.netns().unwrap();
+    let own = std::fs::File::open("/proc/self/ns/net").unwrap();
+    assert!(!cabin_sys::namespace::same(netns, own).unwrap());
+}
+
+fn parent_of(pid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
 }

@@ -28,10 +28,14 @@ pub struct Lab {
 
 impl Lab {
     pub fn new() -> Lab {
-        assert!(rustix::process::geteuid().is_root(), "containers need root: run the tests as root");
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("cabin-test-{}-{serial}", std::process::id());
-        let dir = std::env::temp_dir().join(&prefix);
+        Lab::at(std::env::temp_dir().join(format!("cabin-test-{}-{serial}", std::process::id())))
+    }
+
+    /// A lab in a directory that another process may share.
+    pub fn at(dir: PathBuf) -> Lab {
+        assert!(rustix::process::geteuid().is_root(), "containers need root: run the tests as root");
+        let prefix = dir.file_name().unwrap().to_string_lossy().into_owned();
         for part in ["state/u", "state/w"] {
             std::fs::create_dir_all(dir.join(part)).unwrap();
         }
@@ -195,7 +199,7 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool, seen: impl Fn() ->
     let deadline = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < deadline, "waited 30 s until {what}; seen: {}", seen());
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 

@@ -70,7 +70,7 @@ pub fn mount_proc_and_sys(root: &OwnedFd, host: &Host, spec: &InitSpec) -> Resul
 
 /// Mounts the container's own cgroups.
 pub fn mount_cgroups(root: &OwnedFd, guest: GuestCgroups) -> Result<(), Failure> {
-    let what = "make /sys/fs/cgroup";
+    let what = "make the cgroup filesystem";
     match guest {
         GuestCgroups::Unified => {
             let tree = mount::filesystem("cgroup2", &[], mount::INERT).step(what)?;
