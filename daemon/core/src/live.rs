@@ -13,6 +13,9 @@ use rustix::event::epoll;
 
 use crate::Error;
 
+/// How long a container must have run to be started again by `boot.autorestart` (Incus: ten times a minute).
+const SHORTEST_LIFE: Duration = Duration::from_secs(6);
+
 /// A nic of a running container, and the bridge it hangs on.
 #[derive(Debug, Clone)]
 pub struct Plugged {
@@ -38,6 +41,7 @@ pub struct Live {
     pub frozen: AtomicBool,
     /// Whether a stop was asked for, so that its end is no accident.
     pub stopping: AtomicBool,
+    since: Instant,
     /// Held while the container's interfaces are read.
     pub asking: Mutex<()>,
     ended: Mutex<Option<Exit>>,
@@ -55,6 +59,7 @@ impl Live {
             nics: Mutex::new(nics),
             frozen: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            since: Instant::now(),
             asking: Mutex::new(()),
             ended: Mutex::new(None),
             end: Condvar::new(),
@@ -103,6 +108,13 @@ impl Live {
             None => Ok(netns),
             Some(_) => Err(Error::invalid(format!("instance `{}` is not running", self.name))),
         }
+    }
+
+    /// Whether it lived long enough to be started again by itself: what ends again and again within
+    /// seconds would keep the host busy for nothing.
+    #[must_use]
+    pub fn may_restart(&self) -> bool {
+        self.since.elapsed() >= SHORTEST_LIFE
     }
 
     /// Whether it is frozen.

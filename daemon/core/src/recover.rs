@@ -173,8 +173,11 @@ fn tidy_up(host: &Arc<Host>, live: &Arc<Live>) -> Result<(), Error> {
     let Some(found) = row else { return Ok(()) };
     let again = match exit {
         Exit::Reboot => !found.row.ephemeral,
-        Exit::SupervisorDied => instance::restarts_by_itself(host, DEFAULT_PROJECT, &found.row)?,
-        Exit::Stopped { .. } => false,
+        // A power-off from inside is a wish; anything else is an accident.
+        Exit::Stopped { status: 0 } => false,
+        Exit::SupervisorDied | Exit::Stopped { .. } => {
+            instance::restarts_by_itself(host, DEFAULT_PROJECT, &found.row)? && live.may_restart()
+        }
     };
     if matches!(exit, Exit::SupervisorDied) {
         tracing::warn!(instance = live.name, "the supervisor died, and the container with it");

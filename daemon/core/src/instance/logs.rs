@@ -1,6 +1,7 @@
 //! The log files of an instance, and recorded output of commands.
 
 use std::fs::File;
+use std::io::Write as _;
 
 use super::load;
 use crate::{Error, Host};
@@ -76,6 +77,23 @@ pub fn create_exec_output(
     let stdout = dir.create_file(&names[0], 0o600).map_err(Error::io(act()))?;
     let stderr = dir.create_file(&names[1], 0o600).map_err(Error::io(act()))?;
     Ok((names, stdout, stderr))
+}
+
+/// The log a client shows with `info --show-log`, by the name stock clients ask for.
+const LOG: &str = "lxc.log";
+
+/// How long that log may grow, in bytes, before its older part is dropped.
+const LOG_LIMIT: u64 = 256 * 1024;
+
+/// Adds a line to an instance's log. It is for people: one that cannot be written is not worth failing for.
+pub(crate) fn note(host: &Host, name: &str, line: &str) {
+    let Ok(dir) = log_dir(host, name) else { return };
+    if dir.read(LOG, LOG_LIMIT).is_err() && dir.exists(LOG) {
+        let _ = dir.remove_file(LOG);
+    }
+    if let Ok(mut file) = dir.append_file(LOG, 0o600) {
+        let _ = writeln!(file, "{} {line}", crate::clock::now());
+    }
 }
 
 /// The directory of an instance's logs, made when missing.

@@ -12,6 +12,15 @@ use crate::{Error, Host, clock};
 
 /// Starts a stopped instance; the caller holds its turn.
 pub(super) fn start(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
+    let started = begin(host, project, name);
+    match &started {
+        Ok(pid) => super::logs::note(host, name, &format!("started: init is process {pid}")),
+        Err(error) => super::logs::note(host, name, &format!("could not be started: {}", error.report())),
+    }
+    started.map(drop)
+}
+
+fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     let found = load(host, project, name)?;
     let expanded = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?);
     let spec = Start::resolve(host, project, name, &found.row, &expanded)?;
@@ -27,12 +36,13 @@ pub(super) fn start(host: &Arc<Host>, project: &str, name: &str) -> Result<(), E
         row.config.insert(key, plugged.1.nic.host_name.to_string());
     }
     let nics: Vec<Plugged> = spec.nics.iter().map(|(_, plugged)| plugged.clone()).collect();
-    atomically(|undo| -> Result<(), Error> {
+    let pid = atomically(|undo| -> Result<u32, Error> {
         let starting = host.runtime().spawn(&spec.init, &spec.limits, undo)?;
         for (bridge, plugged) in &spec.nics {
             host.network().plug(bridge, &plugged.nic, starting.netns(), undo)?;
         }
         let supervisor = starting.release()?;
+        let pid = supervisor.init_pid();
         let live = Arc::new(Live::new(name, supervisor, clock::now(), nics));
         running(host, &live, undo)?;
         let txn = host.store().begin().update(project, name, found.revision, &row)?;
@@ -40,10 +50,10 @@ pub(super) fn start(host: &Arc<Host>, project: &str, name: &str) -> Result<(), E
             Err(cabin_store::Error::Changed { .. }) => {
                 Err(Error::Changed { what: WHAT, name: name.to_owned() })
             }
-            other => Ok(other.map(drop)?),
+            other => Ok(other.map(|_| pid)?),
         }
     })?;
-    Ok(())
+    Ok(pid)
 }
 
 /// Enters the container into the table of running ones.

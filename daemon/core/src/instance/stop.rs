@@ -66,6 +66,12 @@ fn kill(host: &Arc<Host>, live: &Arc<Live>) -> Result<(), Error> {
 /// Takes away what start made for a container that ended, bottom up, and writes down that it is stopped.
 pub(crate) fn clean_up(host: &Arc<Host>, project: &str, live: &Arc<Live>, power: Power) -> Result<(), Error> {
     let name = &live.name;
+    let how = match live.exit() {
+        Some(Exit::Stopped { status }) => format!("ended with status {status}"),
+        Some(Exit::Reboot) => "asked for a reboot".to_owned(),
+        Some(Exit::SupervisorDied) | None => "its supervisor was killed".to_owned(),
+    };
+    super::logs::note(host, name, &how);
     let mut failures = Vec::new();
     let mut keep = |what: &str, result: Result<(), Error>| {
         if let Err(error) = result {
