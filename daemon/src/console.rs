@@ -14,7 +14,7 @@ use crate::handlers::instances::{exists, resources};
 use crate::limits;
 use crate::reply::Reply;
 use crate::stream::Stream;
-use crate::websocket::{Lines, Registered, receive_all, send_all};
+use crate::websocket::{Lines, Registered, part, receive_all, send_all};
 
 /// POST …/console: an operation whose websockets are the console.
 ///
@@ -68,6 +68,7 @@ async fn run(op: Arc<Op>, mut session: Registered, console: instance::Console, s
         () = cancelled.cancelled() => {}
     }
     op.succeed(Value::Null);
+    part(to, from);
 }
 
 fn obey(console: &instance::Console, message: &ExecControl) {

@@ -11,9 +11,9 @@ use cabin_api::StatusCode;
 use cabin_api::instance::{ExecControl, ExecPost};
 use cabin_core::instance::{self, ExecStreams, Session};
 use cabin_core::{Error, Op};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tokio::time::{Instant, Interval, timeout};
+use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::call::Call;
@@ -236,19 +236,19 @@ impl Ends {
                     () = send_all(&terminal, &mut to, ended) => {}
                     () = input => {}
                 }
-                close(&mut to).await;
+                websocket::part(to, from);
             }
             (Ends::Pipes { stdin, stdout, stderr }, Some(input), Some(output), Some(errors)) => {
-                let (mut to_input, from_input) = input;
+                let (mut to_input, mut from_input) = input;
                 let outputs = async {
                     tokio::join!(send(stdout, output, ended, &left), send(stderr, errors, ended, &|| {}))
                 };
                 tokio::select! {
                     _ = outputs => {}
-                    () = feed(from_input, stdin) => {}
+                    () = feed(&mut from_input, stdin) => {}
                     () = websocket::keep_alive(&mut to_input) => {}
                 }
-                close(&mut to_input).await;
+                websocket::part(to_input, from_input);
             }
             _ => {}
         }
@@ -267,21 +267,16 @@ async fn send(from: Stream, socket: (Sink, Source), ended: &CancellationToken, l
         () = gone => return,
     }
     drop(from);
-    close(&mut to).await;
+    websocket::part(to, back);
 }
 
 /// Brings the input over, then closes it; never ends by itself.
-async fn feed(mut from: Source, to: Stream) {
-    receive_all(&mut from, &to).await;
+async fn feed(from: &mut Source, to: Stream) {
+    receive_all(from, &to).await;
     drop(to);
     // Kept being read, so that pings are answered and the socket stays open.
-    websocket::hung_up(&mut from).await;
+    websocket::hung_up(from).await;
     std::future::pending().await
-}
-
-async fn close(to: &mut Sink) {
-    // A client that does not read any more is not waited for.
-    let _ = timeout(limits::EVENT_TIME, to.send(Message::Close(None))).await;
 }
 
 /// What comes over a control websocket, until the client hangs up. What makes no sense is passed over.

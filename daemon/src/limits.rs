@@ -43,3 +43,6 @@ pub const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// The largest image upload, in bytes.
 pub const IMAGE: u64 = 64 * 1024 * 1024 * 1024;
+
+/// How long a client may take to hang up once a websocket has nothing more for it.
+pub const PARTING_TIME: Duration = Duration::from_secs(30);

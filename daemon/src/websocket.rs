@@ -18,7 +18,7 @@ use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::call::Call;
@@ -147,7 +147,7 @@ impl Registered {
     /// Waits for the line at `index`; nothing when it did not come in time.
     pub async fn connected(&mut self, index: usize, within: Duration) -> Option<WebSocket> {
         let receiver = self.receivers.get_mut(index)?.take()?;
-        tokio::time::timeout(within, receiver).await.ok()?.ok()
+        timeout(within, receiver).await.ok()?.ok()
     }
 
     /// The line at `index`, to be waited for elsewhere.
@@ -196,7 +196,7 @@ pub async fn connect(call: &mut Call) -> Result<Response, Fault> {
 /// The clock that pings go by.
 #[must_use]
 pub fn pings() -> Interval {
-    let mut pings = interval(limits::PING_EVERY);
+    let mut pings = interval_at(Instant::now() + limits::PING_EVERY, limits::PING_EVERY);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pings
 }
@@ -277,6 +277,18 @@ pub async fn receive_all(from: &mut Source, to: &Stream) -> Ended {
     Ended::HungUp
 }
 
+/// Says goodbye, and leaves it to the client to hang up: a client that still reads and answers a ping while
+/// the socket is already gone would throw away what it has not read. One that does not hang up is not
+/// waited for.
+pub fn part(mut to: Sink, mut from: Source) {
+    tokio::spawn(timeout(limits::PARTING_TIME, async move {
+        // A client that is gone already needs no goodbye.
+        if to.send(Message::Close(None)).await.is_ok() {
+            hung_up(&mut from).await;
+        }
+    }));
+}
+
 /// Pings a websocket that sends nothing else; never ends.
 pub async fn keep_alive(to: &mut Sink) {
     let mut pings = pings();
@@ -290,11 +302,7 @@ pub async fn keep_alive(to: &mut Sink) {
 
 /// Waits for the other side to hang up.
 pub async fn hung_up(from: &mut Source) {
-    while let Some(Ok(message)) = from.next().await {
-        if matches!(message, Message::Close(_)) {
-            return;
-        }
-    }
+    while let Some(Ok(_)) = from.next().await {}
 }
 
 #[cfg(test)]
