@@ -2,6 +2,7 @@
 //! to look), dnsmasq-base, busybox-static and python3 are needed.
 
 mod addresses;
+mod frames;
 mod life;
 mod spoofing;
 mod world;

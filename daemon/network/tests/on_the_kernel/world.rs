@@ -76,6 +76,24 @@ impl Guest {
         self.netns.as_fd()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// A routing socket that was opened inside: a thread that ends goes in to make it.
+    pub fn routing_socket(&self) -> std::os::fd::OwnedFd {
+        let go = || {
+            rustix::thread::move_into_link_name_space(
+                self.netns(),
+                Some(rustix::thread::LinkNameSpaceType::Network),
+            )
+            .unwrap();
+            rustix::net::socket(rustix::net::AddressFamily::NETLINK, rustix::net::SocketType::RAW, None)
+                .unwrap()
+        };
+        std::thread::scope(|scope| scope.spawn(go).join().unwrap())
+    }
+
     pub fn command(&self, name: &str) -> Command {
         let mut command = program("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg(name);
@@ -142,7 +160,7 @@ for line in sys.stdin:
 s=socket.socket(socket.AF_PACKET,socket.SOCK_RAW,socket.htons(3))
 s.bind(('eth0',3))
 s.setsockopt(socket.SOL_SOCKET,socket.SO_RCVBUF,1<<23)
-s.settimeout(20)
+s.settimeout(6)
 print('ready',flush=True)
 while True:
     f=s.recv(65535)
