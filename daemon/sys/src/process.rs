@@ -396,6 +396,12 @@ pub fn set_oom_score_adj(pid: u32, value: i32) -> io::Result<()> {
     std::fs::write(format!("/proc/{pid}/oom_score_adj"), value.to_string())
 }
 
+/// Gives free heap back to the kernel, before a long wait.
+pub fn give_back_memory() {
+    // SAFETY: only memory the allocator knows to be free is returned.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Becomes the program `path`. Returns only when it could not.
 #[must_use]
 pub fn exec(path: &CStr, argv: &[CString], env: &[CString]) -> io::Error {

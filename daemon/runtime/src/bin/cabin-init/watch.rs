@@ -23,6 +23,9 @@ use crate::step::Step;
 const RESTARTED: i32 = 1;
 const HALTED: i32 = 2;
 
+/// `SIGKILL`.
+const KILL: i32 = 9;
+
 /// A container whose init has just begun.
 pub struct Watched {
     pub name: String,
@@ -35,28 +38,29 @@ pub struct Watched {
 }
 
 struct Watcher {
-    watched: Watched,
+    name: String,
+    standing: Standing,
+    pidfd: OwnedFd,
+    netlink: OwnedFd,
     run_dir: HostDir,
     console: Console,
     control: Control,
 }
 
 /// Watches until the container has ended. The daemon is told that init runs once it can be asked for.
-pub fn run(mut watched: Watched, daemon: OwnedFd) -> i32 {
-    // Both are shown to the kernel once and not kept: the terminal by the console, this by the rules.
-    let ready = prepare(&mut watched);
-    let (run_dir, console, control) = match ready {
-        Ok(parts) => parts,
+pub fn run(watched: Watched, daemon: OwnedFd) -> i32 {
+    let Ok(init) = watched.pidfd.try_clone() else { return 1 };
+    let mut watcher = match prepare(watched) {
+        Ok(watcher) => watcher,
         Err(failure) => {
-            let _ = process::signal(&watched.pidfd, 9);
-            let _ = process::wait(&watched.pidfd);
+            let _ = process::signal(&init, KILL);
+            let _ = process::wait(&init);
             let _ = wire::send(&daemon, &Progress::Failed(failure), &[]);
             return 1;
         }
     };
     let _ = wire::send(&daemon, &Progress::Running, &[]);
-    drop(daemon);
-    let mut watcher = Watcher { watched, run_dir, console, control };
+    drop((daemon, init));
     while !watcher.turn() {}
     match watcher.finish() {
         Ok(()) => 0,
@@ -64,17 +68,18 @@ pub fn run(mut watched: Watched, daemon: OwnedFd) -> i32 {
     }
 }
 
-fn prepare(watched: &mut Watched) -> Result<(HostDir, Console, Control), Failure> {
-    let run_dir = HostDir::open(&watched.run_dir).step("open the run directory")?;
-    let master = watched.console.try_clone().step("take the console")?;
-    let console = Console::new(master).step("take the console")?;
-    let control = Control::listen(&run_dir, &watched.name).step("listen for the daemon")?;
-    let title: String = format!("cabin:{}", watched.name).chars().take(15).collect();
+fn prepare(watched: Watched) -> Result<Watcher, Failure> {
+    let Watched { name, run_dir, standing, pidfd, console, netlink, devpts } = watched;
+    let run_dir = HostDir::open(&run_dir).step("open the run directory")?;
+    let console = Console::new(console).step("take the console")?;
+    let control = Control::listen(&run_dir, &name).step("listen for the daemon")?;
+    let title: String = format!("cabin:{name}").chars().take(15).collect();
     if let Ok(title) = std::ffi::CString::new(title) {
         let _ = rustix::thread::set_name(&title);
     }
-    shed(&run_dir, &watched.devpts).step("give up its rights")?;
-    Ok((run_dir, console, control))
+    process::give_back_memory();
+    shed(&run_dir, &devpts).step("give up its rights")?;
+    Ok(Watcher { name, standing, pidfd, netlink, run_dir, console, control })
 }
 
 /// From here on it can write its run directory and open the container's terminals, and that is all.
@@ -105,9 +110,9 @@ impl Watcher {
         // From the last to the first: one that has gone is replaced by the last.
         for number in (0..clients.len()).rev().filter(|n| clients.get(*n).is_some_and(|r| !r.is_empty())) {
             let mut subject = Subject {
-                standing: &self.watched.standing,
-                pidfd: self.watched.pidfd.as_fd(),
-                netlink: self.watched.netlink.as_fd(),
+                standing: &self.standing,
+                pidfd: self.pidfd.as_fd(),
+                netlink: self.netlink.as_fd(),
                 console: &mut self.console,
             };
             self.control.serve(number, &mut subject);
@@ -126,7 +131,7 @@ impl Watcher {
         let terminal = if self.console.has_input() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let stream = if self.console.takes_input() { PollFlags::IN } else { PollFlags::empty() };
         let mut fds = vec![
-            PollFd::from_borrowed_fd(self.watched.pidfd.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.console.master(), terminal),
             PollFd::from_borrowed_fd(self.control.listener(), PollFlags::IN),
         ];
@@ -137,7 +142,7 @@ impl Watcher {
     }
 
     fn finish(mut self) -> io::Result<()> {
-        let ended = process::wait(&self.watched.pidfd)?;
+        let ended = process::wait(&self.pidfd)?;
         while self.console.read_output() {}
         let exit = match ended {
             Ended::Killed(RESTARTED) => Exit::Reboot,
@@ -145,7 +150,7 @@ impl Watcher {
             Ended::Exited(status) => Exit::Stopped { status },
             Ended::Killed(signal) => Exit::Stopped { status: 128 + signal },
         };
-        let name = &self.watched.name;
+        let name = &self.name;
         self.run_dir.replace(&console_name(name), &self.console.log(), 0o600)?;
         self.run_dir.replace(&record_name(name), &wire::pack(&exit)?, 0o600)?;
         // The record first: whoever finds no socket any more finds it.
