@@ -13,14 +13,16 @@ pub struct App {
     pub host: Arc<Host>,
     /// Websockets that operations wait for.
     pub sockets: Sockets,
+    /// Whether tests may make steps fail: only when the daemon was started with `CABIN_FAULT`.
+    pub fault_plans: bool,
     stop: watch::Sender<bool>,
 }
 
 impl App {
     /// The daemon over `host`.
     #[must_use]
-    pub fn new(host: Arc<Host>) -> Arc<App> {
-        Arc::new(App { host, sockets: Sockets::default(), stop: watch::Sender::new(false) })
+    pub fn new(host: Arc<Host>, fault_plans: bool) -> Arc<App> {
+        Arc::new(App { host, sockets: Sockets::default(), fault_plans, stop: watch::Sender::new(false) })
     }
 
     /// Tells the server to stop serving. Instances are not touched.

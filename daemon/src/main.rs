@@ -167,10 +167,11 @@ fn write(text: &str) -> anyhow::Result<()> {
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     allow_descriptors();
     let lock = server::lock(&settings)?;
+    let fault_plans = arm_fault()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), dir = %settings.dir.display(), "starting");
     let host = Host::open(settings).map_err(|error| anyhow::anyhow!("{}", error.report()))?;
     let listener = server::listen(host.settings())?;
-    let app = app::App::new(host.clone());
+    let app = app::App::new(host.clone(), fault_plans);
     stop_on_signal(&app)?;
     let recovering = host.clone();
     let recovery = tokio::task::spawn_blocking(move || recovering.recover());
@@ -182,6 +183,15 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     recovery.abort();
     drop(lock);
     std::process::exit(0)
+}
+
+/// A daemon under test is told in its environment which step fails, or that it will be told later.
+fn arm_fault() -> anyhow::Result<bool> {
+    let Ok(text) = std::env::var("CABIN_FAULT") else { return Ok(false) };
+    let plan =
+        cabin_undo::fault::Plan::parse(&text).with_context(|| format!("CABIN_FAULT=`{text}` is no plan"))?;
+    cabin_undo::fault::arm(plan);
+    Ok(true)
 }
 
 fn stop_on_signal(app: &Arc<app::App>) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod busy;
 mod clock;
 mod defaults;

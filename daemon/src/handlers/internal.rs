@@ -1,4 +1,8 @@
-//! `/internal`: readiness, shutdown, doctor. For the tools that come with the daemon.
+//! `/internal`: readiness, shutdown, doctor, audit, fault plans. For the tools that come with the daemon.
+
+use cabin_undo::fault::{self, Plan};
+use serde::Deserialize;
+use serde_json::json;
 
 use crate::call::Call;
 use crate::error::Fault;
@@ -24,4 +28,39 @@ pub async fn shutdown(call: Call) -> Result<Reply, Fault> {
 /// GET: what of this host works for containers and what does not.
 pub async fn doctor(call: Call) -> Result<Reply, Fault> {
     Ok(Reply::Sync(call.blocking(|_| Ok(cabin_core::doctor::report_here())).await?))
+}
+
+/// GET: what on this host belongs to this daemon and should not be there.
+pub async fn audit(call: Call) -> Result<Reply, Fault> {
+    Reply::sync(&call.blocking(|host| cabin_core::audit::strays(host)).await?)
+}
+
+#[derive(Deserialize)]
+struct FaultPlan {
+    plan: String,
+}
+
+/// A daemon that was not started for a test has no such addresses.
+fn for_tests(call: &Call) -> Result<(), Fault> {
+    match call.app.fault_plans {
+        true => Ok(()),
+        false => Err(Fault::NotFound { what: "address", name: "/internal/fault".to_owned() }),
+    }
+}
+
+/// PUT: arms a plan; counting begins anew.
+pub async fn arm_fault(mut call: Call) -> Result<Reply, Fault> {
+    for_tests(&call)?;
+    let sent: FaultPlan = call.json().await?;
+    let plan = Plan::parse(&sent.plan);
+    fault::arm(plan.ok_or_else(|| Fault::invalid("a plan is `off`, `count`, `fail:N` or `kill:N`"))?);
+    Ok(Reply::empty())
+}
+
+/// GET: the points passed since the plan was armed.
+pub async fn fault(call: Call) -> Result<Reply, Fault> {
+    for_tests(&call)?;
+    let points: Vec<_> =
+        fault::passed().into_iter().map(|it| json!({ "what": it.what, "fails": it.fails })).collect();
+    Reply::sync(&json!({ "seen": fault::seen(), "points": points }))
 }

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 
+use cabin_undo::fault;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -150,6 +151,11 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// [`Error::Changed`] when a check does not hold; otherwise when writing fails.
     pub fn commit(self) -> Result<Revision, Error> {
-        self.engine.commit(&self.txn)
+        let keys: Vec<&str> = self.txn.writes.iter().map(|(key, _)| key.0.as_str()).collect();
+        let keys = keys.join(", ");
+        fault::pass(&format!("commit {keys}"))?;
+        let revision = self.engine.commit(&self.txn)?;
+        fault::reach(&format!("committed {keys}"));
+        Ok(revision)
     }
 }

@@ -83,6 +83,9 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A test made the commit fail; nothing is stored.
+    #[error(transparent)]
+    Injected(#[from] cabin_undo::Injected),
 }
 
 /// The daemon's state.

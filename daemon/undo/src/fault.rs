@@ -3,14 +3,31 @@
 //! Armed through the environment variable `CABIN_FAULT` when the daemon starts, or by [`arm`] while it
 //! runs: `fail:N` makes the N-th point since arming fail once, `kill:N` ends the process there with
 //! no unwinding. Unarmed, a point costs one relaxed atomic load.
+//!
+//! There are points that can fail ([`pass`]) and points behind which there is no way back, where only the
+//! process can end ([`reach`]). Both are counted together.
 
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Injected;
 
 static MODE: AtomicU8 = AtomicU8::new(OFF);
 static TARGET: AtomicU64 = AtomicU64::new(0);
 static SEEN: AtomicU64 = AtomicU64::new(0);
+static PASSED: Mutex<Vec<Point>> = Mutex::new(Vec::new());
+
+/// How many points are remembered by name.
+const REMEMBERED: usize = 10_000;
+
+/// A fault point that was passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Point {
+    /// What had just been done, or was about to be.
+    pub what: String,
+    /// Whether it can be made to fail; at the others only the process can end.
+    pub fails: bool,
+}
 
 const OFF: u8 = 0;
 const COUNT: u8 = 1;
@@ -54,6 +71,7 @@ pub fn arm(plan: Plan) {
     };
     MODE.store(OFF, Ordering::SeqCst);
     SEEN.store(0, Ordering::SeqCst);
+    list().clear();
     TARGET.store(target, Ordering::SeqCst);
     MODE.store(mode, Ordering::SeqCst);
 }
@@ -64,27 +82,55 @@ pub fn seen() -> u64 {
     SEEN.load(Ordering::SeqCst)
 }
 
+/// The points passed since the plan was armed, in order.
+#[must_use]
+pub fn passed() -> Vec<Point> {
+    list().clone()
+}
+
+fn list() -> MutexGuard<'static, Vec<Point>> {
+    PASSED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Passes one fault point named `what`.
 ///
 /// # Errors
 /// When the armed plan says that this one fails.
 pub fn pass(what: &str) -> Result<(), Injected> {
+    match count(what, true) {
+        Some(number) => Err(Injected { number, what: what.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// Passes a point that lies behind a commit or another act that cannot be taken back: a plan can end the
+/// process here, and nothing else.
+pub fn reach(what: &str) {
+    let _ = count(what, false);
+}
+
+/// The point's number when it must fail.
+fn count(what: &str, fails: bool) -> Option<u64> {
     let mode = MODE.load(Ordering::Relaxed);
     if mode == OFF {
-        return Ok(());
+        return None;
     }
-    let number = SEEN.fetch_add(1, Ordering::SeqCst) + 1;
-    if number != TARGET.load(Ordering::SeqCst) {
-        return Ok(());
-    }
-    match mode {
-        FAIL => Err(Injected { number, what: what.to_owned() }),
-        KILL => {
-            // Abort runs no destructor and unwinds nothing: to the host it is a `kill -9`.
-            std::process::abort()
+    let number = {
+        // Under the lock, so that the list's order is the numbers'.
+        let mut list = list();
+        if list.len() < REMEMBERED {
+            list.push(Point { what: what.to_owned(), fails });
         }
-        _ => Ok(()),
+        SEEN.fetch_add(1, Ordering::SeqCst) + 1
+    };
+    if number != TARGET.load(Ordering::SeqCst) {
+        return None;
     }
+    if mode == KILL {
+        // Abort runs no destructor and unwinds nothing: to the host it is a `kill -9`.
+        std::process::abort()
+    }
+    (mode == FAIL && fails).then_some(number)
 }
 
 #[cfg(test)]
@@ -98,5 +144,19 @@ mod tests {
         assert_eq!(Plan::parse("count"), Some(Plan::Count));
         assert_eq!(Plan::parse("fail:x"), None);
         assert_eq!(Plan::parse(""), None);
+    }
+
+    #[test]
+    fn a_plan_fails_its_point_once_and_never_one_behind_a_commit() {
+        arm(Plan::Fail(2));
+        assert!(pass("one").is_ok());
+        assert_eq!(pass("two").map_err(|injected| injected.number), Err(2));
+        assert!(pass("three").is_ok());
+        arm(Plan::Fail(1));
+        reach("committed");
+        assert!(pass("later").is_ok());
+        let fails: Vec<bool> = passed().into_iter().map(|point| point.fails).collect();
+        assert_eq!((fails, seen()), (vec![false, true], 2));
+        arm(Plan::Off);
     }
 }
