@@ -156,7 +156,13 @@ impl Work<'_> {
                 let mut hear = |step: &str, percent: u64| {
                     on(&Progress { step: step.to_owned(), done: percent * SOURCE_ENDS / 100, total: TOTAL });
                 };
-                source::debootstrap::fill(&self.programs, definition, tree.path(), &mut hear)?;
+                source::debootstrap::fill(
+                    &self.programs,
+                    &self.options.helper,
+                    definition,
+                    tree.path(),
+                    &mut hear,
+                )?;
                 // What --aptopt leaves behind is ours alone.
                 let left = "etc/apt/apt.conf.d/99mmdebstrap";
                 tree.remove_file(left).map_err(io("remove", left))
@@ -166,12 +172,19 @@ impl Work<'_> {
 
     fn actions(&mut self, tree: &HostDir, trigger: Trigger) -> Result<()> {
         let definition = self.definition;
+        let done = SOURCE_ENDS
+            + match trigger {
+                Trigger::PostUnpack => 1,
+                Trigger::PostUpdate => 3,
+                Trigger::PostPackages => 5,
+                Trigger::PostFiles => 8,
+            };
         for action in &definition.actions {
             if action.trigger != trigger || !action.passes(&definition.image) {
                 continue;
             }
             let what = format!("a {} action", trigger.name());
-            self.step(format!("running {what}"), SOURCE_ENDS + 6);
+            self.step(format!("running {what}"), done);
             let script =
                 if action.pongo { definition.fill(&what, &action.action)? } else { action.action.clone() };
             inside::run(&self.options.helper, tree, &what, &script)?;
@@ -224,7 +237,7 @@ impl Work<'_> {
     }
 
     fn files(&mut self, tree: &HostDir) -> Result<Vec<Template>> {
-        self.step("writing files", SOURCE_ENDS + 4);
+        self.step("writing files", SOURCE_ENDS + 7);
         let definition = self.definition;
         let mut templates: BTreeMap<String, Template> = BTreeMap::new();
         for entry in definition.files.iter().filter(|entry| entry.passes(&definition.image)) {

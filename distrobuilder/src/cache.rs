@@ -121,11 +121,15 @@ impl Place {
     /// Puts one file into `out`: as a link where it can be, so that nothing is written twice.
     fn hand_out(&self, file: &str, out: &Path) -> Result<PathBuf> {
         let (from, to) = (self.dir.path().join(file), out.join(file));
-        let dir = HostDir::open(out).map_err(io("open", out))?;
-        dir.remove_file(file).map_err(io("remove", &to))?;
-        if fs::hard_link(&from, &to).is_err() {
-            fs::copy(&from, &to).map_err(io("copy", &from))?;
+        let (dir, fresh) = (HostDir::open(out).map_err(io("open", out))?, format!(".{file}.new"));
+        dir.remove_file(&fresh).map_err(io("remove", out.join(&fresh)))?;
+        if fs::hard_link(&from, out.join(&fresh)).is_err() {
+            fs::copy(&from, out.join(&fresh)).map_err(io("copy", &from))?;
         }
+        // Renamed over the old one, so that whoever looks always finds one or the other. Two links to one file
+        // are left both by rename(2): the second removal is for them.
+        fs::rename(out.join(&fresh), &to).map_err(io("replace", &to))?;
+        dir.remove_file(&fresh).map_err(io("remove", out.join(&fresh)))?;
         Ok(to)
     }
 }

@@ -1,11 +1,12 @@
-//! Scripts inside the tree. A helper process of its own takes new mount, pid, ipc and uts namespaces, makes the
+//! Programs that may not outlive the build: scripts inside the tree, and the host's mmdebstrap. A helper process of its own takes new mount, pid, ipc and uts namespaces, makes the
 //! tree its root and gives up what reaches the host's kernel; then it becomes the script. When it ends,
 //! the kernel ends whatever the script left running.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use cabin_sys::caps::{self, Caps};
 use cabin_sys::dir::HostDir;
@@ -21,6 +22,9 @@ const SCRIPT: &str = ".distrobuilder-script";
 
 /// The subcommand of the helper.
 pub const SUBCOMMAND: &str = "inside";
+
+/// The subcommand of the helper for programs of the host.
+pub const LEASH: &str = "leash";
 
 /// The devices a script finds in /dev.
 const DEVICES: &[&str] = &["full", "null", "random", "tty", "urandom", "zero"];
@@ -75,28 +79,63 @@ pub fn run(helper: &Path, tree: &HostDir, what: &str, script: &str) -> Result<()
 /// # Errors
 /// When the namespaces or mounts cannot be made.
 pub fn main(tree: &Path) -> Result<i32> {
-    // The script must not outlive who asked for it.
-    process::set_parent_death_signal(Some(rustix::process::Signal::KILL.as_raw()))
-        .map_err(io("bind to the parent of", tree))?;
     let spaces = Namespaces::NEWNS | Namespaces::NEWPID | Namespaces::NEWIPC | Namespaces::NEWUTS;
+    hold(spaces, tree, || match enter(tree) {
+        Ok(()) => become_script(),
+        Err(error) => error,
+    })
+}
+
+/// A command for `command`'s program and arguments that ends, with all it started, when the caller does.
+#[must_use]
+pub fn leashed(helper: &Path, command: &Command) -> Command {
+    let mut leashed = command::own_helper(helper);
+    leashed.arg(LEASH).arg("--").arg(command.get_program()).args(command.get_args());
+    leashed
+}
+
+/// What the helper does for [`leashed`]: runs a program in a pid namespace of its own and gives its exit status.
+///
+/// # Errors
+/// When the namespaces cannot be made.
+pub fn leash(words: &[OsString]) -> Result<i32> {
+    let program = words.first().map(Path::new).unwrap_or(Path::new(""));
+    hold(Namespaces::NEWNS | Namespaces::NEWPID, program, || {
+        match mount::make_all_private().and_then(|()| own_proc()).and_then(|()| process::reset_signals()) {
+            Ok(()) => become_program(words),
+            Err(error) => error,
+        }
+    })
+}
+
+/// Runs `child`, which returns only the reason why it could not become a program, and gives the program's status.
+fn hold(spaces: Namespaces, what: &Path, child: impl FnOnce() -> std::io::Error) -> Result<i32> {
+    let die = || process::set_parent_death_signal(Some(rustix::process::Signal::KILL.as_raw()));
+    // Neither the helper nor what it runs may outlive who asked; the kernel ends the rest of the namespace.
+    die().map_err(io("bind to the parent of", what))?;
     let child = process::clone(spaces, None, || {
-        let error = match enter(tree) {
-            Ok(()) => become_script(),
+        let error = match die() {
+            Ok(()) => child(),
             Err(error) => error,
         };
         // The helper's stderr is read by whoever started it: the one way out for this text.
         let _ = rustix::io::write(rustix::stdio::stderr(), format!("{error}\n").as_bytes());
         126
     })
-    .map_err(io("make namespaces for", tree))?;
-    match process::wait(&child.pidfd).map_err(io("wait for the script in", tree))? {
+    .map_err(io("make namespaces for", what))?;
+    match process::wait(&child.pidfd).map_err(io("wait for", what))? {
         Ended::Exited(status) => Ok(status),
         Ended::Killed(signal) => Ok(128 + signal),
     }
 }
 
+/// The processes of the new namespace in /proc, as programs expect it.
+fn own_proc() -> std::io::Result<()> {
+    let proc = HostDir::open(Path::new("/proc"))?;
+    mount::attach(mount::filesystem("proc", &[], mount::INERT)?, &proc, "")
+}
+
 fn enter(tree: &Path) -> std::io::Result<()> {
-    process::set_parent_death_signal(Some(rustix::process::Signal::KILL.as_raw()))?;
     mount::make_all_private()?;
     mount::bind(tree, tree, Depth::One)?;
     let root = HostDir::open(tree)?;
@@ -127,14 +166,25 @@ fn enter(tree: &Path) -> std::io::Result<()> {
 }
 
 fn become_script() -> std::io::Error {
-    let words = |list: &[&str]| -> std::io::Result<Vec<CString>> {
-        list.iter().map(|word| CString::new(*word).map_err(std::io::Error::other)).collect()
-    };
     let path = format!("/{SCRIPT}");
-    let path_list = format!("PATH={}", command::SEARCH.join(":"));
-    let environment = ["LC_ALL=C.UTF-8", "HOME=/root", "TERM=dumb", "SYSTEMD_OFFLINE=1", &path_list];
-    match (words(&[&path]), words(&environment)) {
-        (Ok(argv), Ok(env)) => process::exec(&argv[0], &argv, &env),
-        (Err(error), _) | (_, Err(error)) => error,
+    let search = format!("PATH={}", command::SEARCH.join(":"));
+    let environment = ["LC_ALL=C.UTF-8", "HOME=/root", "TERM=dumb", "SYSTEMD_OFFLINE=1", &search];
+    become_it(&[OsString::from(path)], &environment)
+}
+
+fn become_program(words: &[OsString]) -> std::io::Error {
+    let search = format!("PATH={}", command::SEARCH.join(":"));
+    become_it(words, &["LC_ALL=C.UTF-8", "HOME=/root", &search])
+}
+
+fn become_it(words: &[OsString], environment: &[&str]) -> std::io::Error {
+    let argv: std::result::Result<Vec<CString>, _> =
+        words.iter().map(|word| CString::new(word.as_bytes())).collect();
+    let env: std::result::Result<Vec<CString>, _> =
+        environment.iter().map(|word| CString::new(*word)).collect();
+    match (argv, env) {
+        (Ok(argv), Ok(env)) if !argv.is_empty() => process::exec(&argv[0], &argv, &env),
+        (Ok(_), Ok(_)) => std::io::Error::from(std::io::ErrorKind::InvalidInput),
+        (Err(error), _) | (_, Err(error)) => std::io::Error::other(error),
     }
 }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -53,6 +54,13 @@ enum Verb {
         /// The tree
         tree: PathBuf,
     },
+    /// Run a program that ends when its parent does
+    #[command(hide = true, name = inside::LEASH)]
+    Leash {
+        /// The program and its arguments
+        #[arg(last = true)]
+        words: Vec<OsString>,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -81,10 +89,8 @@ fn main() -> ExitCode {
             output::list(shipped());
             ExitCode::SUCCESS
         }
-        Verb::Inside { tree } => match inside::main(&tree) {
-            Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
-            Err(error) => output::failed(&error),
-        },
+        Verb::Inside { tree } => ended(inside::main(&tree)),
+        Verb::Leash { words } => ended(inside::leash(&words)),
         Verb::Build { definition, outdir, layout, compression, options, cache_dir, progress } => {
             let options = Options {
                 layout: match layout {
@@ -111,6 +117,13 @@ fn main() -> ExitCode {
                 Err(error) => output::failed(&error),
             }
         }
+    }
+}
+
+fn ended(result: cabin_distrobuilder::Result<i32>) -> ExitCode {
+    match result {
+        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        Err(error) => output::failed(&error),
     }
 }
 

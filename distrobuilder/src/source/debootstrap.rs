@@ -8,6 +8,7 @@ use cabin_sys::command::{Program, Programs};
 
 use crate::definition::{Definition, PackageAction};
 use crate::error::{Error, Result, io};
+use crate::inside;
 
 /// What mmdebstrap says as it goes, how far it then is (in percent), and how we say it.
 const SAID: &[(&str, u64, &str)] = &[
@@ -22,12 +23,14 @@ const SAID: &[(&str, u64, &str)] = &[
 /// How much of what a failed mmdebstrap said is kept, in lines.
 const TAIL: usize = 25;
 
-/// Fills the empty directory `tree`. `on` hears what is being done, and how far it is in percent.
+/// Fills the empty directory `tree`. `helper` is the
+/// distrobuilder binary, under which mmdebstrap runs; `on` hears what is being done, and how far it is in percent.
 ///
 /// # Errors
 /// When mmdebstrap is missing or fails.
 pub fn fill(
     programs: &Programs,
+    helper: &Path,
     definition: &Definition,
     tree: &Path,
     on: &mut dyn FnMut(&str, u64),
@@ -35,7 +38,7 @@ pub fn fill(
     let missing = |source| Error::Program { act: "make a tree of Debian's packages", source };
     let mut command = programs.command(Program::Mmdebstrap).map_err(missing)?;
     arguments(&mut command, definition, tree)?;
-    let mut child = command
+    let mut child = inside::leashed(helper, &command)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
