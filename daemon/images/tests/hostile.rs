@@ -398,7 +398,7 @@ fn no_pair_and_no_triple_of_members_reaches_outside() {
 }
 
 #[test]
-fn damaged_squashfs_and_tarballs_are_errors_and_nothing_worse() {
+fn damaged_squashfs_are_errors_and_nothing_worse() {
     let canary = Canary::new();
     let source = canary.dir.path().join("source");
     fs::create_dir_all(source.join("a/b")).unwrap();
@@ -424,12 +424,7 @@ fn damaged_squashfs_and_tarballs_are_errors_and_nothing_worse() {
         assert_eq!((report.devices_skipped, tree.join("null").exists()), (1, false));
         let whole = fs::read(&image).unwrap();
         for n in 0..100 {
-            let mut next = || {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                random
-            };
+            let mut next = || shuffled(&mut random);
             let mut broken = whole.clone();
             for _ in 0..=next() % 4 {
                 // Half of the hits on the superblock and the tables at the end, where they tell most.
@@ -454,6 +449,64 @@ fn damaged_squashfs_and_tarballs_are_errors_and_nothing_worse() {
         }
     }
     println!("{tried} damaged images, {refused} refused, {:?}", begun.elapsed());
+}
+
+/// The next of a row of numbers that is the same in every run.
+fn shuffled(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+#[test]
+fn damaged_tarballs_are_errors_and_nothing_worse() {
+    let canary = Canary::new();
+    let source = canary.dir.path().join("source/rootfs");
+    fs::create_dir_all(source.join("a/b")).unwrap();
+    for n in 0..20u8 {
+        fs::write(source.join(format!("a/{n}{}", "x".repeat(usize::from(n) * 10))), vec![n; 300]).unwrap();
+    }
+    fs::hard_link(source.join("a/0"), source.join("a/b/again")).unwrap();
+    std::os::unix::fs::symlink("/etc", source.join("l")).unwrap();
+    run("setfattr", &["-n", "user.note", "-v", "x", source.join("a/0").to_str().unwrap()]);
+    let sparse = File::create(source.join("sparse")).unwrap();
+    sparse.set_len(1 << 20).unwrap();
+    sparse.write_all_at(b"x", 500_000).unwrap();
+    let archive = canary.dir.path().join("archive");
+    let (mut random, mut tried, mut refused) = (0x9e37_79b9_7f4a_7c15u64, 0, 0);
+    for form in [&["--format=posix", "--xattrs", "-S"][..], &["--format=gnu", "-S"]] {
+        let top = canary.dir.path().join("source");
+        let mut args = form.to_vec();
+        args.extend(["-C", top.to_str().unwrap(), "-cf", archive.to_str().unwrap(), "rootfs"]);
+        run("tar", &args);
+        let whole = fs::read(&archive).unwrap();
+        for n in 0..200 {
+            let mut broken = whole.clone();
+            for _ in 0..1 + shuffled(&mut random) % 3 {
+                let at = usize::try_from(shuffled(&mut random) % whole.len() as u64).unwrap();
+                // Digits and letters do more harm in headers than noise.
+                let bytes = b"0123456789/.=\0x5L\xff\n";
+                broken[at] = bytes[usize::try_from(shuffled(&mut random) % bytes.len() as u64).unwrap()];
+            }
+            // Sums made right again, or nothing behind them would ever be looked at.
+            for block in broken.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+                let mut header = tar::Header::from_byte_slice(block).clone();
+                header.set_cksum();
+                block.copy_from_slice(header.as_bytes());
+            }
+            fs::write(&archive, &broken).unwrap();
+            let name = format!("broken {n}");
+            if let Err(error) = unpack(canary.dir.path(), &name, &archive) {
+                assert_eq!(error.kind(), Kind::Invalid, "{form:?} {n}: {}", chain(&error));
+                refused += 1;
+            }
+            tried += 1;
+            canary.check(&name);
+            HostDir::open(canary.dir.path()).unwrap().remove_tree(&name).unwrap();
+        }
+    }
+    println!("{tried} damaged tarballs, {refused} refused");
 }
 
 #[test]
