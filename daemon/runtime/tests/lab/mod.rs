@@ -45,6 +45,13 @@ impl Lab {
         Lab { dir, name: "web".to_owned(), prefix, runtime }
     }
 
+    /// Uses the hierarchies of a given mount table instead of the host's.
+    pub fn use_cgroups(&mut self, table: &str) {
+        let cgroups = Cgroups::with_mount_table(&self.prefix, table).unwrap();
+        let bin_dir = Path::new(env!("CARGO_BIN_EXE_cabin-init")).parent().unwrap();
+        self.runtime = Runtime::new(&self.dir.join("run"), bin_dir, cgroups).unwrap();
+    }
+
     /// A tree with a static busybox and a shell script as init.
     pub fn busybox(&self, init: &str) -> RootSpec {
         let root = self.dir.join("busybox");
