@@ -158,9 +158,8 @@ pub fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
         let content = if meta.is_symlink() {
             format!("{:?}", std::fs::read_link(&path).unwrap())
         } else if meta.is_file() {
-            let bytes = std::fs::read(&path).unwrap();
-            let sum = bytes.iter().fold(0u64, |sum, b| sum.rotate_left(5) ^ u64::from(*b));
-            format!("{} {sum:x} linked {}", bytes.len(), if meta.nlink() > 1 { meta.nlink() } else { 1 })
+            let hash = cabin_images::fingerprint(&File::open(&path).unwrap(), None).unwrap();
+            format!("{} {hash}", meta.len())
         } else {
             String::new()
         };
@@ -178,8 +177,9 @@ pub fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
         seen.insert(
             relative,
             format!(
-                "{:o} {}:{} {} {content} {} {xattrs:?}",
+                "{:o} {} {}:{} {} {content} {} {xattrs:?}",
                 meta.mode(),
+                if meta.is_dir() { 0 } else { meta.nlink() },
                 meta.uid(),
                 meta.gid(),
                 mtime,
