@@ -29,6 +29,9 @@ pub const LEASH: &str = "leash";
 /// The devices a script finds in /dev.
 const DEVICES: &[&str] = &["full", "null", "random", "tty", "urandom", "zero"];
 
+/// Parts of /proc that are the host kernel's settings.
+const SEALED: &[&str] = &["proc/sys", "proc/sysrq-trigger", "proc/irq", "proc/bus", "proc/fs"];
+
 const GIVEN_UP: Caps = Caps::SYS_ADMIN
     .union(Caps::SYS_MODULE)
     .union(Caps::SYS_RAWIO)
@@ -141,6 +144,14 @@ fn enter(tree: &Path) -> std::io::Result<()> {
     let root = HostDir::open(tree)?;
     let attach = |what, name: &str| mount::attach(what, root.open_dir(name)?, "");
     attach(mount::filesystem("proc", &[], mount::INERT)?, "proc")?;
+    for name in SEALED {
+        // Root without a capability may still write these: they are files of root's.
+        if root.exists(name) {
+            let seal = mount::clone_tree(&root, name, Depth::One)?;
+            mount::set_attributes(&seal, mount::Attributes::MOUNT_ATTR_RDONLY, Depth::One)?;
+            mount::attach(seal, &root, name)?;
+        }
+    }
     attach(mount::filesystem("sysfs", &[], mount::INERT | mount::Attributes::MOUNT_ATTR_RDONLY)?, "sys")?;
     let dev_attributes = mount::Attributes::MOUNT_ATTR_NOSUID;
     attach(mount::filesystem("tmpfs", &[("mode", "755"), ("size", "1m")], dev_attributes)?, "dev")?;

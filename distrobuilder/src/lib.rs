@@ -12,6 +12,7 @@ mod error;
 mod generator;
 pub mod inside;
 mod manager;
+mod reading;
 pub mod shipped;
 mod source;
 

@@ -87,7 +87,9 @@ fn actions_run_inside_the_tree_and_cannot_reach_out() {
     std::fs::write(&canary, "host").unwrap();
     let script = format!(
         "#!/bin/sh\nset -e\ntest ! -e {canary}\ntest $$ -lt 10\ntest \"$(hostname)\" = distrobuilder\n\
-         ! mknod /tmp/sda b 8 0 2>/dev/null\n! mount -t tmpfs none /mnt 2>/dev/null\n! touch /sys/x 2>/dev/null\n\
+         if mknod /tmp/sda b 8 0 2>/dev/null; then echo a device; exit 1; fi\n\
+         if mount -t tmpfs none /mnt 2>/dev/null; then echo a mount; exit 1; fi\n\
+         if echo 1 2>/dev/null >/proc/sys/kernel/domainname; then echo the kernel; exit 1; fi\n\
          echo x > /dev/null\nsleep 1000 &\necho done > /root/mark\n",
         canary = canary.display()
     );
