@@ -92,11 +92,32 @@ impl Servers {
             return Ok(());
         }
         self.stop(&spec.name)?;
+        self.outlast_dying(&spec.name);
         for (file, content) in [("dnsmasq.raw", &raw), ("dnsmasq.conf", &conf)] {
             home.replace(file, content.as_bytes(), 0o600)
                 .map_err(|source| file_error("write", file, &spec.name, source))?;
         }
         self.start(spec, home.path())
+    }
+
+    /// A killed server gives up its memory, and with it its command line, before its sockets: it cannot be
+    /// found any more but still holds the addresses. Waits for its end; whoever else has that pid costs a
+    /// second at most.
+    fn outlast_dying(&self, name: &IfName) {
+        let Some(pid) = self.noted(name) else { return };
+        let Some(handle) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+        else {
+            return;
+        };
+        if std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty()) {
+            let _ = ended(&handle, Duration::from_secs(1));
+        }
+    }
+
+    /// The pid in the server's file.
+    fn noted(&self, name: &IfName) -> Option<i32> {
+        let bytes = self.root.read(&format!("{name}/dnsmasq.pid"), 64).ok()?;
+        String::from_utf8(bytes).ok()?.trim().parse().ok()
     }
 
     fn start(&self, spec: &BridgeSpec, home: &Path) -> Result<()> {
@@ -155,9 +176,7 @@ impl Servers {
     /// when that process runs dnsmasq with our configuration; the handle is taken before the look.
     fn find(&self, name: &IfName) -> Result<Option<OwnedFd>> {
         let home = self.root.path().join(name.as_str());
-        let noted = self.root.read(&format!("{name}/dnsmasq.pid"), 64).ok();
-        let noted = noted.and_then(|bytes| String::from_utf8(bytes).ok()?.trim().parse::<i32>().ok());
-        if let Some(server) = noted.and_then(|pid| open_server(pid, &home)) {
+        if let Some(server) = self.noted(name).and_then(|pid| open_server(pid, &home)) {
             return Ok(Some(server));
         }
         if !self.root.exists(&format!("{name}/dnsmasq.conf")) {

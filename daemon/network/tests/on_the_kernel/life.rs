@@ -1,8 +1,10 @@
 //! Making, repairing, changing and removing.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use cabin_network::{Error, Network};
+use cabin_undo::fault;
 
 use crate::world::{Guest, Host, bridge, in_own_world, keep, kernel_state, nic, open, run, wait_for};
 
@@ -51,6 +53,63 @@ fn what_fails_half_way_is_taken_back() {
         assert!(failed.left_behind.is_empty(), "{:?}", failed.left_behind);
         assert_eq!(kernel_state(), before);
         assert!(std::fs::read_dir(host.dir.join("networks")).unwrap().next().is_none());
+    });
+}
+
+#[test]
+fn a_failure_at_any_step_leaves_the_kernel_as_it_was() {
+    in_own_world("life::a_failure_at_any_step_leaves_the_kernel_as_it_was", || {
+        let host = Host::new();
+        let before = kernel_state();
+        let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+        let guest = Guest::new();
+        let nic = nic("web", 1);
+        let work = |undo: &mut cabin_undo::Undo| {
+            host.network.create_bridge(&spec, undo)?;
+            host.network.plug(&spec, &nic, guest.netns(), undo)
+        };
+        for step in 1.. {
+            fault::arm(fault::Plan::Fail(step));
+            let done = cabin_undo::atomically(work);
+            fault::arm(fault::Plan::Off);
+            match done {
+                Ok(_) => {
+                    assert!(step > 4, "only {step} steps were seen");
+                    break;
+                }
+                Err(failed) => {
+                    assert!(matches!(failed.cause, Error::Injected { .. }), "{step}: {:?}", failed.cause);
+                    assert!(failed.left_behind.is_empty(), "{step}: {:?}", failed.left_behind);
+                    assert_eq!(kernel_state(), before, "after step {step}");
+                    assert!(std::fs::read_dir(host.dir.join("networks")).unwrap().next().is_none());
+                }
+            }
+        }
+        host.network.unplug(&spec.name, &nic).unwrap();
+        host.network.destroy_bridge(&spec.name).unwrap();
+        assert_eq!(kernel_state(), before);
+    });
+}
+
+#[test]
+fn many_plugs_at_once_get_addresses_of_their_own() {
+    in_own_world("life::many_plugs_at_once_get_addresses_of_their_own", || {
+        let host = Host::new();
+        let spec = bridge("cbr0", "10.9.8.1/26", "fd42:9:8::1/64");
+        keep(|undo| host.network.create_bridge(&spec, undo));
+        let guests: Vec<Guest> = (0..24).map(|_| Guest::new()).collect();
+        let addresses: BTreeSet<_> = std::thread::scope(|scope| {
+            let plug = |n: u8, guest| {
+                let (network, spec) = (&host.network, &spec);
+                scope.spawn(move || {
+                    keep(|undo| network.plug(spec, &nic(&format!("c{n}"), n), Guest::netns(guest), undo))
+                })
+            };
+            let threads: Vec<_> = (1u8..).zip(&guests).map(|(n, guest)| plug(n, guest)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect()
+        });
+        assert_eq!(addresses.len(), guests.len());
+        assert_eq!(host.network.marked().unwrap().ports.len(), guests.len());
     });
 }
 
