@@ -289,3 +289,17 @@ fn debian_12_boots_on_legacy_cgroups() {
     lab.use_cgroups(&legacy);
     boots_in(&lab, "bookworm", "name=systemd:/", "poweroff", Exit::Stopped { status: 0 });
 }
+
+#[test]
+fn sysvinit_boots_and_ends_by_the_signal_of_a_failing_power_supply() {
+    let lab = Lab::new();
+    let started = Instant::now();
+    let supervisor = lab.start(&lab.spec(lab.sysvinit()));
+    let console = || String::from_utf8_lossy(&supervisor.console_log().unwrap()).into_owned();
+    wait_until("it asks for a login", || console().contains(" login:"), console);
+    println!("sysvinit: login after {:?}", started.elapsed());
+    assert_eq!(supervisor.init_kind().unwrap(), InitKind::SysV);
+    let watch = supervisor.watch().unwrap();
+    supervisor.signal(InitKind::SysV.poweroff_signal()).unwrap();
+    assert_eq!(watch.wait(), Exit::Stopped { status: 0 });
+}

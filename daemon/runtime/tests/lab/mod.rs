@@ -76,7 +76,12 @@ impl Lab {
 
     /// A Debian tree, made once for all tests.
     pub fn debian(&self, suite: &str) -> RootSpec {
-        RootSpec::Overlay { lowers: vec![debian_tree(suite)], state: self.dir.join("state") }
+        RootSpec::Overlay { lowers: vec![tree(suite, SYSTEMD)], state: self.dir.join("state") }
+    }
+
+    /// Debian 12 with sysvinit instead of systemd.
+    pub fn sysvinit(&self) -> RootSpec {
+        RootSpec::Overlay { lowers: vec![tree("bookworm", SYSVINIT)], state: self.dir.join("state") }
     }
 
     pub fn spec(&self, root: RootSpec) -> InitSpec {
@@ -215,17 +220,22 @@ fn make_executable(path: &Path) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn debian_tree(suite: &str) -> PathBuf {
+/// The packages of a guest, by the name of its init.
+const SYSTEMD: (&str, &str) = ("systemd", "systemd,systemd-sysv,dbus,udev,iproute2,procps");
+const SYSVINIT: (&str, &str) = ("sysvinit", "sysvinit-core,iproute2,procps");
+
+/// A Debian tree, from the cache or made for it.
+fn tree(suite: &str, (init, packages): (&str, &str)) -> PathBuf {
     static MAKING: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = MAKING.lock().unwrap();
-    let tree = Path::new(CACHE).join(format!("debian-{suite}"));
+    let tree = Path::new(CACHE).join(format!("{suite}-{init}"));
     if tree.exists() {
         return tree;
     }
     std::fs::create_dir_all(CACHE).unwrap();
-    let new = Path::new(CACHE).join(format!("debian-{suite}.{}", std::process::id()));
+    let new = Path::new(CACHE).join(format!("{suite}-{init}.{}", std::process::id()));
     let status = Command::new("mmdebstrap")
-        .args(["--variant=minbase", "--include=systemd,systemd-sysv,dbus,udev,iproute2,procps"])
+        .args(["--variant=minbase", &format!("--include={packages}")])
         .args(["--aptopt=Acquire::Check-Valid-Until \"false\"", suite])
         .arg(&new)
         .stdin(Stdio::null())
@@ -233,6 +243,15 @@ fn debian_tree(suite: &str) -> PathBuf {
         .expect("package mmdebstrap");
     assert!(status.success(), "mmdebstrap ended with {status}");
     std::fs::write(new.join("etc/machine-id"), "").unwrap();
+    if init == "sysvinit" {
+        // What every image of it for containers does: one login on the console, SIGPWR ends it.
+        let inittab = std::fs::read_to_string(new.join("etc/inittab")).unwrap();
+        let kept = inittab.lines().filter(|line| !line.contains("getty") && !line.starts_with("pf:"));
+        let own =
+            ["c:2345:respawn:/sbin/getty --noclear 38400 console", "pf::powerwait:/sbin/shutdown -h -P now"];
+        let text = kept.chain(own).collect::<Vec<_>>().join("\n") + "\n";
+        std::fs::write(new.join("etc/inittab"), text).unwrap();
+    }
     std::fs::rename(&new, &tree).unwrap();
     tree
 }
