@@ -104,9 +104,14 @@ impl Host {
         self.ready.store(true, Ordering::SeqCst);
     }
 
-    /// Stops every running instance, in the order of `boot.stop.priority`.
+    /// Stops every running instance, in the order of `boot.stop.priority`, then takes the networks down.
+    /// Their rows stay: all of it comes back with the next start.
     pub fn shutdown(self: &Arc<Self>) {
         recover::stop_all(self);
+        crate::network::take_down_all(self);
+        if let Err(error) = self.runtime.cgroups().close() {
+            tracing::warn!(error = %Error::from(error).report(), "the cgroups could not be taken away");
+        }
     }
 
     /// Whether recovery is done.

@@ -30,6 +30,18 @@ pub(crate) fn ensure_all(host: &Host) -> Result<(), Error> {
     Ok(())
 }
 
+/// Takes every network's bridge away, not its row.
+pub(crate) fn take_down_all(host: &Host) {
+    let found = host.store().rows::<rows::Network>().list(DEFAULT_PROJECT);
+    for network in found.unwrap_or_default() {
+        let gone =
+            resolve::interface(&network.name).and_then(|name| Ok(host.network().destroy_bridge(&name)?));
+        if let Err(error) = gone {
+            tracing::warn!(network = network.name, error = %error.report(), "network could not be taken down");
+        }
+    }
+}
+
 fn load(host: &Host, name: &str) -> Result<Versioned<rows::Network>, Error> {
     let found = host.store().rows::<rows::Network>().get(DEFAULT_PROJECT, name)?;
     found.ok_or_else(|| Error::not_found(WHAT, name))

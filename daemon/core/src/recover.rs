@@ -56,7 +56,7 @@ fn adopt(host: &Arc<Host>, found: &Versioned<rows::Instance>) -> Result<bool, Er
         }
         return Ok(false);
     };
-    let nics = instance::plugged_nics(host, DEFAULT_PROJECT, &found.name, &found.row)?;
+    let nics = instance::ensured_nics(host, DEFAULT_PROJECT, &found.name, &found.row)?;
     // The row was last touched by its start.
     let started_at = found.row.last_used_at.clone();
     let live = Arc::new(Live::new(&found.name, supervisor, started_at, nics));

@@ -122,7 +122,8 @@ pub async fn rename(mut call: Call) -> Result<Reply, Fault> {
         return Err(Fault::NotYet { what: "moving an instance to another pool, project or server" });
     }
     let (project, name) = (call.project(), call.name("name").to_owned());
-    exists(&call, &name).await?;
+    let (old, new) = (name.clone(), post.name.clone());
+    call.blocking(move |host| instance::check_rename(host, project, &old, &new)).await?;
     let plan = call.plan("Renaming instance", resources(&name));
     let op = call.app.host.operations().run(&call.app.host, plan, move |host, _| {
         instance::rename(host, project, &name, &post.name)?;

@@ -120,6 +120,10 @@ fn row_of(post: &InstancesPost, added: Config) -> rows::Instance {
 pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> Result<(), Error> {
     let name = post.name.clone();
     let turn = host.busy().take(&name, "create")?;
+    // Somebody else may have made it while we waited for our turn.
+    if host.store().rows::<rows::Instance>().get(project, &name)?.is_some() {
+        return Err(Error::Exists { what: WHAT, name });
+    }
     let image = match post.source.kind.as_str() {
         "image" => Some(image::obtain(host, op, project, image::resolve(host, project, &post.source)?)?),
         _ => None,

@@ -21,7 +21,12 @@ pub fn logs(host: &Host, project: &str, name: &str) -> Result<Vec<String>, Error
 /// When there is no such instance or file.
 pub fn read_log(host: &Host, project: &str, name: &str, file: &str) -> Result<File, Error> {
     load(host, project, name)?;
-    open(host, &format!("logs/{name}"), file)
+    let dir = format!("logs/{name}");
+    if file == LOG && !host.dir().exists(&format!("{dir}/{LOG}")) {
+        // Of an instance that never started there is nothing to say; clients ask all the same.
+        return File::open("/dev/null").map_err(Error::io("open /dev/null"));
+    }
+    open(host, &dir, file)
 }
 
 /// Deletes a log file.

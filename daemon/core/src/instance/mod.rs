@@ -33,12 +33,12 @@ pub use logs::{
     create_exec_output, delete_exec_output, delete_log, list_exec_output, logs, read_exec_output, read_log,
 };
 pub use power::{change_all, change_state, check_state_change};
-pub use rename::rename;
+pub use rename::{check_rename, rename};
 pub use state::state;
 pub use update::{patch, update};
 
 pub(crate) use power::{start_again, start_one, stop_one};
-pub(crate) use start::plugged_nics;
+pub(crate) use start::{ensured_nics, plugged_nics};
 pub(crate) use state::rendered_interface;
 pub(crate) use stop::{clean_up, delete_if_ephemeral, restarts_by_itself};
 pub(crate) use update::{apply_profile_change, check_with_profile, expanded_of, using_profile};

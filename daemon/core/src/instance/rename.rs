@@ -10,24 +10,32 @@ use serde_json::json;
 use super::{WHAT, address, load, turn};
 use crate::{Error, Host, storage};
 
+/// Refuses at once what can be seen to fail.
+///
+/// # Errors
+/// As [`rename`], as far as it can be known beforehand.
+pub fn check_rename(host: &Host, project: &str, old: &str, new: &str) -> Result<(), Error> {
+    load(host, project, old)?;
+    cabin_profiles::value::name::instance(new)?;
+    if old == new || host.store().rows::<rows::Instance>().get(project, new)?.is_some() {
+        return Err(Error::Exists { what: WHAT, name: new.to_owned() });
+    }
+    if super::status(host, old) != cabin_api::StatusCode::Stopped {
+        return Err(Error::WrongStatus { name: old.to_owned(), action: "rename", status: "running" });
+    }
+    Ok(())
+}
+
 /// Gives a stopped instance another name.
 ///
 /// # Errors
 /// When there is none, it runs, or the new name is bad or taken.
 pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(), Error> {
-    cabin_profiles::value::name::instance(new)?;
-    if old == new {
-        return Err(Error::Exists { what: WHAT, name: new.to_owned() });
-    }
+    check_rename(host, project, old, new)?;
     let _turn = turn(host, project, old, "rename")?;
     let _new_turn = host.busy().take(new, "rename")?;
+    check_rename(host, project, old, new)?;
     let found = load(host, project, old)?;
-    if super::status(host, old) != cabin_api::StatusCode::Stopped {
-        return Err(Error::WrongStatus { name: old.to_owned(), action: "rename", status: "running" });
-    }
-    if host.store().rows::<rows::Instance>().get(project, new)?.is_some() {
-        return Err(Error::Exists { what: WHAT, name: new.to_owned() });
-    }
     let templates =
         host.store().rows::<rows::Templates>().get(project, old)?.map(|found| found.row).unwrap_or_default();
     let mut row = found.row.clone();
