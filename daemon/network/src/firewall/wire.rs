@@ -1,7 +1,8 @@
 //! Batches for the kernel's packet filter, as nfnetlink messages: encoding, sending, and the kernel's answer.
 //!
 //! Values go into length-prefixed attributes, never into text, so nothing can be injected; a batch is one
-//! transaction in the kernel. It also saves the start of a program for each nic. The numbers are those of
+//! transaction in the kernel. It also saves the start of a program for each nic, and does not depend on
+//! nft(8), of which Debian 12's 1.0.6 dies when a newer one has written a table it does not know how to read. The numbers are those of
 //! `linux/netfilter/nf_tables.h` and `nfnetlink.h`; integers are big-endian.
 
 use std::io;
