@@ -93,6 +93,25 @@ impl Row for Templates {
     const KIND: &'static str = "instance-templates";
 }
 
+/// A change of an instance that is under way, and that the next start of the daemon finishes or takes back
+/// when this one does not. Named as the instance; there is none for changes whose traces speak for themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Intent {
+    /// The tree moves to another name.
+    Rename {
+        /// The new name.
+        to: String,
+    },
+    /// The running container gets other limits or nics.
+    Update,
+    /// The container is stopped in order to be started again.
+    Restart,
+}
+
+impl Row for Intent {
+    const KIND: &'static str = "intents";
+}
+
 /// A profile.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {

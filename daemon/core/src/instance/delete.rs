@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cabin_storage::VolumeName;
 use cabin_store::rows;
+use cabin_undo::fault;
 use serde_json::Value;
 
 use super::{WHAT, address, expand, load, profiles_of, turn};
@@ -54,12 +55,16 @@ pub(crate) fn remove(
             failures.push(format!("{what}: {}", error.report()));
         }
     };
-    keep("tree", remove_tree(host, name, &found.row.pool));
-    keep("ids", host.ids().release(found.row.ids));
+    // The ids are somebody else's only once no file has them any more.
+    let tree = remove_tree(host, name, &found.row.pool);
+    fault::reach("tree removed");
+    keep("tree", tree.and_then(|()| host.ids().release(found.row.ids)));
+    fault::reach("ids given back");
     let link = format!("containers/{name}");
     keep("link", host.dir().remove_file(&link).map_err(Error::io(format!("remove `{link}`"))));
     let logs = format!("logs/{name}");
     keep("logs", host.dir().remove_tree(&logs).map_err(Error::io(format!("remove `{logs}`"))));
+    keep("records", host.runtime().forget(name).map_err(Error::from));
     match failures.is_empty() {
         true => Ok(()),
         false => Err(Error::LeftBehind {

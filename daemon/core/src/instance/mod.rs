@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod exec;
 mod files;
+mod intent;
 mod logs;
 mod power;
 mod rename;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use cabin_api::StatusCode;
 use cabin_api::instance::InstanceStatePut;
+use cabin_store::rows::Intent;
+use cabin_undo::atomically;
 use serde_json::Value;
 
 use super::{address, load, start, status, stop, turn};
@@ -139,8 +141,7 @@ pub fn change_state(
             stop::delete_if_ephemeral(host, project, name)?;
         }
         Action::Restart => {
-            stop::stop(host, project, name, put.force, timeout)?;
-            start::start(host, project, name)?;
+            restart(host, project, name, put.force, timeout)?;
             tell("instance-restarted");
         }
         Action::Freeze => {
@@ -152,6 +153,23 @@ pub fn change_state(
             tell("instance-resumed");
         }
     }
+    Ok(())
+}
+
+/// Stops and starts. When the start fails the instance stays stopped, and the error says why.
+fn restart(
+    host: &Arc<Host>,
+    project: &str,
+    name: &str,
+    force: bool,
+    timeout: Option<Duration>,
+) -> Result<(), Error> {
+    atomically(|undo| -> Result<(), Error> {
+        // A daemon that dies in between starts it when it comes back.
+        super::intent::note(host, project, name, &Intent::Restart, undo)?;
+        stop::stop(host, project, name, force, timeout)?;
+        start::start(host, project, name)
+    })?;
     Ok(())
 }
 

@@ -44,14 +44,18 @@ pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(
     let pool = storage::pool(host, &row.pool)?;
     let (from, to) = (VolumeName::container(old)?, VolumeName::container(new)?);
     atomically(|undo| -> Result<(), Error> {
+        // A tree of the new name without a row would be a stray to the next start, and be removed.
+        super::intent::note(host, project, old, &rows::Intent::Rename { to: new.to_owned() }, undo)?;
         pool.rename(&from, &to, undo)?;
         super::create::link(host, new, &row.pool, undo)?;
+        move_logs(host, old, new, undo)?;
         let txn = host
             .store()
             .begin()
             .check::<rows::Instance>(project, old, Some(found.revision))
             .remove::<rows::Instance>(project, old)
             .remove::<rows::Templates>(project, old)
+            .remove::<rows::Intent>(project, old)
             .insert(project, new, &row)?
             .write(project, new, &templates)?;
         match txn.commit() {
@@ -63,12 +67,38 @@ pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(
     })?;
     // What is left of the old name is only for people; start-up removes it when this fails.
     let _ = host.dir().remove_file(&format!("containers/{old}"));
-    let (old_logs, new_logs) = (format!("logs/{old}"), format!("logs/{new}"));
-    if host.dir().exists(&old_logs) {
-        let _ = host.dir().remove_tree(&new_logs);
-        let _ = host.dir().rename(&old_logs, &new_logs);
-    }
     let context = json!({ "old_name": old });
     host.events().lifecycle(project, "instance-renamed", &address(new), new, context, None);
     Ok(())
+}
+
+fn move_logs(host: &Arc<Host>, old: &str, new: &str, undo: &mut cabin_undo::Undo) -> Result<(), Error> {
+    let (from, to) = (format!("logs/{old}"), format!("logs/{new}"));
+    if !host.dir().exists(&from) {
+        return Ok(());
+    }
+    let act = || format!("move `{from}` to `{to}`");
+    host.dir().remove_tree(&to).map_err(Error::io(act()))?;
+    host.dir().rename(&from, &to).map_err(Error::io(act()))?;
+    let host = host.clone();
+    undo.push("logs", move || host.dir().rename(&to, &from))?;
+    Ok(())
+}
+
+/// Takes back a rename that the daemon did not live to commit; the rows still have the old name.
+///
+/// # Errors
+/// When the pool is unavailable or the disk refuses. What is there under the old name already is success.
+pub(crate) fn take_back(host: &Host, old: &str, new: &str, pool: &str) -> Result<(), Error> {
+    let pool = storage::pool(host, pool)?;
+    let (from, to) = (VolumeName::container(new)?, VolumeName::container(old)?);
+    if pool.exists(&from)? && !pool.exists(&to)? {
+        atomically(|undo| pool.rename(&from, &to, undo).map_err(Error::from))?;
+    }
+    let (moved, logs) = (format!("logs/{new}"), format!("logs/{old}"));
+    if host.dir().exists(&moved) && !host.dir().exists(&logs) {
+        host.dir().rename(&moved, &logs).map_err(Error::io(format!("move `{moved}` back")))?;
+    }
+    let link = format!("containers/{new}");
+    host.dir().remove_file(&link).map_err(Error::io(format!("remove the link `{link}`")))
 }

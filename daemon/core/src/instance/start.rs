@@ -46,6 +46,7 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
         let live = Arc::new(Live::new(name, supervisor, clock::now(), nics));
         running(host, &live, undo)?;
         let txn = host.store().begin().update(project, name, found.revision, &row)?;
+        let txn = txn.remove::<rows::Intent>(project, name);
         match txn.commit() {
             Err(cabin_store::Error::Changed { .. }) => {
                 Err(Error::Changed { what: WHAT, name: name.to_owned() })

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cabin_runtime::Exit;
 use cabin_store::rows::{self, Power};
+use cabin_undo::{atomically, fault};
 
 use super::{expand, load, profiles_of};
 use crate::live::Live;
@@ -24,12 +25,33 @@ pub(super) fn stop(
 ) -> Result<(), Error> {
     let Some(live) = host.live().get(name) else { return Ok(()) };
     live.stopping.store(true, Ordering::SeqCst);
-    let ended = if force { kill(host, &live) } else { ask(host, &live, timeout) };
-    if let Err(error) = ended {
+    let ended = atomically(|undo| -> Result<(), Error> {
+        // Written first: a daemon that dies during the stop must not start again what was to be stopped.
+        store_power(host, project, name, Power::Stopped)?;
+        let (again, project, name) = (host.clone(), project.to_owned(), name.to_owned());
+        undo.push("intent to stop", move || store_power(&again, &project, &name, Power::Running))?;
+        if force { kill(host, &live) } else { ask(host, &live, timeout) }
+    });
+    if let Err(failed) = ended {
         live.stopping.store(false, Ordering::SeqCst);
-        return Err(error);
+        // One that ended in the very last moment was left to us.
+        if live.exit().is_none() {
+            return Err(failed.into());
+        }
     }
+    fault::reach(&format!("`{name}` has ended"));
     clean_up(host, project, &live, Power::Stopped)
+}
+
+/// Stores what an instance is to be doing, and nothing else.
+fn store_power(host: &Host, project: &str, name: &str, power: Power) -> Result<(), Error> {
+    let found = load(host, project, name)?;
+    if found.row.power == power {
+        return Ok(());
+    }
+    let row = rows::Instance { power, ..found.row };
+    host.store().begin().update(project, name, found.revision, &row)?.commit()?;
+    Ok(())
 }
 
 /// Ends a container while somebody else waits for its clean stop; the other one cleans up.
@@ -81,9 +103,11 @@ pub(crate) fn clean_up(host: &Arc<Host>, project: &str, live: &Arc<Live>, power:
     keep("console log", keep_console_log(host, live));
     for plugged in live.nics.lock().drain(..) {
         keep(&plugged.device, unplug(host, &plugged));
+        fault::reach(&format!("unplugged `{}`", plugged.device));
     }
     keep("cgroup", host.runtime().cgroups().destroy(name).map_err(Error::from));
-    keep("exit record", host.runtime().clear_exit_record(name).map_err(Into::into));
+    fault::reach("cgroup removed");
+    keep("records", host.runtime().forget(name).map_err(Into::into));
     host.live().remove(live);
     keep("row", write_power(host, project, name, power));
     match failures.is_empty() {
@@ -124,7 +148,7 @@ fn write_power(host: &Host, project: &str, name: &str, power: Power) -> Result<(
 
 /// Removes cgroups and records of a run that nobody cleaned up after. Gone is success.
 pub(super) fn sweep(host: &Host, name: &str) -> Result<(), Error> {
-    host.runtime().clear_exit_record(name)?;
+    host.runtime().forget(name)?;
     host.runtime().cgroups().destroy(name)?;
     Ok(())
 }

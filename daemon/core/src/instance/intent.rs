@@ -1,0 +1,37 @@
+//! What is written down before a change of which a crash would leave traces that do not say where they lead.
+//!
+//! The change's own last commit removes the note again. What becomes of one that is found at a start of the
+//! daemon is `recover`'s.
+
+use std::sync::Arc;
+
+use cabin_store::rows;
+use cabin_undo::Undo;
+
+use crate::{Error, Host};
+
+/// Notes what is going to happen to an instance whose turn the caller holds.
+///
+/// # Errors
+/// When it cannot be stored.
+pub(crate) fn note(
+    host: &Arc<Host>,
+    project: &str,
+    name: &str,
+    intent: &rows::Intent,
+    undo: &mut Undo,
+) -> Result<(), Error> {
+    host.store().begin().write(project, name, intent)?.commit()?;
+    let (host, project, name) = (host.clone(), project.to_owned(), name.to_owned());
+    undo.push(format!("intent for `{name}`"), move || forget(&host, &project, &name))?;
+    Ok(())
+}
+
+/// Removes the note. None is success.
+///
+/// # Errors
+/// When that cannot be stored.
+pub(crate) fn forget(host: &Host, project: &str, name: &str) -> Result<(), Error> {
+    host.store().begin().remove::<rows::Intent>(project, name).commit()?;
+    Ok(())
+}
