@@ -19,6 +19,8 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Where `cabin-init` and the other programs of ours lie.
     pub bin_dir: PathBuf,
+    /// The program that builds images from definitions.
+    pub builder: PathBuf,
     /// Whether a fresh daemon makes no pool, network or profile devices.
     pub bare: bool,
     /// What everything made in the kernel is named by: `cabin`, or `cabin-1a2b3c4d` with a directory.
@@ -31,10 +33,10 @@ impl Settings {
     /// # Errors
     /// When `dir` is not absolute, or too long for a unix socket to lie in it.
     pub fn new(dir: Option<PathBuf>, bare: bool) -> Result<Settings, Error> {
-        let bin_dir = own_dir()?;
+        let (bin_dir, builder) = own_programs()?;
         let Some(dir) = dir.filter(|dir| dir != Path::new(DEFAULT_DIR)) else {
             let (dir, run_dir) = (DEFAULT_DIR.into(), DEFAULT_RUN_DIR.into());
-            return Ok(Settings { dir, run_dir, bin_dir, bare, prefix: "cabin".into() });
+            return Ok(Settings { dir, run_dir, bin_dir, builder, bare, prefix: "cabin".into() });
         };
         if !dir.is_absolute() {
             return Err(Error::invalid(format!("the directory `{}` is not an absolute path", dir.display())));
@@ -44,7 +46,7 @@ impl Settings {
             tracing::warn!(dir = %dir.display(), "long names of instances may not fit into socket paths here");
         }
         let prefix = format!("cabin-{:08x}", fnv(dir.as_os_str().as_encoded_bytes()));
-        Ok(Settings { run_dir: dir.join("run"), dir, bin_dir, bare, prefix })
+        Ok(Settings { run_dir: dir.join("run"), dir, bin_dir, builder, bare, prefix })
     }
 
     /// The socket the API is served on.
@@ -75,16 +77,18 @@ fn fnv(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
-/// The helpers lie beside the daemon's binary, or in `../lib/cabin` when it is installed.
-fn own_dir() -> Result<PathBuf, Error> {
+/// The helpers lie beside the daemon's binary, or in `../libexec/cabin` when it is installed; the builder,
+/// which people call too, beside the daemon.
+fn own_programs() -> Result<(PathBuf, PathBuf), Error> {
     let me = std::env::current_exe().map_err(Error::io("find the daemon's own binary"))?;
     let beside = me.parent().unwrap_or(Path::new("/")).to_owned();
     for dir in [beside.clone(), beside.join("../lib/cabin"), beside.join("../libexec/cabin")] {
         if dir.join("cabin-init").exists() {
-            return Ok(dir);
+            return Ok((dir, beside.join("distrobuilder")));
         }
     }
-    Ok(beside)
+    let builder = beside.join("distrobuilder");
+    Ok((beside, builder))
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub fn shipped(host: &Host) -> Result<Vec<String>, Error> {
     if let Some(names) = host.shipped.get() {
         return Ok(names.clone());
     }
-    let mut builder = own_helper(&host.settings().bin_dir.join("distrobuilder"));
+    let mut builder = own_helper(&host.settings().builder);
     builder.arg("list");
     let said = cabin_sys::command::output(&mut builder)
         .map_err(Error::io("ask `distrobuilder` for its definitions"))?;
@@ -79,7 +79,7 @@ pub(super) fn build_held(host: &Arc<Host>, op: &Op, name: &str) -> Result<api::I
 fn run(host: &Host, op: &Op, name: &str, out: &std::path::Path) -> Result<Built, Error> {
     let failed = |said: String| Error::Build { name: name.to_owned(), said };
     op.progress("image_build_progress", format!("Building {name}"));
-    let mut builder = own_helper(&host.settings().bin_dir.join("distrobuilder"))
+    let mut builder = own_helper(&host.settings().builder)
         .args(["build", name])
         .arg(out)
         .args(["--type", "unified", "--progress", "json", "--cache-dir"])
