@@ -165,7 +165,8 @@ impl Work<'_> {
                 )?;
                 // What --aptopt leaves behind is ours alone.
                 let left = "etc/apt/apt.conf.d/99mmdebstrap";
-                tree.remove_file(left).map_err(io("remove", left))
+                tree.remove_file(left).map_err(io("remove", left))?;
+                forget_host(tree)
             }
         }
     }
@@ -309,6 +310,17 @@ impl Work<'_> {
             templates,
         })
     }
+}
+
+/// Removes what mmdebstrap copied from the host so that package scripts could work.
+fn forget_host(tree: &HostDir) -> Result<()> {
+    for name in ["etc/hostname", "etc/resolv.conf"] {
+        let (here, there) = (tree.read(name, 64 * 1024), std::fs::read(Path::new("/").join(name)));
+        if matches!((here, there), (Ok(here), Ok(there)) if here == there) {
+            tree.remove_file(name).map_err(io("remove", name))?;
+        }
+    }
+    Ok(())
 }
 
 /// What stands in the tree while packages are installed: the host's name servers, and a policy that no
