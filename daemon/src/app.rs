@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cabin_core::Host;
 use tokio::sync::watch;
 
+use crate::console::Consoles;
 use crate::websocket::Sockets;
 
 /// The daemon as requests see it.
@@ -13,6 +14,8 @@ pub struct App {
     pub host: Arc<Host>,
     /// Websockets that operations wait for.
     pub sockets: Sockets,
+    /// Who takes part in a console.
+    pub consoles: Consoles,
     /// Whether tests may make steps fail: only when the daemon was started with `CABIN_FAULT`.
     pub fault_plans: bool,
     stop: watch::Sender<bool>,
@@ -22,7 +25,13 @@ impl App {
     /// The daemon over `host`.
     #[must_use]
     pub fn new(host: Arc<Host>, fault_plans: bool) -> Arc<App> {
-        Arc::new(App { host, sockets: Sockets::default(), fault_plans, stop: watch::Sender::new(false) })
+        Arc::new(App {
+            host,
+            sockets: Sockets::default(),
+            consoles: Consoles::default(),
+            fault_plans,
+            stop: watch::Sender::new(false),
+        })
     }
 
     /// Tells the server to stop serving. Instances are not touched.

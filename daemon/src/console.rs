@@ -1,10 +1,13 @@
 //! Taking part in an instance's console: one websocket for the bytes, one for the window's size.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use cabin_api::instance::{ConsolePost, ExecControl};
 use cabin_core::{Error, Op, instance};
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::Call;
@@ -15,6 +18,44 @@ use crate::limits;
 use crate::reply::Reply;
 use crate::stream::Stream;
 use crate::websocket::{Lines, Registered, part, receive_all, send_all};
+
+/// The consoles somebody takes part in, by instance. Two at one keyboard would each see half of it.
+#[derive(Default)]
+pub struct Consoles {
+    taken: Arc<Mutex<HashMap<String, CancellationToken>>>,
+}
+
+/// A place at a console, until it is dropped or somebody forces it away.
+struct Place {
+    name: String,
+    taken: Arc<Mutex<HashMap<String, CancellationToken>>>,
+    lost: CancellationToken,
+}
+
+impl Consoles {
+    fn take(&self, name: &str, force: bool) -> Result<Place, Fault> {
+        let mut taken = self.taken.lock();
+        if let Some(other) = taken.get(name) {
+            if !force {
+                let reason = format!("somebody is attached to the console of `{name}`; take it with force");
+                return Err(Fault::invalid(reason));
+            }
+            other.cancel();
+        }
+        let lost = CancellationToken::new();
+        taken.insert(name.to_owned(), lost.clone());
+        Ok(Place { name: name.to_owned(), taken: self.taken.clone(), lost })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Who was forced away has nothing to give back.
+        if !self.lost.is_cancelled() {
+            self.taken.lock().remove(&self.name);
+        }
+    }
+}
 
 /// POST …/console: an operation whose websockets are the console.
 ///
@@ -27,6 +68,7 @@ pub async fn attach(mut call: Call) -> Result<Reply, Fault> {
     }
     let (project, name) = (call.project(), call.name("name").to_owned());
     exists(&call, &name).await?;
+    let place = call.app.consoles.take(&name, post.force)?;
     let looked_up = name.clone();
     let console = call.blocking(move |host| instance::attach_console(host, project, &looked_up)).await?;
     resize(&console, post.width, post.height);
@@ -35,11 +77,11 @@ pub async fn attach(mut call: Call) -> Result<Reply, Fault> {
     let plan = call.plan("Showing console", resources(&name));
     let op = call.app.host.operations().session(plan, json!({ "fds": lines.secrets() }));
     let session = call.app.sockets.register(op.id(), call.who.clone(), lines);
-    tokio::spawn(run(op.clone(), session, console, stream));
+    tokio::spawn(run(op.clone(), session, console, stream, place));
     Ok(Reply::Async(op))
 }
 
-async fn run(op: Arc<Op>, mut session: Registered, console: instance::Console, stream: Stream) {
+async fn run(op: Arc<Op>, mut session: Registered, console: instance::Console, stream: Stream, place: Place) {
     op.start();
     let Some(data) = session.connected(0, limits::CONNECT_TIME).await else {
         op.fail(&Error::invalid("timed out waiting for websockets to connect"));
@@ -66,6 +108,7 @@ async fn run(op: Arc<Op>, mut session: Registered, console: instance::Console, s
         _ = receive_all(&mut from, &stream) => {}
         () = control => {}
         () = cancelled.cancelled() => {}
+        () = place.lost.cancelled() => {}
     }
     op.succeed(Value::Null);
     part(to, from);
@@ -86,5 +129,24 @@ fn resize(console: &instance::Console, width: i64, height: i64) {
         && let Err(error) = console.resize(width, height)
     {
         tracing::debug!(error = %error.report(), "the console's size stays as it is");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_console_has_one_place_unless_it_is_forced() {
+        let consoles = Consoles::default();
+        let first = consoles.take("web", false).unwrap();
+        assert!(consoles.take("web", false).is_err());
+        assert!(consoles.take("other", false).is_ok());
+        let second = consoles.take("web", true).unwrap();
+        assert!(first.lost.is_cancelled() && !second.lost.is_cancelled());
+        drop(first);
+        assert!(consoles.take("web", false).is_err(), "who was forced away gave the place back");
+        drop(second);
+        assert!(consoles.take("web", false).is_ok());
     }
 }

@@ -25,6 +25,12 @@ pub enum Fault {
         #[source]
         source: serde_json::Error,
     },
+    #[error("`{field}` of the request's body is not what this address takes")]
+    Field {
+        field: String,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("cannot read the multipart body")]
     Multipart {
         #[source]
@@ -59,7 +65,7 @@ pub enum Fault {
         act: &'static str,
         path: String,
         #[source]
-        source: russh_sftp::client::error::Error,
+        source: Said,
     },
     #[error("cannot write the reply as JSON")]
     Reply {
@@ -68,6 +74,23 @@ pub enum Fault {
     },
     #[error("the request made the daemon panic; this is a bug")]
     Panicked,
+}
+
+/// What a file server said, without the protocol's own words for it when it gave better ones.
+#[derive(Debug)]
+pub struct Said(pub russh_sftp::client::error::Error);
+
+impl std::error::Error for Said {}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, text: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            russh_sftp::client::error::Error::Status(status) if !status.error_message.is_empty() => {
+                text.write_str(&status.error_message)
+            }
+            other => other.fmt(text),
+        }
+    }
 }
 
 impl Fault {

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
 use crate::call::Call;
-use crate::error::Fault;
+use crate::error::{Fault, Said};
 use crate::reply::{self, Reply};
 use crate::{limits, send};
 
@@ -66,7 +66,8 @@ async fn open(call: &Call) -> Result<Session, Fault> {
     let (server, socket) = serve(call).await?;
     let path = call.name("name").to_owned();
     let act = "open the files of";
-    let sftp = SftpSession::new(socket).await.map_err(|source| Fault::File { act, path, source })?;
+    let sftp =
+        SftpSession::new(socket).await.map_err(|error| Fault::File { act, path, source: Said(error) })?;
     Ok(Session { sftp, _server: server })
 }
 
@@ -96,7 +97,7 @@ fn path(call: &Call) -> Result<String, Fault> {
 }
 
 fn failed<'a>(act: &'static str, path: &'a str) -> impl FnOnce(SftpError) -> Fault + use<'a> {
-    move |source| Fault::File { act, path: path.to_owned(), source }
+    move |error| Fault::File { act, path: path.to_owned(), source: Said(error) }
 }
 
 /// GET and HEAD.

@@ -13,7 +13,16 @@ use crate::limits;
 /// # Errors
 /// [`Fault::BodyInvalid`] when it is no JSON, too deep, holds a key twice or is no `T`.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
-    serde_json::from_value(value(bytes)?).map_err(|source| Fault::BodyInvalid { source })
+    serde_path_to_error::deserialize(value(bytes)?).map_err(|error| {
+        let field = error.path().to_string();
+        let source = error.into_inner();
+        // Fields of flattened parts have no path of their own.
+        if matches!(field.as_str(), "." | "?") {
+            Fault::BodyInvalid { source }
+        } else {
+            Fault::Field { field, source }
+        }
+    })
 }
 
 /// Reads `bytes` as any JSON object, its top-level keys in lower case.
@@ -171,5 +180,7 @@ mod tests {
     fn wrong_types_say_what_was_expected() {
         let error = read::<cabin_api::instance::InstancesPost>(br#"{"start":"yes"}"#).unwrap_err();
         assert!(error.report().contains("expected a boolean"), "{}", error.report());
+        let error = read::<cabin_api::instance::InstancesPost>(br#"{"source":{"type":5}}"#).unwrap_err();
+        assert!(error.report().contains("`source.type`"), "{}", error.report());
     }
 }

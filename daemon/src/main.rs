@@ -26,7 +26,7 @@ mod stream;
 mod upload;
 mod websocket;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -43,6 +43,9 @@ use tracing_subscriber::EnvFilter;
 
 /// Descriptors the daemon wants: a few for each connection, instance and session.
 const DESCRIPTORS: u64 = 65_536;
+
+/// Operations and requests under way at once, at most; further ones queue.
+const BLOCKING_THREADS: usize = 4096;
 
 /// What the hard limit should allow: as much as service managers give services.
 const HARD_DESCRIPTORS: u64 = 1_048_576;
@@ -97,8 +100,15 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    // The SFTP client warns of every hang-up of the other side.
+    let filter =
+        EnvFilter::try_new(format!("russh_sftp=off,{}", cli.log)).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -117,7 +127,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Doctor { json }) => return doctor(json),
         other => {
             let settings = Settings::new(cli.dir, cli.bare)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let runtime = runtime()?;
             return runtime.block_on(async {
                 match other {
                     Some(Command::ActivateIfNeeded) => ask::activate_if_needed(&settings).await?,
@@ -132,6 +142,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Operations wait on blocking threads, some for minutes; a plain request must never queue behind them.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()
 }
 
 async fn within(seconds: u64, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

@@ -163,6 +163,7 @@ fn code(fault: &Fault) -> StatusCode {
         Fault::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
         Fault::BodyRead { .. }
         | Fault::BodyInvalid { .. }
+        | Fault::Field { .. }
         | Fault::Multipart { .. }
         | Fault::Invalid { .. } => StatusCode::BAD_REQUEST,
         Fault::NotFound { .. } | Fault::NoProject { .. } | Fault::UnknownMethod { .. } => {
@@ -172,7 +173,7 @@ fn code(fault: &Fault) -> StatusCode {
         Fault::Forbidden { .. } => StatusCode::FORBIDDEN,
         Fault::Changed => StatusCode::PRECONDITION_FAILED,
         Fault::Starting => StatusCode::SERVICE_UNAVAILABLE,
-        Fault::File { source, .. } => file_code(source),
+        Fault::File { source, .. } => file_code(&source.0),
         Fault::Io { .. } | Fault::Reply { .. } | Fault::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
