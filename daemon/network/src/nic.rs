@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::lease::{self, Given};
 use crate::name::{IfName, Mac};
 use crate::netlink::{Guest, PortFlags, index_of};
-use crate::reservation::Release;
+use crate::reservation::{Release, Until};
 use crate::spec::{BridgeSpec, Isolation, NicSpec};
 use crate::{Network, sysctl};
 
@@ -30,7 +30,7 @@ impl Network {
         let inner = &self.inner;
         let missing = || Error::NoLink { name: bridge.name.clone() };
         let controller = index_of(&bridge.name)?.ok_or_else(missing)?;
-        let kept = inner.reservations.keep(&inner.servers, bridge, nic)?;
+        let kept = inner.reservations.keep(&inner.servers, bridge, nic, Until::Unplugged)?;
         if kept.fresh {
             let (network, name, mac) = (self.clone(), bridge.name.clone(), nic.mac);
             undo.push(format!("reservation of {mac}"), move || network.release(&name, mac))?;
@@ -58,7 +58,7 @@ impl Network {
         if state.group != inner.group {
             return Err(Error::LinkExists { name: nic.host_name.clone() });
         }
-        let kept = inner.reservations.keep(&inner.servers, bridge, nic)?;
+        let kept = inner.reservations.keep(&inner.servers, bridge, nic, Until::Unplugged)?;
         inner.firewall.set_port(bridge, nic, kept.ipv4)?;
         if state.controller != Some(controller) {
             inner.netlink.set_controller(&nic.host_name, controller)?;
@@ -76,14 +76,14 @@ impl Network {
         inner.netlink.raise_port(&nic.host_name, nic.mac, flags, &inner.table)
     }
 
-    /// Removes a nic's port and the address that was picked for it; a fixed one stays reserved until
-    /// [`Network::release`]. What is gone already is success; after a failure it goes on.
+    /// Removes a nic's port, and with it what was reserved for it, unless [`Network::reserve`] asked for that to
+    /// stay until [`Network::release`]. What is gone already is success; after a failure it goes on.
     ///
     /// # Errors
     /// The first failure.
     pub fn unplug(&self, bridge: &IfName, nic: &NicSpec) -> Result<()> {
         let port = self.drop_port(bridge, nic);
-        let address = self.give_up(bridge, nic.mac, Release::Automatic);
+        let address = self.give_up(bridge, nic.mac, Release::WithPort);
         port.and(address)
     }
 
@@ -93,13 +93,13 @@ impl Network {
         link.and(filter)
     }
 
-    /// Keeps an address and a name for a nic that is not plugged in (one with a fixed address, so that
-    /// nobody else gets it meanwhile). Gives the IPv4 address.
+    /// Keeps an address and a name for a nic, plugged in or not, until [`Network::release`]: for one with a
+    /// fixed address, so that nobody else gets it while its instance is stopped. Gives the IPv4 address.
     ///
     /// # Errors
     /// [`Error::Address`] for one that is taken or outside, [`Error::NoAddressLeft`].
     pub fn reserve(&self, bridge: &BridgeSpec, nic: &NicSpec) -> Result<Option<Ipv4Addr>> {
-        Ok(self.inner.reservations.keep(&self.inner.servers, bridge, nic)?.ipv4)
+        Ok(self.inner.reservations.keep(&self.inner.servers, bridge, nic, Until::Released)?.ipv4)
     }
 
     /// Gives up what is kept for a MAC, fixed or picked, and its lease. None is success.

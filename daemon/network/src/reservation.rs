@@ -2,7 +2,8 @@
 //!
 //! A nic without a fixed address gets one reserved when it is plugged in, so that its filter knows it before
 //! the first packet. The pick starts from its MAC: as long as nobody is in the way, a nic that comes back
-//! gets the same one. Files are named by MAC and origin, `00163e112233.static` or `….automatic`.
+//! gets the same one. Files are named by MAC, origin and, if it outlives the port, `kept`: `00163e112233.static`,
+//! `00163e112233.automatic`, `00163e112233.static.kept`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,6 +18,14 @@ use crate::lease::{self, Given};
 use crate::name::{DnsLabel, IfName, Mac};
 use crate::spec::{BridgeSpec, DnsMode, Ipv4Side, NicSpec};
 
+/// How the files' names end.
+const ENDS: [(&str, Origin, Until); 4] = [
+    ("static", Origin::Static, Until::Unplugged),
+    ("static.kept", Origin::Static, Until::Released),
+    ("automatic", Origin::Automatic, Until::Unplugged),
+    ("automatic.kept", Origin::Automatic, Until::Released),
+];
+
 /// What is kept for one nic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
@@ -26,16 +35,27 @@ pub struct Reservation {
     pub ipv4: Option<Ipv4Addr>,
     /// Its fixed IPv6 address.
     pub ipv6: Option<Ipv6Addr>,
-    /// Who chose the IPv4 address.
+    /// Who chose the addresses.
     pub origin: Origin,
+    /// When it ends.
+    pub until: Until,
+}
+
+/// When a reservation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// With the port it was made for.
+    Unplugged,
+    /// When it is released.
+    Released,
 }
 
 /// Who chose an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// Whoever configured the nic: it stays until it is released.
+    /// Whoever configured the nic.
     Static,
-    /// This crate: it goes with the port.
+    /// This crate.
     Automatic,
 }
 
@@ -61,8 +81,8 @@ impl Reservations {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps an address and a name for a nic.
-    pub fn keep(&self, servers: &Servers, bridge: &BridgeSpec, nic: &NicSpec) -> Result<Kept> {
+    /// Keeps an address and a name for a nic. What was to stay until it is released still does.
+    pub fn keep(&self, servers: &Servers, bridge: &BridgeSpec, nic: &NicSpec, until: Until) -> Result<Kept> {
         check_addresses(bridge, nic)?;
         let home = servers.home(&bridge.name)?;
         let mut books = self.lock();
@@ -93,11 +113,14 @@ impl Reservations {
         };
         let origin = if nic.ipv6.is_some() { Origin::Static } else { origin };
         let name = (bridge.dns.mode != DnsMode::None).then(|| nic.instance.clone());
-        let entry = Reservation { name, ipv4, ipv6: nic.ipv6, origin };
+        let stays = before.as_ref().is_some_and(|entry| entry.until == Until::Released);
+        let until = if stays { Until::Released } else { until };
+        let entry = Reservation { name, ipv4, ipv6: nic.ipv6, origin, until };
         let fresh = before.is_none();
         if before.as_ref() != Some(&entry) {
-            if let Some(old) = before.as_ref().filter(|old| old.origin != entry.origin) {
-                remove_file(&home, &bridge.name, &host_file(nic.mac, old.origin))?;
+            let file = host_file(nic.mac, &entry);
+            if let Some(old) = before.map(|old| host_file(nic.mac, &old)).filter(|old| *old != file) {
+                remove_file(&home, &bridge.name, &old)?;
             }
             write(&home, bridge, nic.mac, &entry)?;
             book.insert(nic.mac, entry);
@@ -120,11 +143,11 @@ impl Reservations {
         let mut books = self.lock();
         let book = open_book(&mut books, bridge, &home)?;
         let Some(entry) = book.get(&mac).cloned() else { return Ok(None) };
-        if what == Release::Automatic && entry.origin == Origin::Static {
+        if what == Release::WithPort && entry.until == Until::Released {
             return Ok(None);
         }
         remove_file(&home, bridge, &name_file(mac))?;
-        remove_file(&home, bridge, &host_file(mac, entry.origin))?;
+        remove_file(&home, bridge, &host_file(mac, &entry))?;
         book.remove(&mac);
         drop(books);
         servers.reload(bridge)?;
@@ -138,7 +161,7 @@ impl Reservations {
         let entries = self.of(servers, &bridge.name)?;
         for (mac, entry) in entries {
             if entry.origin == Origin::Automatic && entry.ipv4.as_ref().is_some_and(outside) {
-                self.release(servers, &bridge.name, mac, Release::Automatic)?;
+                self.release(servers, &bridge.name, mac, Release::Any)?;
             }
         }
         Ok(())
@@ -161,8 +184,8 @@ impl Reservations {
 pub enum Release {
     /// Whatever is there.
     Any,
-    /// Only what this crate chose.
-    Automatic,
+    /// What was made for the port that goes.
+    WithPort,
 }
 
 /// The server's leases.
@@ -230,9 +253,9 @@ fn nth(ranges: &[(Ipv4Addr, Ipv4Addr)], mut index: u64) -> Option<Ipv4Addr> {
     None
 }
 
-fn host_file(mac: Mac, origin: Origin) -> String {
-    let end = if origin == Origin::Static { "static" } else { "automatic" };
-    format!("dnsmasq.hosts/{}.{end}", mac.digits())
+fn host_file(mac: Mac, entry: &Reservation) -> String {
+    let end = ENDS.iter().find(|(_, origin, until)| (*origin, *until) == (entry.origin, entry.until));
+    format!("dnsmasq.hosts/{}.{}", mac.digits(), end.map_or("automatic", |(end, ..)| end))
 }
 
 fn name_file(mac: Mac) -> String {
@@ -256,7 +279,7 @@ fn write(home: &HostDir, bridge: &BridgeSpec, mac: Mac, entry: &Reservation) -> 
         }
         _ => remove_file(home, &bridge.name, &name_file(mac))?,
     }
-    put(&host_file(mac, entry.origin), line(mac, entry))
+    put(&host_file(mac, entry), line(mac, entry))
 }
 
 fn line(mac: Mac, entry: &Reservation) -> String {
@@ -290,14 +313,11 @@ fn open_book<'a>(
 
 /// A file of `dnsmasq.hosts`; none when it is not ours (a half-written one begins with a dot).
 fn parse(file: &str, text: &str) -> Option<(Mac, Reservation)> {
-    let origin = match file.split_once('.') {
-        Some((digits, "static")) if !digits.is_empty() => Origin::Static,
-        Some((digits, "automatic")) if !digits.is_empty() => Origin::Automatic,
-        _ => return None,
-    };
+    let (digits, end) = file.split_once('.').filter(|(digits, _)| !digits.is_empty())?;
+    let (_, origin, until) = *ENDS.iter().find(|(known, ..)| *known == end)?;
     let mut fields = text.trim_end().split(',');
-    let mac = fields.next()?.parse().ok()?;
-    let mut entry = Reservation { name: None, ipv4: None, ipv6: None, origin };
+    let mac: Mac = fields.next()?.parse().ok()?;
+    let mut entry = Reservation { name: None, ipv4: None, ipv6: None, origin, until };
     for field in fields {
         if let Some(address) = field.strip_prefix('[').and_then(|field| field.strip_suffix(']')) {
             entry.ipv6 = address.parse().ok();
@@ -307,7 +327,7 @@ fn parse(file: &str, text: &str) -> Option<(Mac, Reservation)> {
             entry.name = field.parse().ok();
         }
     }
-    Some((mac, entry))
+    (mac.digits() == digits).then_some((mac, entry))
 }
 
 #[cfg(test)]
@@ -323,9 +343,11 @@ mod tests {
             ipv4: Some("10.0.0.7".parse().unwrap()),
             ipv6: Some("fd42::7".parse().unwrap()),
             origin: Origin::Static,
+            until: Until::Released,
         };
+        assert_eq!(host_file(mac, &entry), "dnsmasq.hosts/00163e112233.static.kept");
         assert_eq!(line(mac, &entry), "00:16:3e:11:22:33,10.0.0.7,[fd42::7],web\n");
-        assert_eq!(parse("00163e112233.static", &line(mac, &entry)), Some((mac, entry)));
+        assert_eq!(parse("00163e112233.static.kept", &line(mac, &entry)), Some((mac, entry)));
         assert_eq!(parse(".00163e112233.static.new", "00:16:3e:11:22:33\n"), None);
     }
 

@@ -68,7 +68,11 @@ fn a_removed_reservation_is_forgotten_without_a_restart() {
         assert_eq!(guest.dhcp(&host.dir), "10.9.8.77");
         host.network.unplug(&spec.name, &one).unwrap();
 
-        // A fixed address stays the first one's until it is released.
+        // An address that was reserved stays the first one's until it is released, plugged in or not.
+        host.network.reserve(&spec, &one).unwrap();
+        let again = Guest::new();
+        keep(|undo| host.network.plug(&spec, &one, again.netns(), undo));
+        host.network.unplug(&spec.name, &one).unwrap();
         let mut two = nic("two", 2);
         two.ipv4 = one.ipv4;
         let second = Guest::new();
