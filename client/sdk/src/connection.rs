@@ -74,9 +74,7 @@ impl Client {
     /// A bare connection, for websockets.
     pub(crate) async fn stream(&self) -> Result<UnixStream> {
         let socket = &self.shared.socket;
-        UnixStream::connect(socket)
-            .await
-            .map_err(|source| Error::Connect { socket: socket.clone(), source })
+        UnixStream::connect(socket).await.map_err(|source| Error::Connect { socket: socket.clone(), source })
     }
 
     /// Sends `request` and gives the head of the reply, with the connection to be put back once the reply's

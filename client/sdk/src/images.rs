@@ -90,7 +90,12 @@ impl Client {
     ///
     /// # Errors
     /// When the daemon refuses.
-    pub async fn update_image(&self, fingerprint: &str, put: &ImagePut, etag: Option<&ETag>) -> Result<Reply> {
+    pub async fn update_image(
+        &self,
+        fingerprint: &str,
+        put: &ImagePut,
+        etag: Option<&ETag>,
+    ) -> Result<Reply> {
         self.put(root().name(fingerprint), put, etag).await
     }
 

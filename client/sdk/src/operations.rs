@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use cabin_api::operation::Operation;
 use cabin_api::StatusCode;
+use cabin_api::operation::Operation;
 use serde_json::Value;
 
 use crate::{Address, Client, Error, Reply, Result};

@@ -171,7 +171,12 @@ impl Client {
     ///
     /// # Errors
     /// When the connection breaks.
-    pub async fn raw(&self, method: Method, address: &Address, body: Option<String>) -> Result<(u16, String)> {
+    pub async fn raw(
+        &self,
+        method: Method,
+        address: &Address,
+        body: Option<String>,
+    ) -> Result<(u16, String)> {
         let request = self.compose(&method, address, body.map(full_body))?;
         let (response, connection) = self.exchange(request).await?;
         let code = response.status().as_u16();
@@ -185,8 +190,11 @@ impl Client {
             None => address.clone(),
         };
         let json = body.is_some();
-        let mut builder =
-            Request::builder().method(method).uri(target.as_str()).header(HOST, "cabin").header(USER_AGENT, AGENT);
+        let mut builder = Request::builder()
+            .method(method)
+            .uri(target.as_str())
+            .header(HOST, "cabin")
+            .header(USER_AGENT, AGENT);
         if json {
             builder = builder.header(CONTENT_TYPE, "application/json");
         }
@@ -245,8 +253,7 @@ pub(crate) fn refusal(status: http::StatusCode, bytes: &[u8]) -> Error {
 }
 
 fn decode<T: DeserializeOwned>(method: &Method, address: &Address, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes)
-        .map_err(|source| Error::Decode { request: label(method, address), source })
+    serde_json::from_slice(bytes).map_err(|source| Error::Decode { request: label(method, address), source })
 }
 
 fn into_reply(method: &Method, address: &Address, bytes: &[u8]) -> Result<Reply> {

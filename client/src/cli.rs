@@ -1,0 +1,147 @@
+//! The command tree, nothing else: every verb, flag and word of help. What they do is in `commands`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::ArgValueCompleter;
+
+pub mod config;
+pub mod image;
+pub mod instance;
+pub mod network;
+pub mod profile;
+pub mod storage;
+pub mod system;
+
+use crate::complete;
+use crate::output::Format;
+
+/// System containers: whole Linux systems that boot their own init and are kept for years
+#[derive(Debug, Parser)]
+#[command(name = "cabin", version, propagate_version = false, max_term_width = 100)]
+#[command(disable_help_subcommand = false, arg_required_else_help = true)]
+pub struct Cli {
+    /// What holds for every command
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The daemon's socket [default: found by CABIN_SOCKET, CABIN_DIR, INCUS_SOCKET, INCUS_DIR, /run/cabin]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
+    pub socket: Option<PathBuf>,
+    /// The project to work in
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
+    pub project: Option<String>,
+    /// Show no progress
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub quiet: bool,
+    /// Taken for Incus's sake; the local daemon is the only one
+    #[arg(long, global = true, hide = true)]
+    pub force_local: bool,
+}
+
+/// A verb.
+#[derive(Debug, Subcommand)]
+#[command(subcommand_value_name = "COMMAND", disable_help_subcommand = true)]
+pub enum Command {
+    /// Create an instance from an image and start it
+    Launch(instance::Launch),
+    /// Create an instance from an image
+    #[command(visible_alias = "init")]
+    Create(instance::Create),
+    /// List instances
+    #[command(visible_alias = "ls")]
+    List(instance::List),
+    /// Show what an instance is and does, or the server without a name
+    Info(instance::Info),
+    /// Start instances
+    Start(instance::StateChange),
+    /// Stop instances
+    Stop(instance::StateChange),
+    /// Restart instances
+    Restart(instance::StateChange),
+    /// Freeze all processes of instances
+    #[command(visible_alias = "freeze")]
+    Pause(instance::Names),
+    /// Let frozen instances go on
+    #[command(visible_alias = "unfreeze")]
+    Resume(instance::Names),
+    /// Delete instances
+    #[command(visible_alias = "rm")]
+    Delete(instance::Delete),
+    /// Give an instance a new name
+    Rename(instance::Rename),
+    /// Give an instance a new name
+    #[command(visible_alias = "mv")]
+    Move(instance::Rename),
+    /// Run a command in an instance; its exit code is passed on
+    Exec(instance::Exec),
+    /// Open a login shell in an instance
+    Shell(instance::Shell),
+    /// Attach to an instance's console; ctrl-a q lets go
+    Console(instance::Console),
+    /// Copy files into and out of instances
+    #[command(subcommand)]
+    File(instance::File),
+    /// Show and change the config of instances and the server
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Manage profiles
+    #[command(subcommand)]
+    Profile(profile::Profile),
+    /// Manage images
+    #[command(subcommand)]
+    Image(image::Image),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::Network),
+    /// Manage storage pools
+    #[command(subcommand)]
+    Storage(storage::Storage),
+    /// Look at projects
+    #[command(subcommand)]
+    Project(profile::Project),
+    /// Look at work in progress, and cancel it
+    #[command(subcommand)]
+    Operation(system::Operation),
+    /// Look at what the daemon warns of
+    #[command(subcommand)]
+    Warning(system::Warning),
+    /// Show what happens, as it happens
+    Monitor(system::Monitor),
+    /// Send a raw request to the daemon
+    Query(system::Query),
+    /// Check this host: kernel, cgroups, id ranges, programs, firewall
+    Doctor(system::Doctor),
+    /// Set up and control the daemon
+    #[command(subcommand)]
+    Admin(system::Admin),
+    /// Show the versions of client and daemon
+    Version(system::Version),
+    /// Print the lines that make a shell complete commands and names
+    Completion(system::Completion),
+    /// Write manual pages
+    Manpage(system::Manpage),
+}
+
+/// How a list is shown.
+#[derive(Debug, Clone, Args)]
+pub struct ListFormat {
+    /// table, compact, csv, json, yaml or markdown; `,header` and `,noheader` can follow
+    #[arg(short, long, default_value = "table", value_name = "FORMAT", add = ArgValueCompleter::new(complete::formats))]
+    pub format: Format,
+}
+
+/// One profile, pool, network … and how its list is shown.
+#[derive(Debug, Clone, Args)]
+pub struct PlainList {
+    /// How
+    #[command(flatten)]
+    pub format: ListFormat,
+}

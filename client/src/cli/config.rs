@@ -1,0 +1,143 @@
+//! `config` and the `device` verbs it shares with `profile`.
+
+use clap::Subcommand;
+use clap_complete::ArgValueCompleter;
+
+use crate::complete;
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Manage the devices of an instance
+    #[command(subcommand)]
+    Device(Device),
+    /// Edit the config as YAML with $EDITOR, or from standard input
+    Edit {
+        /// The instance; the server when left out
+        #[arg(add = ArgValueCompleter::new(complete::instances))]
+        name: Option<String>,
+    },
+    /// Show the value of a key
+    Get {
+        /// The instance (the server when left out) and the key
+        #[arg(num_args = 1..=2, required = true, value_name = "[INSTANCE] KEY", add = ArgValueCompleter::new(complete::instances))]
+        words: Vec<String>,
+        /// The value with the profiles under it
+        #[arg(short, long)]
+        expanded: bool,
+        /// The key is a property of the instance, such as description
+        #[arg(short, long)]
+        property: bool,
+    },
+    /// Set keys
+    Set {
+        /// The instance (the server when left out) and the keys; the value `-` is read from standard input
+        #[arg(num_args = 1.., required = true, value_name = "[INSTANCE] KEY=VALUE…", add = ArgValueCompleter::new(complete::instances))]
+        words: Vec<String>,
+        /// The keys are properties of the instance, such as description
+        #[arg(short, long)]
+        property: bool,
+    },
+    /// Show the config
+    Show {
+        /// The instance; the server when left out
+        #[arg(add = ArgValueCompleter::new(complete::instances))]
+        name: Option<String>,
+        /// With the profiles under it
+        #[arg(short, long)]
+        expanded: bool,
+    },
+    /// Take a key away
+    Unset {
+        /// The instance (the server when left out) and the key
+        #[arg(num_args = 1..=2, required = true, value_name = "[INSTANCE] KEY", add = ArgValueCompleter::new(complete::instances))]
+        words: Vec<String>,
+        /// The key is a property of the instance, such as description
+        #[arg(short, long)]
+        property: bool,
+    },
+}
+
+/// `config device` and `profile device`.
+#[derive(Debug, Subcommand)]
+pub enum Device {
+    /// Add a device
+    #[command(visible_alias = "create")]
+    Add {
+        /// The instance or profile
+        #[arg(add = ArgValueCompleter::new(complete::device_owners))]
+        owner: String,
+        /// The device's name
+        device: String,
+        /// Its type: disk, nic, unix-char …
+        kind: String,
+        /// Its properties
+        #[arg(value_name = "KEY=VALUE")]
+        properties: Vec<String>,
+    },
+    /// Show a property of a device
+    Get {
+        /// The instance or profile
+        #[arg(add = ArgValueCompleter::new(complete::device_owners))]
+        owner: String,
+        /// The device's name
+        device: String,
+        /// The property
+        key: String,
+    },
+    /// List the names of the devices
+    #[command(visible_alias = "ls")]
+    List {
+        /// The instance or profile
+        #[arg(add = ArgValueCompleter::new(complete::device_owners))]
+        owner: String,
+    },
+    /// Copy a device from the profiles to the instance, and change it there
+    Override {
+        /// The instance
+        #[arg(add = ArgValueCompleter::new(complete::instances))]
+        owner: String,
+        /// The device's name
+        device: String,
+        /// What differs
+        #[arg(value_name = "KEY=VALUE")]
+        properties: Vec<String>,
+    },
+    /// Take devices away
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// The instance or profile
+        #[arg(add = ArgValueCompleter::new(complete::device_owners))]
+        owner: String,
+        /// The devices' names
+        #[arg(required = true)]
+        devices: Vec<String>,
+    },
+    /// Set properties of a device
+    Set {
+        /// The instance or profile
+        #[arg(add = ArgValueCompleter::new(complete::device_owners))]
+        owner: String,
+        /// The device's name
+        device: String,
+        /// The properties
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        properties: Vec<String>,
+    },
+    /// Show the devices
+    Show {
+        /// The instance or profile
+        #[arg(add = ArgValueCompleter::new(complete::device_owners))]
+        owner: String,
+    },
+    /// Take a property of a device away
+    Unset {
+        /// The instance or profile
+        #[arg(add = ArgValueCompleter::new(complete::device_owners))]
+        owner: String,
+        /// The device's name
+        device: String,
+        /// The property
+        key: String,
+    },
+}

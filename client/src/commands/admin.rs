@@ -1,0 +1,111 @@
+//! `admin`: setting up and controlling the daemon.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use cabin_api::network::NetworksPost;
+use cabin_api::storage::PoolsPost;
+use cabin_client::Client;
+use serde_json::json;
+use tokio::time::{interval, timeout};
+
+use super::object::{Target, entry};
+use super::{Context, preseed};
+use crate::cli::system::{Admin, Init};
+use crate::output;
+
+/// How often a daemon that starts or ends is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// `admin`.
+pub async fn run(context: &Context, command: Admin) -> anyhow::Result<()> {
+    match command {
+        Admin::Init(args) => init(context, args).await,
+        Admin::Waitready { timeout } => {
+            limited(timeout, "the daemon to be ready", wait_ready(context)).await?
+        }
+        Admin::Shutdown { force: _, timeout } => {
+            let client = context.client().await?;
+            limited(timeout, "the daemon to end", shut_down(context, &client)).await?
+        }
+    }
+}
+
+async fn limited<T>(seconds: u64, what: &str, work: impl Future<Output = T>) -> anyhow::Result<T> {
+    if seconds == 0 {
+        return Ok(work.await);
+    }
+    let done = timeout(Duration::from_secs(seconds), work).await;
+    done.ok().with_context(|| format!("waited {seconds} s for {what}"))
+}
+
+async fn wait_ready(context: &Context) -> anyhow::Result<()> {
+    let mut look = interval(LOOK);
+    loop {
+        look.tick().await;
+        let Ok(client) = context.client().await else { continue };
+        if client.ready().await.is_ok() {
+            return Ok(());
+        }
+    }
+}
+
+async fn shut_down(context: &Context, client: &Client) -> anyhow::Result<()> {
+    client.shutdown().await?;
+    let mut look = interval(LOOK);
+    loop {
+        look.tick().await;
+        // A socket of systemd's goes on listening: then the answer was the end.
+        match context.client().await {
+            Err(_) => return Ok(()),
+            Ok(client) if client.ready().await.is_err() => return Ok(()),
+            Ok(_) => {}
+        }
+    }
+}
+
+async fn init(context: &Context, args: Init) -> anyhow::Result<()> {
+    let client = &context.client().await?;
+    if args.dump {
+        return preseed::dump(client).await;
+    }
+    if args.preseed {
+        return preseed::apply(context, client).await;
+    }
+    if !args.auto && !args.minimal {
+        bail!("nobody is asked questions here: use --auto, or --preseed with YAML on standard input");
+    }
+    let pool = args.storage_pool.as_deref().unwrap_or("default");
+    if !client.pool_names().await?.iter().any(|name| name == pool) {
+        let driver = args.storage_backend.unwrap_or_else(|| "overlay".to_owned());
+        let post = PoolsPost { name: pool.to_owned(), driver, ..PoolsPost::default() };
+        let reply = client.create_pool(&post).await?;
+        context.finish(client, reply, "Creating the pool").await?;
+        output::line(format!("Storage pool {pool} created"))?;
+    }
+    let managed = client.networks().await?.into_iter().find(|network| network.managed);
+    let network = match managed {
+        Some(network) => network.name,
+        None => create_network(context, client).await?,
+    };
+    Target::profile("default")?
+        .change(context, client, |object| {
+            let devices = entry(object, "devices")?;
+            devices.entry("root").or_insert(json!({"type": "disk", "path": "/", "pool": pool}));
+            devices.entry("eth0").or_insert(json!({"type": "nic", "name": "eth0", "network": network}));
+            Ok(())
+        })
+        .await
+}
+
+async fn create_network(context: &Context, client: &Client) -> anyhow::Result<String> {
+    let mut post =
+        NetworksPost { name: "cabinbr0".to_owned(), kind: "bridge".to_owned(), ..NetworksPost::default() };
+    for key in ["ipv4.address", "ipv6.address"] {
+        post.config.0.insert(key.to_owned(), "auto".to_owned());
+    }
+    let reply = client.create_network(&post).await?;
+    context.finish(client, reply, "Creating the network").await?;
+    output::line(format!("Network {} created", post.name))?;
+    Ok(post.name)
+}
