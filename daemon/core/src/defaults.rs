@@ -14,14 +14,22 @@ const NETWORK: &str = "cabinbr0";
 /// The pool of a fresh host.
 const POOL: &str = "default";
 
+/// Whether the defaults were made, or were not wanted: whether this state has been used before.
+///
+/// # Errors
+/// When the rows cannot be read.
+pub(crate) fn made(host: &Host) -> Result<bool, Error> {
+    let server = host.store().rows::<rows::Server>().get(DEFAULT_PROJECT, "server")?;
+    Ok(server.is_some_and(|found| found.row.initialised))
+}
+
 /// Makes the defaults once. What a user changed or deleted later stays so.
 ///
 /// # Errors
 /// When the rows cannot be written. What the host refuses (no dnsmasq, say) is logged and left out: the
 /// daemon must come up so that a user can be told.
 pub(crate) fn ensure(host: &Arc<Host>) -> Result<(), Error> {
-    let server = host.store().rows::<rows::Server>().get(DEFAULT_PROJECT, "server")?;
-    if server.is_some_and(|found| found.row.initialised) {
+    if made(host)? {
         return Ok(());
     }
     let mut txn = host.store().begin();
@@ -69,10 +77,10 @@ pub(crate) fn ensure(host: &Arc<Host>) -> Result<(), Error> {
 fn make_pool(host: &Arc<Host>) -> Result<rows::Pool, Error> {
     let row = rows::Pool { driver: "overlay".to_owned(), ..rows::Pool::default() };
     let spec = crate::storage::spec(host, POOL, &row)?;
-    // A crash after this leaves an empty pool that the next start takes as it is.
-    if host.storage().open_pool(&spec).is_err() {
-        atomically(|undo| host.storage().create_pool(&spec, undo).map_err(Error::from))?;
-    }
+    // A first start that died may have left a pool, or half of one. What holds volumes is another matter:
+    // their rows are lost, and the next start would take them for strays.
+    host.storage().delete_stray(POOL)?;
+    atomically(|undo| host.storage().create_pool(&spec, undo).map_err(Error::from))?;
     Ok(row)
 }
 

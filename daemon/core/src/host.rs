@@ -30,6 +30,7 @@ pub struct Host {
     live: LiveTable,
     busy: Arc<Busy>,
     ready: AtomicBool,
+    layout: parking_lot::RwLock<()>,
     ids: ids::Registry,
     pub(crate) unpacking: parking_lot::Mutex<()>,
     pub(crate) shipped: OnceLock<Vec<String>>,
@@ -78,6 +79,7 @@ impl Host {
             building: parking_lot::Mutex::new(()),
             busy: Arc::default(),
             ready: AtomicBool::new(false),
+            layout: parking_lot::RwLock::new(()),
             settings,
             store,
             dir,
@@ -91,6 +93,12 @@ impl Host {
         });
         // Set once, here.
         let _ = me.set(Arc::downgrade(&host));
+        // Before the defaults: a first start may have died while it made them.
+        crate::network::sweep(&host)?;
+        if defaults::made(&host)? {
+            // Without rows nothing can be told from a stray; whoever lost the database still has the rest.
+            crate::storage::sweep(&host)?;
+        }
         defaults::ensure(&host)?;
         crate::storage::open_all(&host)?;
         crate::network::ensure_all(&host)?;
@@ -136,6 +144,16 @@ impl Host {
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// Networks and pools stay as they are while this is held: for who is about to use one.
+    pub(crate) fn keep_layout(&self) -> parking_lot::RwLockReadGuard<'_, ()> {
+        self.layout.read()
+    }
+
+    /// The right to change networks and pools.
+    pub(crate) fn change_layout(&self) -> parking_lot::RwLockWriteGuard<'_, ()> {
+        self.layout.write()
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -7,7 +7,7 @@ use cabin_api::network as api;
 use cabin_api::storage::ConfigPut;
 use cabin_network::{InterfaceState, LeaseKind, LinkType};
 use cabin_store::{Versioned, rows};
-use cabin_undo::atomically;
+use cabin_undo::{atomically, fault};
 use serde_json::{Value, json};
 
 use crate::{DEFAULT_PROJECT, Error, Host, etag, instance, limits, resolve};
@@ -25,6 +25,26 @@ pub(crate) fn ensure_all(host: &Host) -> Result<(), Error> {
             .and_then(|spec| Ok(host.network().ensure_bridge(&spec)?));
         if let Err(error) = ensured {
             tracing::error!(network = found.name, error = %error.report(), "network is unavailable");
+        }
+    }
+    Ok(())
+}
+
+/// Removes bridges that no row knows: what a daemon left that died while it made or renamed one.
+///
+/// # Errors
+/// When the rows cannot be read. A bridge that cannot be removed is only logged.
+pub(crate) fn sweep(host: &Host) -> Result<(), Error> {
+    let known = host.store().rows::<rows::Network>().list(DEFAULT_PROJECT)?;
+    for name in host.network().marked()?.bridges {
+        if !known.iter().any(|network| network.name == name.as_str()) {
+            match host.network().destroy_bridge(&name) {
+                Ok(()) => tracing::info!(network = %name, "a stray bridge was removed"),
+                Err(error) => {
+                    let error = Error::from(error);
+                    tracing::warn!(network = %name, error = %error.report(), "a stray bridge cannot be removed");
+                }
+            }
         }
     }
     Ok(())
@@ -156,6 +176,7 @@ pub fn create(host: &Arc<Host>, post: api::NetworksPost) -> Result<(), Error> {
     cabin_profiles::value::name::network(&post.name)?;
     let kind = if post.kind.is_empty() { "bridge".to_owned() } else { post.kind };
     cabin_profiles::validate_network(&kind, &post.config.0)?;
+    let _alone = host.change_layout();
     let present = host.store().rows::<rows::Network>().list(DEFAULT_PROJECT)?;
     if present.iter().any(|network| network.name == post.name) {
         return Err(Error::Exists { what: WHAT, name: post.name });
@@ -188,7 +209,8 @@ pub fn create(host: &Arc<Host>, post: api::NetworksPost) -> Result<(), Error> {
 ///
 /// # Errors
 /// When there is none, somebody else changed it, or the config makes no sense.
-pub fn update(host: &Host, name: &str, put: ConfigPut, if_match: Option<&str>) -> Result<(), Error> {
+pub fn update(host: &Arc<Host>, name: &str, put: ConfigPut, if_match: Option<&str>) -> Result<(), Error> {
+    let _alone = host.change_layout();
     let old = load(host, name)?;
     etag::check(WHAT, name, &tag(&render(old.clone(), &[])), if_match)?;
     let mut config = put.config.0;
@@ -196,16 +218,33 @@ pub fn update(host: &Host, name: &str, put: ConfigPut, if_match: Option<&str>) -
     resolve::resolve_auto(host, &mut config, false)?;
     let row = rows::Network { description: put.description, kind: old.row.kind.clone(), config };
     let (before, after) = (resolve::bridge(name, &old.row)?, resolve::bridge(name, &row)?);
-    if let Err(refused) = host.network().update_bridge(&before, &after) {
-        host.network().ensure_bridge(&before)?;
-        return Err(refused.into());
-    }
-    let stored = host.store().begin().update(DEFAULT_PROJECT, name, old.revision, &row)?.commit();
-    if let Err(error) = stored {
-        host.network().update_bridge(&after, &before)?;
-        return Err(error.into());
-    }
+    atomically(|undo| -> Result<(), Error> {
+        let (again, old_spec, new_spec) = (host.clone(), before.clone(), after.clone());
+        // Recorded first: the change has many steps, and the inverse puts right whichever were done.
+        undo.push(format!("bridge `{name}` as it was"), move || -> Result<(), Error> {
+            if again.network().update_bridge(&new_spec, &old_spec).is_err() {
+                again.network().ensure_bridge(&old_spec)?;
+            }
+            ensure_ports(&again, &old_spec)
+        })?;
+        host.network().update_bridge(&before, &after)?;
+        fault::pass("bridge changed")?;
+        ensure_ports(host, &after)?;
+        fault::pass("ports changed")?;
+        host.store().begin().update(DEFAULT_PROJECT, name, old.revision, &row)?.commit()?;
+        Ok(())
+    })?;
     host.events().lifecycle(DEFAULT_PROJECT, "network-updated", &address(name), name, Value::Null, None);
+    Ok(())
+}
+
+/// Puts the ports of running instances right after their bridge changed.
+fn ensure_ports(host: &Host, spec: &cabin_network::BridgeSpec) -> Result<(), Error> {
+    for live in host.live().list().into_iter().filter(|live| live.exit().is_none()) {
+        for plugged in live.nics.lock().iter().filter(|plugged| plugged.network == spec.name.as_str()) {
+            host.network().ensure_port(spec, &plugged.nic)?;
+        }
+    }
     Ok(())
 }
 
@@ -213,7 +252,7 @@ pub fn update(host: &Host, name: &str, put: ConfigPut, if_match: Option<&str>) -
 ///
 /// # Errors
 /// As [`update`].
-pub fn patch(host: &Host, name: &str, body: Value, if_match: Option<&str>) -> Result<(), Error> {
+pub fn patch(host: &Arc<Host>, name: &str, body: Value, if_match: Option<&str>) -> Result<(), Error> {
     let old = load(host, name)?.row;
     update(host, name, merged(old.config, old.description, body)?, if_match)
 }
@@ -234,14 +273,15 @@ pub(crate) fn merged(mut config: rows::Config, description: String, body: Value)
 /// When there is none, it is in use, or the new name is bad or taken.
 pub fn rename(host: &Arc<Host>, name: &str, new: &str) -> Result<(), Error> {
     cabin_profiles::value::name::network(new)?;
+    let _alone = host.change_layout();
     let old = load(host, name)?;
     refuse_used(host, name)?;
     if host.network().host_state(&resolve::interface(new)?)?.is_some() {
         return Err(Error::Exists { what: "host interface", name: new.to_owned() });
     }
     let (before, after) = (resolve::bridge(name, &old.row)?, resolve::bridge(new, &old.row)?);
-    host.network().destroy_bridge(&before.name)?;
-    let made = atomically(|undo| -> Result<(), Error> {
+    atomically(|undo| -> Result<(), Error> {
+        remove_bridge(host, &before, undo)?;
         host.network().create_bridge(&after, undo)?;
         host.store()
             .begin()
@@ -250,13 +290,22 @@ pub fn rename(host: &Arc<Host>, name: &str, new: &str) -> Result<(), Error> {
             .insert(DEFAULT_PROJECT, new, &old.row)?
             .commit()?;
         Ok(())
-    });
-    if made.is_err() {
-        host.network().ensure_bridge(&before)?;
-    }
-    made?;
+    })?;
     let context = json!({ "old_name": name });
     host.events().lifecycle(DEFAULT_PROJECT, "network-renamed", &address(new), new, context, None);
+    Ok(())
+}
+
+/// Removes a bridge so that a failure later on brings it back. Nothing uses it, so nothing notices.
+fn remove_bridge(
+    host: &Arc<Host>,
+    spec: &cabin_network::BridgeSpec,
+    undo: &mut cabin_undo::Undo,
+) -> Result<(), Error> {
+    let (again, gone) = (host.clone(), spec.clone());
+    undo.push(format!("bridge `{}`", spec.name), move || again.network().ensure_bridge(&gone))?;
+    host.network().destroy_bridge(&spec.name)?;
+    fault::pass("bridge removed")?;
     Ok(())
 }
 
@@ -271,15 +320,20 @@ fn refuse_used(host: &Host, name: &str) -> Result<(), Error> {
 ///
 /// # Errors
 /// When there is none, it is in use, or the host refuses.
-pub fn delete(host: &Host, name: &str) -> Result<(), Error> {
+pub fn delete(host: &Arc<Host>, name: &str) -> Result<(), Error> {
+    let _alone = host.change_layout();
     let old = load(host, name)?;
     refuse_used(host, name)?;
-    host.network().destroy_bridge(&resolve::interface(name)?)?;
-    host.store()
-        .begin()
-        .check::<rows::Network>(DEFAULT_PROJECT, name, Some(old.revision))
-        .remove::<rows::Network>(DEFAULT_PROJECT, name)
-        .commit()?;
+    atomically(|undo| -> Result<(), Error> {
+        // The bridge first: a network that could not be taken down can be deleted again.
+        remove_bridge(host, &resolve::bridge(name, &old.row)?, undo)?;
+        host.store()
+            .begin()
+            .check::<rows::Network>(DEFAULT_PROJECT, name, Some(old.revision))
+            .remove::<rows::Network>(DEFAULT_PROJECT, name)
+            .commit()?;
+        Ok(())
+    })?;
     host.events().lifecycle(DEFAULT_PROJECT, "network-deleted", &address(name), name, Value::Null, None);
     Ok(())
 }

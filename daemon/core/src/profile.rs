@@ -6,6 +6,7 @@ use cabin_api::profile as api;
 use cabin_api::{ConfigMap, DevicesMap};
 use cabin_profiles::Who;
 use cabin_store::{Versioned, rows};
+use cabin_undo::atomically;
 use serde_json::{Value, json};
 
 use crate::{Error, Host, etag, instance, limits};
@@ -93,11 +94,12 @@ pub fn create(host: &Host, project: &str, post: api::ProfilesPost) -> Result<(),
     Ok(())
 }
 
-/// Replaces a profile, and applies what changes to every running instance that uses it.
+/// Replaces a profile, and applies what changes to every running instance that uses it: to all, or nothing
+/// is changed.
 ///
 /// # Errors
 /// When there is none, somebody else changed it, the config makes no sense for it or for an instance that
-/// uses it, or an instance cannot be changed live (named; the profile is stored then).
+/// uses it, or an instance is busy or cannot be changed live.
 pub fn update(
     host: &Arc<Host>,
     project: &str,
@@ -105,18 +107,67 @@ pub fn update(
     put: api::ProfilePut,
     if_match: Option<&str>,
 ) -> Result<(), Error> {
+    let row = checked(put)?;
+    // In the order of names, so that two of these cannot wait for each other.
+    let affected = instance::using_profile(host, project, name)?;
+    let mut turns = Vec::with_capacity(affected.len());
+    for user in &affected {
+        turns.push(host.busy().take(user, "update")?);
+    }
+    let _kept = host.keep_layout();
     let old = load(host, project, name)?;
     let revision = old.revision;
     etag::check(WHAT, name, &tag(&render(old, project, &[])), if_match)?;
-    let row = checked(put)?;
-    let affected = instance::using_profile(host, project, name)?;
+    let mut changes = Vec::new();
     for user in &affected {
         instance::check_with_profile(host, project, user, name, &row)?;
+        changes.push(change_of(host, project, user, (name, &row))?);
     }
-    let before = instance::expanded_of(host, project, &affected)?;
-    host.store().begin().update(project, name, revision, &row)?.commit()?;
+    atomically(|undo| -> Result<(), Error> {
+        let mut txn = host.store().begin().update(project, name, revision, &row)?;
+        for (user, revision, changed, change) in &changes {
+            change.make(host, project, undo)?;
+            // Each is compared even if its row stays: it must be what the change was made from.
+            txn = match changed {
+                Some(row) => txn.update(project, user, *revision, row)?,
+                None => txn.check::<rows::Instance>(project, user, Some(*revision)),
+            };
+            txn = change.forget(project, txn);
+        }
+        match txn.commit() {
+            Err(cabin_store::Error::Changed { .. }) => {
+                Err(Error::Changed { what: WHAT, name: name.to_owned() })
+            }
+            other => Ok(other.map(drop)?),
+        }
+    })?;
+    for (_, _, _, change) in changes {
+        change.done();
+    }
     host.events().lifecycle(project, "profile-updated", &address(name), name, Value::Null, None);
-    instance::apply_profile_change(host, project, &before)
+    Ok(())
+}
+
+/// An instance that a changed profile changes: its revision, its new row when that differs, and what must be
+/// done to it while it runs.
+type Affected = (String, cabin_store::Revision, Option<rows::Instance>, instance::Change);
+
+fn change_of(
+    host: &Host,
+    project: &str,
+    user: &str,
+    (name, changed): (&str, &rows::Profile),
+) -> Result<Affected, Error> {
+    let found = instance::load(host, project, user)?;
+    let mut profiles = instance::profiles_of(host, project, &found.row.profiles)?;
+    let before = instance::expand(&found.row, &profiles);
+    profiles.insert(name.to_owned(), changed.clone());
+    let mut row = found.row.clone();
+    let expanded = instance::expand(&row, &profiles);
+    instance::give_macs(&mut row, &expanded);
+    let after = instance::expand(&row, &profiles);
+    let change = instance::Change::of(host, user, (&found.row, &before), (&row, &after))?;
+    Ok((user.to_owned(), found.revision, (row != found.row).then_some(row), change))
 }
 
 /// Merges into a profile.

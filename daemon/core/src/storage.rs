@@ -33,6 +33,28 @@ pub(crate) fn open_all(host: &Host) -> Result<(), Error> {
     Ok(())
 }
 
+/// Removes what the directory of pools holds and no row knows, as far as no volume is in it: a daemon died
+/// while it made or deleted a pool.
+///
+/// # Errors
+/// When the rows or the directory cannot be read. What cannot be removed is only logged.
+pub(crate) fn sweep(host: &Host) -> Result<(), Error> {
+    let known = host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT)?;
+    for name in host.storage().names_on_disk()? {
+        if known.iter().any(|pool| pool.name == name) {
+            continue;
+        }
+        match host.storage().delete_stray(&name) {
+            Ok(()) => tracing::info!(pool = name, "a stray pool was removed"),
+            Err(error) => {
+                let error = Error::from(error);
+                tracing::warn!(pool = name, error = %error.report(), "a stray pool was left where it is");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// An open pool.
 ///
 /// # Errors
@@ -136,6 +158,7 @@ pub fn tag(pool: &api::Pool) -> String {
 pub fn create(host: &Host, post: api::PoolsPost) -> Result<(), Error> {
     cabin_profiles::value::name::object(&post.name)?;
     cabin_profiles::validate_pool(&post.driver, &post.config.0)?;
+    let _alone = host.change_layout();
     let present = host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT)?;
     if present.iter().any(|pool| pool.name == post.name) {
         return Err(Error::Exists { what: WHAT, name: post.name });
@@ -190,22 +213,33 @@ pub fn patch(host: &Host, name: &str, body: Value, if_match: Option<&str>) -> Re
 /// Deletes an unused pool.
 ///
 /// # Errors
-/// When there is none, it is in use, or the host refuses.
+/// When there is none, it is in use, or the host refuses. When only its directories cannot be removed the
+/// pool is gone and the error names them; the next start tries again.
 pub fn delete(host: &Host, name: &str) -> Result<(), Error> {
+    let _alone = host.change_layout();
     let old = load(host, name)?;
     if let Some((_, by)) = used_by(host)?.into_iter().find(|(pool, _)| pool == name) {
         return Err(Error::InUse { what: WHAT, name: name.to_owned(), by });
     }
     let spec = spec(host, name, &old.row)?;
-    host.storage().delete_pool(&spec)?;
+    if let Ok(pool) = host.storage().open_pool(&spec)
+        && let Some(volume) = pool.list()?.first()
+    {
+        return Err(Error::InUse { what: WHAT, name: name.to_owned(), by: format!("volume {volume}") });
+    }
+    // The row first: half a pool would be one that cannot be used and cannot be put right.
     host.store()
         .begin()
         .check::<rows::Pool>(DEFAULT_PROJECT, name, Some(old.revision))
         .remove::<rows::Pool>(DEFAULT_PROJECT, name)
         .commit()?;
+    let removed = host.storage().delete_pool(&spec);
     let address = format!("/1.0/storage-pools/{name}");
     host.events().lifecycle(DEFAULT_PROJECT, "storage-pool-deleted", &address, name, Value::Null, None);
-    Ok(())
+    removed.map_err(|source| Error::LeftBehind {
+        left: format!("the directory of storage pool `{name}`"),
+        source: Box::new(source.into()),
+    })
 }
 
 /// What a pool has left.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cabin_sys::dir::{EntryKind, HostDir};
-use cabin_undo::Undo;
+use cabin_undo::{Undo, fault};
 
 use crate::driver::{DriverKind, IMAGE, Layers, ROOTFS};
 use crate::error::{Error, Result};
@@ -210,7 +210,10 @@ impl Pool {
         match root.rename(&format!("{directory}/{name}"), &condemned) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
-            Ok(()) => root.remove_tree(&condemned),
+            Ok(()) => {
+                fault::reach("name taken away");
+                root.remove_tree(&condemned)
+            }
         }
     }
 

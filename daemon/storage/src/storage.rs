@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cabin_sys::dir::HostDir;
-use cabin_undo::Undo;
+use cabin_undo::{Undo, fault};
 
 use crate::driver::DriverKind;
 use crate::error::{Error, Result};
@@ -74,12 +74,16 @@ impl Storage {
         if let Some(why) = spec.driver.driver().fits(&root).map_err(wrong)? {
             return Err(Error::Filesystem { path: spec.source.clone(), driver: spec.driver.name(), why });
         }
+        if !own {
+            // Before anything is made there: after a crash only this name leads to it.
+            self.pools.symlink(&spec.source, &spec.name).map_err(wrong)?;
+            self.pools.sync().map_err(wrong)?;
+            fault::pass("link to the pool")?;
+        }
         for directory in DIRECTORIES {
             root.create_dir(directory, 0o700).map_err(wrong)?;
         }
-        if !own {
-            self.pools.symlink(&spec.source, &spec.name).map_err(wrong)?;
-        }
+        fault::pass("directories of the pool")?;
         self.pools.sync().map_err(wrong)?;
         // Last: what has the mark is whole.
         root.replace(MARK, format!("driver: {}\n", spec.driver.name()).as_bytes(), 0o600).map_err(wrong)?;
@@ -156,6 +160,28 @@ impl Storage {
         })
     }
 
+    /// Removes what lies in the directory of pools under a name that nobody knows. Nothing there is success.
+    ///
+    /// # Errors
+    /// When it holds a volume, or cannot be removed.
+    pub fn delete_stray(&self, name: &str) -> Result<()> {
+        check(name)?;
+        let wrong = |source| Error::Pool { act: "delete", pool: name.to_owned(), source };
+        let source = match rustix::fs::readlinkat(&self.pools, name, Vec::new()) {
+            Ok(target) => PathBuf::from(target.to_string_lossy().into_owned()),
+            Err(_) => self.default_source(name),
+        };
+        for kind in ["containers", "custom"] {
+            let held = HostDir::open(&source).and_then(|root| root.open_dir(kind)?.list()).unwrap_or_default();
+            if let Some(volume) = held.first() {
+                let volume = format!("{kind}/{}", volume.name);
+                return Err(Error::PoolInUse { pool: name.to_owned(), volume });
+            }
+        }
+        self.lock().remove(name);
+        dismantle(self.pools.path(), name, &source).map_err(wrong)
+    }
+
     /// Names in the directory of pools, whether a database knows them or not.
     ///
     /// # Errors
@@ -193,9 +219,11 @@ fn dismantle(pools: &Path, name: &str, source: &Path) -> io::Result<()> {
     match HostDir::open(source) {
         Ok(root) => {
             root.remove_file(MARK)?;
+            fault::reach("mark of the pool removed");
             for directory in DIRECTORIES {
                 root.remove_tree(directory)?;
             }
+            fault::reach("directories of the pool removed");
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use cabin_api::image as api;
 use cabin_api::{ConfigMap, ZERO_TIME};
 use cabin_store::{Versioned, rows};
+use cabin_undo::fault;
 use serde_json::Value;
 
 use crate::{DEFAULT_PROJECT, Error, Host, clock, etag};
@@ -196,6 +197,7 @@ pub fn delete(host: &Arc<Host>, fingerprint: &str) -> Result<(), Error> {
     host.events().lifecycle(DEFAULT_PROJECT, "image-deleted", &address(name), name, Value::Null, None);
     for file in [format!("images/{name}"), format!("images/{name}.rootfs")] {
         host.dir().remove_file(&file).map_err(Error::io(format!("remove `{file}`")))?;
+        fault::reach(&format!("removed `{file}`"));
     }
     for pool in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT)? {
         // A tree that instances stand on goes with the last of them; an unavailable pool keeps its own.

@@ -140,6 +140,10 @@ pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> 
     let volume = VolumeName::container(&name)?;
     let templates =
         rows::Templates { templates: image.as_ref().map(|i| i.row.templates.clone()).unwrap_or_default() };
+    let kept = host.keep_layout();
+    // What it names may have gone while the image was unpacked.
+    let pool = storage::pool(host, &row.pool)?;
+    resolve::check_nics(host, &expanded.devices)?;
     atomically(|undo| -> Result<(), Error> {
         row.ids = ids::claim(host, &name, undo)?;
         match &image {
@@ -147,12 +151,14 @@ pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> 
             None => pool.create_empty(&volume, undo)?,
         }
         link(host, &name, &row.pool, undo)?;
+        resolve::reserve_fixed(host, &name, &row, &expanded, undo)?;
         let txn = host.store().begin().insert(project, &name, &row)?.write(project, &name, &templates)?;
         match txn.commit() {
             Err(cabin_store::Error::Changed { .. }) => Err(Error::Exists { what: WHAT, name: name.clone() }),
             other => Ok(other.map(drop)?),
         }
     })?;
+    drop(kept);
     host.events().lifecycle(project, "instance-created", &address(&name), &name, Value::Null, op.requestor());
     drop(turn);
     if post.start {

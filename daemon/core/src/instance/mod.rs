@@ -1,5 +1,6 @@
 //! Instances: one file per verb, and here what all verbs share: loading, expanding, rendering.
 
+mod change;
 mod console;
 mod create;
 mod delete;
@@ -42,7 +43,9 @@ pub(crate) use power::{start_again, start_one, stop_one};
 pub(crate) use start::{ensured_nics, plugged_nics};
 pub(crate) use state::rendered_interface;
 pub(crate) use stop::{clean_up, delete_if_ephemeral, restarts_by_itself};
-pub(crate) use update::{apply_profile_change, check_with_profile, expanded_of, using_profile};
+pub(crate) use change::Change;
+pub(crate) use create::give_macs;
+pub(crate) use update::{check_with_profile, using_profile};
 
 const WHAT: &str = "instance";
 

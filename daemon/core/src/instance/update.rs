@@ -1,6 +1,5 @@
 //! `update`: config, devices and profiles of an instance, applied at once to a running one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cabin_api::instance::InstancePut;
@@ -10,9 +9,8 @@ use cabin_undo::atomically;
 use serde_json::Value;
 
 use super::create::{check_config, check_expanded, give_macs};
-use super::{Expanded, WHAT, address, expand, load, profiles_of, render, tag, turn};
-use crate::live::Live;
-use crate::{Error, Host, etag, resolve};
+use super::{Change, Expanded, WHAT, address, expand, load, profiles_of, render, tag, turn};
+use crate::{Error, Host, etag};
 
 /// Replaces what PUT may change. What the server keeps for itself (`volatile.*`) stays as it is.
 ///
@@ -101,18 +99,21 @@ fn change(
     give_macs(&mut row, &expanded);
     let after = expand(&row, &after_profiles);
     refuse_fixed(name, &row.pool, &before, &after)?;
-    let stored = || -> Result<(), Error> {
-        match host.store().begin().update(project, name, old.revision, &row)?.commit() {
+    let _kept = host.keep_layout();
+    // What it names may have gone since it was checked.
+    crate::resolve::check_nics(host, &after.devices)?;
+    let change = Change::of(host, name, (&old.row, &before), (&row, &after))?;
+    atomically(|undo| -> Result<(), Error> {
+        change.make(host, project, undo)?;
+        let txn = host.store().begin().update(project, name, old.revision, &row)?;
+        match change.forget(project, txn).commit() {
             Err(cabin_store::Error::Changed { .. }) => {
                 Err(Error::Changed { what: WHAT, name: name.to_owned() })
             }
             other => Ok(other.map(drop)?),
         }
-    };
-    match host.live().get(name).filter(|live| live.exit().is_none()) {
-        Some(live) => apply(host, &live, (&old.row, &before), (&row, &after), stored)?,
-        None => stored()?,
-    }
+    })?;
+    change.done();
     host.events().lifecycle(project, "instance-updated", &address(name), name, Value::Null, None);
     Ok(())
 }
@@ -125,79 +126,6 @@ fn refuse_fixed(name: &str, pool: &str, before: &Expanded, after: &Expanded) -> 
             "the root disk of instance `{name}` cannot move to another pool by an update"
         )));
     }
-    Ok(())
-}
-
-/// Changes a running container, then stores; if storing fails, the container is as before.
-fn apply(
-    host: &Arc<Host>,
-    live: &Arc<Live>,
-    before: (&rows::Instance, &Expanded),
-    after: (&rows::Instance, &Expanded),
-    stored: impl FnOnce() -> Result<(), Error>,
-) -> Result<(), Error> {
-    let (old_limits, limits) =
-        (resolve::limits(host, &before.1.config)?, resolve::limits(host, &after.1.config)?);
-    let old_nics = by_device(resolve::nics(host, &live.name, before.0, before.1)?);
-    let new_nics = by_device(resolve::nics(host, &live.name, after.0, after.1)?);
-    atomically(|undo| -> Result<(), Error> {
-        if limits_differ(&before.1.config, &after.1.config) {
-            let cgroups = host.runtime().cgroups();
-            // A limit that cannot be set may have followed some that could.
-            cgroups.set(&live.name, &limits).inspect_err(|_| drop(cgroups.set(&live.name, &old_limits)))?;
-            let (host, name) = (host.clone(), live.name.clone());
-            undo.push("limits", move || host.runtime().cgroups().set(&name, &old_limits))?;
-        }
-        for (device, (_, plugged)) in &old_nics {
-            if new_nics
-                .get(device)
-                .is_none_or(|(_, new)| new.nic != plugged.nic || new.network != plugged.network)
-            {
-                unplug(host, live, &old_nics[device], undo)?;
-            }
-        }
-        for (device, (bridge, plugged)) in &new_nics {
-            if old_nics
-                .get(device)
-                .is_none_or(|(_, old)| old.nic != plugged.nic || old.network != plugged.network)
-            {
-                let netns = live.netns()?;
-                host.network().plug(bridge, &plugged.nic, std::os::fd::AsFd::as_fd(&netns), undo)?;
-            }
-        }
-        stored()
-    })?;
-    *live.nics.lock() = new_nics.into_values().map(|(_, plugged)| plugged).collect();
-    Ok(())
-}
-
-/// Counts of processors are spread by chance: only a changed text is a changed limit.
-fn limits_differ(before: &rows::Config, after: &rows::Config) -> bool {
-    let limits = |config: &rows::Config| -> Vec<(String, String)> {
-        let wanted = config.iter().filter(|(key, _)| key.starts_with("limits."));
-        wanted.map(|(key, value)| (key.clone(), value.clone())).collect()
-    };
-    limits(before) != limits(after)
-}
-
-type Nic = (cabin_network::BridgeSpec, crate::live::Plugged);
-
-fn by_device(nics: Vec<Nic>) -> BTreeMap<String, Nic> {
-    nics.into_iter().map(|nic| (nic.1.device.clone(), nic)).collect()
-}
-
-fn unplug(host: &Arc<Host>, live: &Arc<Live>, old: &Nic, undo: &mut cabin_undo::Undo) -> Result<(), Error> {
-    super::stop::unplug(host, &old.1)?;
-    let (host, live, old) = (host.clone(), live.clone(), old.clone());
-    undo.push(format!("unplugged `{}`", old.1.device), move || -> Result<(), Error> {
-        let netns = live.netns()?;
-        atomically(|undo| {
-            host.network()
-                .plug(&old.0, &old.1.nic, std::os::fd::AsFd::as_fd(&netns), undo)
-                .map_err(Error::from)
-        })?;
-        Ok(())
-    })?;
     Ok(())
 }
 
@@ -234,58 +162,3 @@ pub(crate) fn check_with_profile(
     })
 }
 
-/// Applies a stored profile to the running instances that use it; every failure is told.
-pub(crate) fn apply_profile_change(
-    host: &Arc<Host>,
-    project: &str,
-    before: &[(String, Expanded)],
-) -> Result<(), Error> {
-    let mut failures = Vec::new();
-    for (name, old) in before {
-        if let Err(error) = apply_one(host, project, name, old) {
-            failures.push(format!("`{name}`: {}", error.report()));
-        }
-    }
-    match failures.is_empty() {
-        true => Ok(()),
-        false => Err(Error::invalid(format!(
-            "the profile is stored, but running instances could not be changed: {}",
-            failures.join("; ")
-        ))),
-    }
-}
-
-fn apply_one(host: &Arc<Host>, project: &str, name: &str, old: &Expanded) -> Result<(), Error> {
-    let _turn = turn(host, project, name, "update")?;
-    let found = load(host, project, name)?;
-    let profiles = profiles_of(host, project, &found.row.profiles)?;
-    let mut row = found.row.clone();
-    let expanded = expand(&row, &profiles);
-    give_macs(&mut row, &expanded);
-    let after = expand(&row, &profiles);
-    let stored = || -> Result<(), Error> {
-        if row != found.row {
-            host.store().begin().update(project, name, found.revision, &row)?.commit()?;
-        }
-        Ok(())
-    };
-    match host.live().get(name).filter(|live| live.exit().is_none()) {
-        Some(live) => apply(host, &live, (&row, old), (&row, &after), stored),
-        None => stored(),
-    }
-}
-
-/// The expanded state of instances, to be compared after a profile changed.
-pub(crate) fn expanded_of(
-    host: &Host,
-    project: &str,
-    names: &[String],
-) -> Result<Vec<(String, Expanded)>, Error> {
-    names
-        .iter()
-        .map(|name| {
-            let row = load(host, project, name)?.row;
-            Ok((name.clone(), expand(&row, &profiles_of(host, project, &row.profiles)?)))
-        })
-        .collect()
-}
