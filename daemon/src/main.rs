@@ -192,8 +192,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let recovery = tokio::task::spawn_blocking(move || recovering.recover());
     tell_manager(&[NotifyState::Ready]);
     server::serve(&app, listener).await;
-    tell_manager(&[NotifyState::Stopping]);
-    tracing::info!("stopped; instances that run keep running");
+    tracing::info!("stopped");
     // Half a recovery is finished by the next start; it must not hold this process up.
     recovery.abort();
     drop(lock);
@@ -218,6 +217,8 @@ fn stop_on_signal(app: &Arc<app::App>) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        tracing::info!("told to stop; instances that run keep running");
+        tell_manager(&[NotifyState::Stopping]);
         app.stop();
     });
     Ok(())
