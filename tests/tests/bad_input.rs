@@ -32,9 +32,12 @@ fn filled(lab: &Lab, path: &str) -> String {
     path.replace("{name}", name).replace("{fingerprint}", &fingerprint)
 }
 
-/// The routes that take a JSON object, filled. Trust in clients is not built yet and refuses all alike.
+/// The routes that take a JSON object, filled. Trust in clients is not built yet and refuses all alike, and what
+/// is internal may not be there at all.
 fn bodies(lab: &Lab) -> Vec<(String, String)> {
-    let taking = described(lab).into_iter().filter(|(_, path, body)| *body && path != "/1.0/certificates");
+    let taking = described(lab)
+        .into_iter()
+        .filter(|(_, path, body)| *body && path.starts_with("/1.0") && path != "/1.0/certificates");
     let found: Vec<(String, String)> = taking.map(|(method, path, _)| (method, filled(lab, &path))).collect();
     assert!(found.len() > 25, "only {} routes take a body", found.len());
     found
@@ -119,9 +122,9 @@ fn wrong_types_are_a_bad_request() {
         "[]",
         "7",
         "\"text\"",
-        "{\"config\":7,\"name\":7,\"action\":7,\"command\":7,\"source\":7,\"width\":\"x\",\"target\":7}",
-        "{\"config\":[],\"name\":[],\"action\":[],\"command\":{},\"source\":[],\"width\":[],\"target\":[]}",
-        "{\"name\":{\"a\":1},\"config\":{\"a\":{\"b\":1}},\"action\":{},\"command\":[1],\"source\":\"x\",\"width\":{},\"target\":{}}",
+        "{\"config\":7,\"name\":7,\"action\":7,\"command\":7,\"source\":7,\"width\":\"x\",\"target\":7,\"properties\":7}",
+        "{\"config\":[],\"name\":[],\"action\":[],\"command\":{},\"source\":[],\"width\":[],\"target\":[],\"properties\":[]}",
+        "{\"name\":{\"a\":1},\"config\":{\"a\":{\"b\":1}},\"action\":{},\"command\":[1],\"source\":\"x\",\"width\":{},\"target\":{},\"properties\":\"x\"}",
     ];
     for (method, target) in &bodies(&lab) {
         for body in wrong {

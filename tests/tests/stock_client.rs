@@ -252,7 +252,9 @@ fn it_pushes_and_pulls_files() {
             desk.lab.sh(&name, "cat /srv/deep/tree/below/leaf; readlink /srv/deep/tree/link"),
             "greenbelow/leaf"
         );
-        desk.run(&["file", "pull", "-r", &inside("srv/deep/tree"), &at("")]).ok();
+        std::fs::create_dir(home.join("out")).unwrap();
+        desk.run(&["file", "pull", "-r", &inside("srv/deep/tree"), &at("out")]).ok();
+        assert_eq!(std::fs::read_to_string(home.join("out/tree/below/leaf")).unwrap(), "green");
         desk.run(&["file", "delete", &inside("root/fed")]).ok();
         assert!(!desk.run(&["file", "pull", &inside("root/fed"), "-"]).refused().is_empty());
 
@@ -277,7 +279,7 @@ fn it_reads_the_console_and_the_log() {
             desk.run(&["console", "--show-log", &name]).ok().contains("spoken-on-the-console")
         });
         let info = desk.run(&["info", "--show-log", &name]).ok();
-        assert!(info.contains("Log:"), "{info}");
+        assert!(info.contains("init is process"), "{info}");
         desk.delete(&name);
     });
 }
