@@ -23,7 +23,7 @@ pub fn response(table: &[Route]) -> Response {
 pub fn document(table: &[Route]) -> Value {
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     let mut named = BTreeMap::from([("Operation", shapes::OPERATION)]);
-    for route in table {
+    for route in table.iter().filter(|route| !route.hidden) {
         let method = route.method.as_str().to_lowercase();
         let path = route.path.replace("{*", "{");
         paths.entry(path).or_default().insert(method, operation(route));
@@ -156,7 +156,11 @@ mod tests {
         let document = document(&table);
         let described: usize =
             document["paths"].as_object().unwrap().values().map(|path| path.as_object().unwrap().len()).sum();
-        assert_eq!(described, table.len(), "a method and address stand twice in the table");
+        assert_eq!(
+            described,
+            table.iter().filter(|route| !route.hidden).count(),
+            "a method and address stand twice in the table"
+        );
         let ids: BTreeSet<_> = table.iter().map(operation_id).collect();
         assert_eq!(ids.len(), table.len());
     }

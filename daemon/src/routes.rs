@@ -37,6 +37,8 @@ pub struct Route {
     pub gives: Gives,
     /// The query arguments it knows besides `project`.
     pub query: Vec<&'static str>,
+    /// Whether the description leaves it out: a daemon that serves users has no such address.
+    pub hidden: bool,
 }
 
 /// What a route answers.
@@ -80,6 +82,11 @@ impl Route {
         self
     }
 
+    fn hidden(mut self) -> Route {
+        self.hidden = true;
+        self
+    }
+
     fn query(mut self, names: &[&'static str]) -> Route {
         self.query.extend(names);
         self
@@ -87,7 +94,7 @@ impl Route {
 }
 
 fn route(method: Method, path: &'static str, run: fn(Call) -> Answer, about: &'static str) -> Route {
-    Route { method, path, run, about, takes: None, gives: Gives::Nothing, query: Vec::new() }
+    Route { method, path, run, about, takes: None, gives: Gives::Nothing, query: Vec::new(), hidden: false }
 }
 
 /// A row of the table.
@@ -136,9 +143,11 @@ fn of_server() -> Vec<Route> {
         row!(GET "/internal/doctor", internal::doctor, "Check what this host can do").object(shapes::ANY),
         row!(GET "/internal/audit", internal::audit, "List what is left over on this host").list(shapes::ANY),
         row!(GET "/internal/fault", internal::fault, "Get the fault points passed (daemons under test only)")
-            .object(shapes::ANY),
+            .object(shapes::ANY)
+            .hidden(),
         row!(PUT "/internal/fault", internal::arm_fault, "Make a step fail (daemons under test only)")
-            .takes(shapes::ANY),
+            .takes(shapes::ANY)
+            .hidden(),
     ]
 }
 
