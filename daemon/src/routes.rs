@@ -135,6 +135,10 @@ fn of_server() -> Vec<Route> {
         row!(POST "/1.0/certificates", server::no_trust, "Trust a client").takes(shapes::ANY),
         row!(GET "/1.0/projects", projects::list, "List projects").list(shapes::PROJECT),
         row!(GET "/1.0/projects/{name}", projects::show, "Get a project").object(shapes::PROJECT),
+        row!(PUT "/1.0/projects/{name}", projects::update, "Replace a project's config")
+            .takes(shapes::CONFIG_PUT),
+        row!(PATCH "/1.0/projects/{name}", projects::patch, "Change some of a project's config")
+            .takes(shapes::CONFIG_PUT),
         row!(GET "/1.0/events", events::listen, "Listen to events (websocket)")
             .gives(Gives::Upgrade)
             .query(&["type", "all-projects"]),

@@ -2,9 +2,11 @@
 
 use cabin_api::ConfigMap;
 use cabin_api::project::Project;
+use cabin_api::storage::ConfigPut;
 use cabin_store::rows;
+use serde_json::Value;
 
-use crate::{DEFAULT_PROJECT, Error, Host};
+use crate::{DEFAULT_PROJECT, Error, Host, etag};
 
 /// Every project.
 ///
@@ -42,6 +44,36 @@ pub fn get(host: &Host, name: &str) -> Result<Project, Error> {
         name: name.to_owned(),
         used_by,
     })
+}
+
+/// The tag of what PUT changes.
+#[must_use]
+pub fn tag(project: &Project) -> String {
+    etag::etag(&(&project.description, &project.config))
+}
+
+/// Takes a PUT that changes nothing, as tools send that write back what they read.
+///
+/// # Errors
+/// When there is none of that name, somebody thinks it is another, or it would change something: project
+/// `default` is as it is in this version.
+pub fn update(host: &Host, name: &str, put: &ConfigPut, if_match: Option<&str>) -> Result<(), Error> {
+    let now = get(host, name)?;
+    etag::check("project", name, &tag(&now), if_match)?;
+    if put.config == now.config && put.description == now.description {
+        return Ok(());
+    }
+    let reason = "this version has one project, and it is as it is";
+    Err(Error::Unsupported { what: format!("changing project `{name}`"), reason })
+}
+
+/// As [`update`], for the keys that are given.
+///
+/// # Errors
+/// As [`update`].
+pub fn patch(host: &Host, name: &str, body: Value, if_match: Option<&str>) -> Result<(), Error> {
+    let now = get(host, name)?;
+    update(host, name, &crate::network::merged(now.config.0, now.description, body)?, if_match)
 }
 
 /// Refuses a project that does not exist.

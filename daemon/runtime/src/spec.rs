@@ -142,8 +142,8 @@ pub struct ExecSpec {
     pub uid: u32,
     /// The group id inside the container.
     pub gid: u32,
-    /// The working directory inside the container.
-    pub cwd: String,
+    /// The working directory inside the container; without one `/root`, or `/` when that cannot be entered.
+    pub cwd: Option<String>,
     /// The standard streams.
     pub streams: Streams,
 }

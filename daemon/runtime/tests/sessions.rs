@@ -53,7 +53,7 @@ fn a_missing_program_and_one_that_cannot_run_are_told_apart() {
     assert!(matches!(run(&["/bin/nothing-like-it"]), Error::ProgramNotFound { .. }));
     assert!(matches!(run(&["/etc/passwd"]), Error::ProgramNotExecutable { .. }));
     let mut spec = exec_spec(&["true"], Streams::Pipes);
-    spec.cwd = "/nowhere".into();
+    spec.cwd = Some("/nowhere".into());
     let Err(Error::Exec { step, .. }) = lab.runtime.exec("web", &spec, None) else { panic!() };
     assert_eq!(step, "change to directory `/nowhere`");
     assert!(matches!(

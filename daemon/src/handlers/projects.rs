@@ -1,5 +1,6 @@
 //! `/1.0/projects`. Only `default` exists for now.
 
+use cabin_api::storage::ConfigPut;
 use cabin_core::project;
 
 use crate::call::Call;
@@ -17,5 +18,21 @@ pub async fn list(call: Call) -> Result<Reply, Fault> {
 pub async fn show(call: Call) -> Result<Reply, Fault> {
     let name = call.name("name").to_owned();
     let found = call.blocking(move |host| project::get(host, &name)).await?;
-    Reply::tagged(&found, cabin_core::etag(&(&found.description, &found.config)))
+    Reply::tagged(&found, project::tag(&found))
+}
+
+/// PUT.
+pub async fn update(mut call: Call) -> Result<Reply, Fault> {
+    let put: ConfigPut = call.json().await?;
+    let (name, tag) = (call.name("name").to_owned(), call.if_match());
+    call.blocking(move |host| project::update(host, &name, &put, tag.as_deref())).await?;
+    Ok(Reply::empty())
+}
+
+/// PATCH.
+pub async fn patch(mut call: Call) -> Result<Reply, Fault> {
+    let body = call.object().await?;
+    let (name, tag) = (call.name("name").to_owned(), call.if_match());
+    call.blocking(move |host| project::patch(host, &name, body, tag.as_deref())).await?;
+    Ok(Reply::empty())
 }

@@ -63,7 +63,7 @@ pub fn exec(
         env: environment(host, project, name, post)?,
         uid: post.user,
         gid: post.group,
-        cwd: if post.cwd.is_empty() { "/root".to_owned() } else { post.cwd.clone() },
+        cwd: Some(post.cwd.clone()).filter(|cwd| !cwd.is_empty()),
         streams,
     };
     let session = host.runtime().exec(name, &spec, given)?;

@@ -195,7 +195,7 @@ pub fn exec_spec(argv: &[&str], streams: Streams) -> ExecSpec {
         ],
         uid: 0,
         gid: 0,
-        cwd: "/".into(),
+        cwd: Some("/".into()),
         streams,
     }
 }

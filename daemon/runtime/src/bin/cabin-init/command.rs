@@ -76,7 +76,10 @@ fn prepare(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap, streams: &[OwnedFd; 3
     process::set_ids(spec.uid, spec.gid, &groups).step("become the user")?;
     // A change of user takes it back, so it is asked for after that.
     process::set_parent_death_signal(Some(KILL)).step("tie itself to its helper")?;
-    change_directory(&root, &spec.cwd)
+    match &spec.cwd {
+        Some(cwd) => change_directory(&root, cwd),
+        None => change_directory(&root, "/root").or_else(|_| change_directory(&root, "/")),
+    }
 }
 
 fn change_directory(root: &OwnedFd, cwd: &str) -> Result<(), Failure> {
