@@ -1,19 +1,32 @@
 //! What the daemon does by itself: take up what still runs, start what should run, clean up what ended.
+//!
+//! `boot` tells whether the host started anew, `adopt` what became of each instance while no daemon looked,
+//! `strays` removes what nothing accounts for, `order` starts and stops many.
 
+mod adopt;
+mod boot;
+mod order;
+mod strays;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use cabin_runtime::Exit;
-use cabin_store::Versioned;
-use cabin_store::rows::{self, Config, Power};
+use cabin_store::rows::{self, Power};
 
-use crate::instance;
 use crate::live::Live;
-use crate::{DEFAULT_PROJECT, Error, Host, resolve};
+use crate::{DEFAULT_PROJECT, Error, Host, instance};
+
+use adopt::Found;
+pub(crate) use order::stop_all;
 
 /// Takes up running containers, removes strays, and starts what should run.
 pub(crate) fn instances(host: &Arc<Host>) {
+    if let Err(error) = boot::forget_stale(host) {
+        tracing::error!(error = %error.report(), "what an earlier boot of the host left cannot be removed");
+    }
+    strays::finish_renames(host);
     let found = match host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT) {
         Ok(found) => found,
         Err(error) => {
@@ -21,128 +34,30 @@ pub(crate) fn instances(host: &Arc<Host>) {
             return;
         }
     };
-    sweep_strays(host, &found);
+    strays::before(host, &found);
     let ids: Vec<_> = found.iter().map(|instance| (instance.name.clone(), instance.row.ids)).collect();
     if let Err(error) = host.ids().reconcile(&ids) {
         tracing::error!(error = %error.report(), "the registry of host ids cannot be put right");
     }
-    let mut waiting = Vec::new();
-    for instance in found {
-        match adopt(host, &instance) {
-            Ok(true) => {}
-            Ok(false) => waiting.push(instance),
+    // Before anybody connects: a socket that nobody listens on any more goes with the first try.
+    let sockets: BTreeSet<String> = host.runtime().list().unwrap_or_default().into_iter().collect();
+    let mut due = Vec::new();
+    for instance in &found {
+        match adopt::take_up(host, instance, sockets.contains(&instance.name)) {
+            Ok(Found::Running | Found::Ended) => {}
+            Ok(Found::AsConfigured) => due.push((instance.clone(), order::Wish::AsConfigured)),
+            Ok(Found::Due) => due.push((instance.clone(), order::Wish::Start)),
             Err(error) => {
-                tracing::error!(instance = instance.name, error = %error.report(), "a running instance cannot be taken up");
+                tracing::error!(instance = instance.name, error = %error.report(), "an instance cannot be taken up");
             }
         }
     }
+    strays::after(host);
     let again = host.clone();
     let spawned =
-        std::thread::Builder::new().name("autostart".into()).spawn(move || autostart(&again, waiting));
+        std::thread::Builder::new().name("autostart".into()).spawn(move || order::autostart(&again, due));
     if let Err(error) = spawned {
         tracing::error!(%error, "no thread for autostart");
-    }
-}
-
-/// A supervisor that still lives is watched again; of one that ended meanwhile the rest is cleaned up.
-fn adopt(host: &Arc<Host>, found: &Versioned<rows::Instance>) -> Result<bool, Error> {
-    let Some(supervisor) = host.runtime().connect(&found.name)? else {
-        if host.runtime().cgroups().list().is_ok_and(|names| names.contains(&found.name)) {
-            host.runtime().cgroups().kill(&found.name)?;
-            host.runtime().cgroups().destroy(&found.name)?;
-        }
-        for plugged in instance::plugged_nics(host, DEFAULT_PROJECT, &found.name, &found.row)? {
-            host.network().unplug(&resolve::interface(&plugged.network)?, &plugged.nic)?;
-        }
-        return Ok(false);
-    };
-    let nics = instance::ensured_nics(host, DEFAULT_PROJECT, &found.name, &found.row)?;
-    // The row was last touched by its start.
-    let started_at = found.row.last_used_at.clone();
-    let live = Arc::new(Live::new(&found.name, supervisor, started_at, nics));
-    let frozen = host.runtime().cgroups().is_frozen(&found.name)?;
-    live.frozen.store(frozen, Ordering::Relaxed);
-    host.live().add(live)?;
-    Ok(true)
-}
-
-/// Trees, cgroups and links that no row owns: what a crash between two steps left.
-fn sweep_strays(host: &Arc<Host>, found: &[Versioned<rows::Instance>]) {
-    let known = |name: &str| found.iter().any(|instance| instance.name == name);
-    let tell = |what: &str, name: &str, result: Result<(), Error>| match result {
-        Ok(()) => tracing::info!(what, name, "a stray was removed"),
-        Err(error) => tracing::warn!(what, name, error = %error.report(), "a stray cannot be removed"),
-    };
-    for pool in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT).unwrap_or_default() {
-        let Ok(pool) = crate::storage::pool(host, &pool.name) else { continue };
-        for volume in pool.list().unwrap_or_default() {
-            if !known(volume.name()) {
-                tell("volume", volume.name(), pool.delete(&volume).map_err(Error::from));
-            }
-        }
-    }
-    for name in host.runtime().cgroups().list().unwrap_or_default() {
-        if !known(&name) {
-            let cgroups = host.runtime().cgroups();
-            let gone = cgroups.kill(&name).and_then(|()| cgroups.destroy(&name));
-            tell("cgroup", &name, gone.map_err(Error::from));
-        }
-    }
-    let links = host.dir().open_dir("containers").and_then(|dir| dir.list()).unwrap_or_default();
-    for link in links.iter().filter(|link| !known(&link.name)) {
-        let removed = host.dir().remove_file(&format!("containers/{}", link.name));
-        tell("link", &link.name, removed.map_err(Error::io("remove a stray link")));
-    }
-}
-
-/// Starts what ran before or is to run always, by priority, with delays. One that fails does not hold up
-/// the others.
-fn autostart(host: &Arc<Host>, stopped: Vec<Versioned<rows::Instance>>) {
-    let mut due = Vec::new();
-    for instance in stopped {
-        let config = match expanded(host, &instance.row) {
-            Ok(config) => config,
-            Err(error) => {
-                tracing::error!(instance = instance.name, error = %error.report(), "config cannot be read");
-                continue;
-            }
-        };
-        let ran = instance.row.power == Power::Running;
-        let wanted = match config.get("boot.autostart").map(String::as_str) {
-            None | Some("" | "last-state") => ran,
-            Some(_) => resolve::is_true(&config, "boot.autostart"),
-        };
-        if wanted {
-            let priority = resolve::integer(&config, "boot.autostart.priority").unwrap_or(0);
-            let delay = resolve::integer(&config, "boot.autostart.delay").unwrap_or(0).max(0);
-            due.push((-priority, instance.name.clone(), delay.unsigned_abs()));
-        } else if ran {
-            write_stopped(host, &instance);
-        }
-    }
-    due.sort();
-    for (_, name, delay) in due {
-        if let Err(error) = instance::start_one(host, DEFAULT_PROJECT, &name) {
-            tracing::error!(instance = name, error = %error.report(), "autostart failed");
-        }
-        // The delay is part of the order the user asked for; nothing is waited for that could be seen.
-        std::thread::sleep(Duration::from_secs(delay));
-    }
-}
-
-fn expanded(host: &Host, row: &rows::Instance) -> Result<Config, Error> {
-    Ok(instance::expand(row, &instance::profiles_of(host, DEFAULT_PROJECT, &row.profiles)?).config)
-}
-
-fn write_stopped(host: &Host, found: &Versioned<rows::Instance>) {
-    let row = rows::Instance { power: Power::Stopped, ..found.row.clone() };
-    let stored = host
-        .store()
-        .begin()
-        .update(DEFAULT_PROJECT, &found.name, found.revision, &row)
-        .and_then(cabin_store::Transaction::commit);
-    if let Err(error) = stored {
-        tracing::error!(instance = found.name, error = %Error::from(error).report(), "cannot store that it is stopped");
     }
 }
 
@@ -201,47 +116,4 @@ fn tidy_up(host: &Arc<Host>, live: &Arc<Live>) -> Result<(), Error> {
     let action = if matches!(exit, Exit::SupervisorDied) { "instance-stopped" } else { "instance-shutdown" };
     host.events().lifecycle(DEFAULT_PROJECT, action, &address, &live.name, serde_json::Value::Null, None);
     instance::delete_if_ephemeral(host, DEFAULT_PROJECT, &live.name)
-}
-
-/// Stops every running instance: groups of one `boot.stop.priority` together, the highest first.
-pub(crate) fn stop_all(host: &Arc<Host>) {
-    let mut running = Vec::new();
-    for live in host.live().list() {
-        let row = host.store().rows::<rows::Instance>().get(DEFAULT_PROJECT, &live.name).ok().flatten();
-        let config = row.and_then(|found| expanded(host, &found.row).ok()).unwrap_or_default();
-        let priority = resolve::integer(&config, "boot.stop.priority").unwrap_or(0);
-        let timeout = resolve::integer(&config, "boot.host_shutdown_timeout").unwrap_or(30).max(1);
-        let force = config.get("boot.host_shutdown_action").is_some_and(|action| action == "force-stop");
-        running.push((priority, live.name.clone(), Duration::from_secs(timeout.unsigned_abs()), force));
-    }
-    running.sort_by_key(|found| std::cmp::Reverse(found.0));
-    for group in running.chunk_by(|a, b| a.0 == b.0) {
-        std::thread::scope(|scope| {
-            for (_, name, timeout, force) in group {
-                scope.spawn(move || {
-                    let stopped = instance::stop_one(host, DEFAULT_PROJECT, name, *timeout, *force);
-                    match stopped {
-                        Ok(()) => remember_running(host, name),
-                        Err(error) => {
-                            tracing::error!(instance = name, error = %error.report(), "stopping failed");
-                        }
-                    }
-                });
-            }
-        });
-    }
-}
-
-/// What the daemon stopped because it ends itself runs again when it comes back.
-fn remember_running(host: &Host, name: &str) {
-    let Ok(Some(found)) = host.store().rows::<rows::Instance>().get(DEFAULT_PROJECT, name) else { return };
-    let row = rows::Instance { power: Power::Running, ..found.row };
-    let stored = host
-        .store()
-        .begin()
-        .update(DEFAULT_PROJECT, name, found.revision, &row)
-        .and_then(cabin_store::Transaction::commit);
-    if let Err(error) = stored {
-        tracing::error!(instance = name, error = %Error::from(error).report(), "cannot store that it ran");
-    }
 }

@@ -1,8 +1,11 @@
 //! What bears this daemon's marks, for the clean-up after a crash.
 
+use std::collections::BTreeSet;
+
 use crate::Network;
 use crate::error::Result;
-use crate::name::IfName;
+use crate::name::{IfName, Mac};
+use crate::reservation::Origin;
 
 /// Everything in the kernel and on disk that is this daemon's, whatever its store says. Whoever knows what
 /// should be there takes the rest away with [`Network::destroy_bridge`] and [`Network::remove_port`].
@@ -52,6 +55,32 @@ impl Network {
             Ok(())
         };
         link.and(filter)
+    }
+
+    /// Gives up the addresses that were picked for nics other than `plugged`, and those that were fixed for
+    /// nics other than `known`. Gives the MACs they were kept for.
+    ///
+    /// # Errors
+    /// When the files cannot be changed or the server cannot be told.
+    pub fn keep_only(
+        &self,
+        bridge: &IfName,
+        plugged: &BTreeSet<Mac>,
+        known: &BTreeSet<Mac>,
+    ) -> Result<Vec<Mac>> {
+        let kept = self.inner.reservations.of(&self.inner.servers, bridge)?;
+        let mut given_up = Vec::new();
+        for (mac, entry) in kept {
+            let wanted = match entry.origin {
+                Origin::Automatic => plugged.contains(&mac),
+                Origin::Static => known.contains(&mac),
+            };
+            if !wanted {
+                self.release(bridge, mac)?;
+                given_up.push(mac);
+            }
+        }
+        Ok(given_up)
     }
 
     /// Whether the name server of a bridge runs.

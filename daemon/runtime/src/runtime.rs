@@ -177,6 +177,21 @@ impl Runtime {
         Ok(entries.into_iter().filter_map(|e| e.name.strip_suffix(".sock").map(str::to_owned)).collect())
     }
 
+    /// The containers of which the run directory holds anything: a socket, an exit record, console output.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn recorded(&self) -> Result<Vec<String>> {
+        let dir = &self.inner.run_dir;
+        let entries = dir.list().map_err(|source| Error::RunDir { path: dir.path().to_owned(), source })?;
+        let name = |file: &str| {
+            [".sock", ".exit", ".console"].iter().find_map(|end| file.strip_suffix(end)).map(str::to_owned)
+        };
+        let mut names: Vec<String> = entries.iter().filter_map(|entry| name(&entry.name)).collect();
+        names.dedup();
+        Ok(names)
+    }
+
     /// The cgroups of this runtime's containers.
     #[must_use]
     pub fn cgroups(&self) -> &Cgroups {

@@ -96,9 +96,7 @@ impl Change {
     /// The commit of the change says that it is no longer under way.
     pub fn forget<'a>(&self, project: &str, txn: Transaction<'a>) -> Transaction<'a> {
         match &self.0 {
-            Some(change) if !change.is_empty() => {
-                txn.remove::<rows::Intent>(project, &change.live.name)
-            }
+            Some(change) if !change.is_empty() => txn.remove::<rows::Intent>(project, &change.live.name),
             _ => txn,
         }
     }
@@ -129,4 +127,3 @@ fn limits_differ(before: &rows::Config, after: &rows::Config) -> bool {
     };
     limits(before) != limits(after)
 }
-

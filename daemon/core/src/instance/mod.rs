@@ -39,12 +39,16 @@ pub use rename::{check_rename, rename};
 pub use state::state;
 pub use update::{patch, update};
 
-pub(crate) use power::{start_again, start_one, stop_one};
-pub(crate) use start::{ensured_nics, plugged_nics};
-pub(crate) use state::rendered_interface;
-pub(crate) use stop::{clean_up, delete_if_ephemeral, restarts_by_itself};
 pub(crate) use change::Change;
 pub(crate) use create::give_macs;
+pub(crate) use intent::forget as forget_intent;
+pub(crate) use power::{start_again, start_one, stop_one};
+pub(crate) use rename::take_back;
+pub(crate) use start::plugged_nics;
+pub(crate) use state::rendered_interface;
+pub(crate) use stop::{
+    clean_up, delete_if_ephemeral, keep_last_console, restarts_by_itself, store_power, write_power,
+};
 pub(crate) use update::{check_with_profile, using_profile};
 
 const WHAT: &str = "instance";

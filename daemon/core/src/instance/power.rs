@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cabin_api::StatusCode;
 use cabin_api::instance::InstanceStatePut;
-use cabin_store::rows::Intent;
+use cabin_store::rows::{Intent, Power};
 use cabin_undo::atomically;
 use serde_json::Value;
 
@@ -136,7 +136,7 @@ pub fn change_state(
             tell("instance-started");
         }
         Action::Stop => {
-            stop::stop(host, project, name, put.force, timeout)?;
+            stop::stop(host, project, name, put.force, timeout, Power::Stopped)?;
             tell(if put.force { "instance-stopped" } else { "instance-shutdown" });
             stop::delete_if_ephemeral(host, project, name)?;
         }
@@ -167,7 +167,7 @@ fn restart(
     atomically(|undo| -> Result<(), Error> {
         // A daemon that dies in between starts it when it comes back.
         super::intent::note(host, project, name, &Intent::Restart, undo)?;
-        stop::stop(host, project, name, force, timeout)?;
+        stop::stop(host, project, name, force, timeout, Power::Stopped)?;
         start::start(host, project, name)
     })?;
     Ok(())
@@ -210,7 +210,8 @@ pub(crate) fn start_again(host: &Arc<Host>, project: &str, name: &str) -> Result
     start::start(host, project, name)
 }
 
-/// Stops an instance for the daemon itself (shutdown): cleanly, then by force.
+/// Stops an instance for the daemon itself (shutdown): cleanly, then by force. It runs again when the daemon
+/// comes back.
 pub(crate) fn stop_one(
     host: &Arc<Host>,
     project: &str,
@@ -222,9 +223,9 @@ pub(crate) fn stop_one(
     if status(host, name) == StatusCode::Stopped {
         return Ok(());
     }
-    let clean = stop::stop(host, project, name, force, Some(timeout));
+    let clean = stop::stop(host, project, name, force, Some(timeout), Power::Running);
     if matches!(clean, Err(Error::StopTimedOut { .. })) {
-        stop::stop(host, project, name, true, None)?;
+        stop::stop(host, project, name, true, None, Power::Running)?;
     } else {
         clean?;
     }

@@ -69,27 +69,7 @@ fn running(host: &Arc<Host>, live: &Arc<Live>, undo: &mut Undo) -> Result<(), Er
     Ok(())
 }
 
-/// The nics of a container that still runs, with their ports and filters put right where somebody took
-/// them away while no daemon watched.
-pub(crate) fn ensured_nics(
-    host: &Host,
-    project: &str,
-    name: &str,
-    row: &rows::Instance,
-) -> Result<Vec<Plugged>, Error> {
-    let expanded = expand(row, &profiles_of(host, project, &row.profiles)?);
-    let mut nics = Vec::new();
-    for (bridge, plugged) in resolve::nics(host, name, row, &expanded)? {
-        if let Err(error) = host.network().ensure_port(&bridge, &plugged.nic) {
-            let error = Error::from(error);
-            tracing::warn!(instance = name, device = plugged.device, error = %error.report(), "nic could not be put right");
-        }
-        nics.push(plugged);
-    }
-    Ok(nics)
-}
-
-/// The nics a running container must have, from its config: how a daemon that starts again knows them.
+/// The nics an instance must have, from its config: how a daemon that starts again knows them.
 pub(crate) fn plugged_nics(
     host: &Host,
     project: &str,

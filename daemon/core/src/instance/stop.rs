@@ -15,21 +15,25 @@ use crate::{Error, Host};
 /// How long the kernel may take to tear a killed container down.
 const TEARDOWN: Duration = Duration::from_secs(60);
 
-/// Stops a running instance; the caller holds its turn. No timeout waits for ever.
+/// Stops a running instance; the caller holds its turn. No timeout waits for ever. `then` is what it is to do
+/// when the daemon comes back.
 pub(super) fn stop(
     host: &Arc<Host>,
     project: &str,
     name: &str,
     force: bool,
     timeout: Option<Duration>,
+    then: Power,
 ) -> Result<(), Error> {
     let Some(live) = host.live().get(name) else { return Ok(()) };
     live.stopping.store(true, Ordering::SeqCst);
     let ended = atomically(|undo| -> Result<(), Error> {
-        // Written first: a daemon that dies during the stop must not start again what was to be stopped.
-        store_power(host, project, name, Power::Stopped)?;
-        let (again, project, name) = (host.clone(), project.to_owned(), name.to_owned());
-        undo.push("intent to stop", move || store_power(&again, &project, &name, Power::Running))?;
+        if then == Power::Stopped {
+            // Written first: a daemon that dies during the stop must not start again what was to be stopped.
+            store_power(host, project, name, then)?;
+            let (again, project, name) = (host.clone(), project.to_owned(), name.to_owned());
+            undo.push("intent to stop", move || store_power(&again, &project, &name, Power::Running))?;
+        }
         if force { kill(host, &live) } else { ask(host, &live, timeout) }
     });
     if let Err(failed) = ended {
@@ -40,11 +44,11 @@ pub(super) fn stop(
         }
     }
     fault::reach(&format!("`{name}` has ended"));
-    clean_up(host, project, &live, Power::Stopped)
+    clean_up(host, project, &live, then)
 }
 
 /// Stores what an instance is to be doing, and nothing else.
-fn store_power(host: &Host, project: &str, name: &str, power: Power) -> Result<(), Error> {
+pub(crate) fn store_power(host: &Host, project: &str, name: &str, power: Power) -> Result<(), Error> {
     let found = load(host, project, name)?;
     if found.row.power == power {
         return Ok(());
@@ -127,16 +131,22 @@ pub(super) fn unplug(host: &Host, plugged: &crate::live::Plugged) -> Result<(), 
 }
 
 fn keep_console_log(host: &Host, live: &Live) -> Result<(), Error> {
-    let kept = match live.exit() {
-        Some(Exit::SupervisorDied) | None => return Ok(()),
-        Some(_) => host.runtime().last_console_log(&live.name)?,
-    };
-    super::logs::log_dir(host, &live.name)?
-        .replace("console.log", &kept, 0o600)
-        .map_err(Error::io(format!("keep the console log of `{}`", live.name)))
+    match live.exit() {
+        Some(Exit::SupervisorDied) | None => Ok(()),
+        Some(_) => keep_last_console(host, &live.name),
+    }
 }
 
-fn write_power(host: &Host, project: &str, name: &str, power: Power) -> Result<(), Error> {
+/// Keeps what the console said in a run that has ended.
+pub(crate) fn keep_last_console(host: &Host, name: &str) -> Result<(), Error> {
+    let kept = host.runtime().last_console_log(name)?;
+    super::logs::log_dir(host, name)?
+        .replace("console.log", &kept, 0o600)
+        .map_err(Error::io(format!("keep the console log of `{name}`")))
+}
+
+/// Writes down that a run is over, and what is to be next.
+pub(crate) fn write_power(host: &Host, project: &str, name: &str, power: Power) -> Result<(), Error> {
     let found = load(host, project, name)?;
     let mut row = found.row;
     row.power = power;

@@ -161,4 +161,3 @@ pub(crate) fn check_with_profile(
         Error::invalid(format!("profile `{profile}` does not fit instance `{name}`: {}", error.report()))
     })
 }
-

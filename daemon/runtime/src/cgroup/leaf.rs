@@ -19,6 +19,28 @@ pub struct ExecLeaf {
     serial: String,
 }
 
+impl Cgroups {
+    /// Removes leaves of a running container in which nothing is left, of commands whose daemon has gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses to remove an empty cgroup.
+    pub fn sweep_leaves(&self, name: &str) -> Result<(), Error> {
+        let Some(mount) = &self.inner.mounts.unified else { return Ok(()) };
+        let relative = self.relative(name)?;
+        let inner = format!("{relative}/{}", unified::DELEGATED);
+        for (place, mark) in [(inner, ".cabin-"), (relative, "exec-")] {
+            let Some(parent) = Group::find(mount, &place)? else { continue };
+            for leaf in parent.children()?.iter().filter(|child| child.starts_with(mark)) {
+                let Some(group) = parent.child(leaf)? else { continue };
+                if group.read_keyed("cgroup.events", "populated")? == Some(0) {
+                    parent.remove(leaf, Instant::now() + REMOVE)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl ExecLeaf {
     /// Makes the leaf where it belongs: beneath the delegated cgroup, owned by its owner.
     pub(super) fn create(cgroups: &Cgroups, name: &str, serial: &str) -> Result<ExecLeaf, Error> {

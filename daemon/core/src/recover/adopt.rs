@@ -1,0 +1,200 @@
+//! What became of an instance while no daemon looked: it runs on and is taken up, or it ended and is cleaned up.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cabin_runtime::{Exit, Supervisor};
+use cabin_store::Versioned;
+use cabin_store::rows::{self, Intent, Power};
+use cabin_undo::{atomically, fault};
+
+use crate::live::{Live, Plugged};
+use crate::{DEFAULT_PROJECT, Error, Host, instance, resolve};
+
+/// What a start of the daemon found of an instance.
+pub(super) enum Found {
+    /// It runs, and is watched again.
+    Running,
+    /// It ended, and is to stay so.
+    Ended,
+    /// It was on its way up: a restart or reboot that nobody was there to finish.
+    Due,
+    /// It did not run; its config says what is to become of it.
+    AsConfigured,
+}
+
+/// Takes up one instance. `socket` says whether there was a control socket for it when the daemon started.
+pub(super) fn take_up(
+    host: &Arc<Host>,
+    found: &Versioned<rows::Instance>,
+    socket: bool,
+) -> Result<Found, Error> {
+    let intent = host.store().rows::<Intent>().get(DEFAULT_PROJECT, &found.name)?.map(|found| found.row);
+    match host.runtime().connect(&found.name)? {
+        Some(supervisor) => adopt(host, found, supervisor, intent.as_ref()).map(|()| Found::Running),
+        None => ended(host, found, socket, intent.as_ref()),
+    }
+}
+
+fn adopt(
+    host: &Arc<Host>,
+    found: &Versioned<rows::Instance>,
+    supervisor: Supervisor,
+    intent: Option<&Intent>,
+) -> Result<(), Error> {
+    let name = &found.name;
+    let nics = match wanted(host, found) {
+        Ok(nics) => nics,
+        Err(error) => {
+            // Better watched without its nics than not watched at all.
+            tracing::error!(instance = name, error = %error.report(), "its nics cannot be made out");
+            Vec::new()
+        }
+    };
+    for (bridge, plugged) in &nics {
+        if let Err(error) = put_right(host, &supervisor, bridge, plugged, intent) {
+            tracing::warn!(instance = name, device = plugged.device, error = %error.report(), "nic could not be put right");
+        }
+        fault::reach("nic put right");
+    }
+    if intent == Some(&Intent::Update) {
+        let config = expanded(host, &found.row)?.config;
+        host.runtime().cgroups().set(name, &resolve::limits(host, &config)?)?;
+    }
+    let kept = host.runtime().cgroups().sweep_leaves(name);
+    if let Err(error) = kept {
+        tracing::warn!(instance = name, error = %Error::from(error).report(), "cgroups of ended commands stay");
+    }
+    let nics = nics.into_iter().map(|(_, plugged)| plugged).collect();
+    // The row was last touched by its start.
+    let live = Arc::new(Live::new(name, supervisor, found.row.last_used_at.clone(), nics));
+    live.frozen.store(host.runtime().cgroups().is_frozen(name)?, Ordering::Relaxed);
+    host.live().add(live)?;
+    // A stop or restart that the daemon did not live to do is as if it had not been asked for.
+    instance::store_power(host, DEFAULT_PROJECT, name, Power::Running)?;
+    if intent.is_some() {
+        instance::forget_intent(host, DEFAULT_PROJECT, name)?;
+    }
+    Ok(())
+}
+
+type Nic = (cabin_network::BridgeSpec, Plugged);
+
+fn wanted(host: &Host, found: &Versioned<rows::Instance>) -> Result<Vec<Nic>, Error> {
+    resolve::nics(host, &found.name, &found.row, &expanded(host, &found.row)?)
+}
+
+fn expanded(host: &Host, row: &rows::Instance) -> Result<instance::Expanded, Error> {
+    Ok(instance::expand(row, &instance::profiles_of(host, DEFAULT_PROJECT, &row.profiles)?))
+}
+
+/// The port and filter of a nic as the row says, whoever took them away or left them half changed.
+fn put_right(
+    host: &Host,
+    supervisor: &Supervisor,
+    bridge: &cabin_network::BridgeSpec,
+    plugged: &Plugged,
+    intent: Option<&Intent>,
+) -> Result<(), Error> {
+    let port = host.network().host_state(&plugged.nic.host_name)?;
+    // Only after a change that was cut off may the guest's end be of another nic; a guest may also have
+    // changed it itself, which is its own affair.
+    let half_changed = match (intent, &port) {
+        (Some(Intent::Update), Some(port)) => {
+            let socket = supervisor.netns_socket()?;
+            let inside = cabin_network::guest_state(socket.as_fd())?;
+            !inside.iter().any(|interface| {
+                Some(interface.index) == port.peer
+                    && interface.mac == Some(plugged.nic.mac)
+                    && interface.name == plugged.nic.guest_name.as_str()
+            })
+        }
+        _ => false,
+    };
+    if port.is_some() && !half_changed {
+        host.network().ensure_port(bridge, &plugged.nic)?;
+        return Ok(());
+    }
+    host.network().unplug(&bridge.name, &plugged.nic)?;
+    let netns = supervisor.netns()?;
+    atomically(|undo| {
+        host.network().plug(bridge, &plugged.nic, netns.as_fd(), undo).map(drop).map_err(Error::from)
+    })?;
+    Ok(())
+}
+
+/// Cleans up what is left of a run, and says what is to follow.
+fn ended(
+    host: &Arc<Host>,
+    found: &Versioned<rows::Instance>,
+    socket: bool,
+    intent: Option<&Intent>,
+) -> Result<Found, Error> {
+    let name = &found.name;
+    let exit = host.runtime().exit_record(name)?;
+    if exit.is_some() {
+        instance::keep_last_console(host, name)?;
+        fault::reach("console log kept");
+    }
+    let cgroup = host.runtime().cgroups().list()?.contains(name);
+    if cgroup {
+        host.runtime().cgroups().kill(name)?;
+        host.runtime().cgroups().destroy(name)?;
+        fault::reach("cgroup removed");
+    }
+    match wanted(host, found) {
+        Ok(nics) => {
+            for (bridge, plugged) in nics {
+                host.network().unplug(&bridge.name, &plugged.nic)?;
+            }
+        }
+        Err(error) => {
+            tracing::error!(instance = name, error = %error.report(), "its nics cannot be made out");
+        }
+    }
+    let traces = socket || cgroup || exit.is_some();
+    let what = what_follows(host, &found.row, exit, traces, intent)?;
+    // The row before the record: the record is all that says how it ended.
+    match what {
+        Found::Due => instance::write_power(host, DEFAULT_PROJECT, name, Power::Running)?,
+        Found::Ended => instance::write_power(host, DEFAULT_PROJECT, name, Power::Stopped)?,
+        Found::AsConfigured if traces => instance::write_power(host, DEFAULT_PROJECT, name, found.row.power)?,
+        Found::Running | Found::AsConfigured => {}
+    }
+    if intent.is_some() {
+        instance::forget_intent(host, DEFAULT_PROJECT, name)?;
+    }
+    host.runtime().forget(name)?;
+    fault::reach("records removed");
+    if matches!(what, Found::Ended) {
+        instance::delete_if_ephemeral(host, DEFAULT_PROJECT, name)?;
+    }
+    Ok(what)
+}
+
+/// `traces`: something of a run was there, so it did not end with the host.
+fn what_follows(
+    host: &Host,
+    row: &rows::Instance,
+    exit: Option<Exit>,
+    traces: bool,
+    intent: Option<&Intent>,
+) -> Result<Found, Error> {
+    let ran = row.power == Power::Running;
+    let accident = || match instance::restarts_by_itself(host, DEFAULT_PROJECT, row)? {
+        true => Ok(Found::Due),
+        false => Ok(Found::Ended),
+    };
+    match exit {
+        _ if intent == Some(&Intent::Restart) => Ok(Found::Due),
+        // Its stop was asked for, and now is done. One that never ran is nobody's to delete.
+        _ if !ran && row.ephemeral && !row.last_used_at.is_empty() => Ok(Found::Ended),
+        _ if !ran => Ok(Found::AsConfigured),
+        Some(Exit::Reboot) if !row.ephemeral => Ok(Found::Due),
+        Some(Exit::Reboot | Exit::Stopped { status: 0 }) => Ok(Found::Ended),
+        Some(Exit::Stopped { .. } | Exit::SupervisorDied) => accident(),
+        None if traces => accident(),
+        None => Ok(Found::AsConfigured),
+    }
+}

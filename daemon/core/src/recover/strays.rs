@@ -1,0 +1,141 @@
+//! What nothing accounts for after a crash: found by names and marks, removed, and told.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cabin_network::Mac;
+use cabin_store::Versioned;
+use cabin_store::rows::{self, Intent};
+use cabin_undo::fault;
+
+use crate::{DEFAULT_PROJECT, Error, Host, instance, resolve};
+
+fn tell(what: &str, name: &str, result: Result<(), Error>) {
+    match result {
+        Ok(()) => tracing::info!(what, name, "a stray was removed"),
+        Err(error) => tracing::warn!(what, name, error = %error.report(), "a stray cannot be removed"),
+    }
+    fault::reach(what);
+}
+
+/// Takes back renames that were not committed: the tree may lie under a name that no row has.
+pub(super) fn finish_renames(host: &Arc<Host>) {
+    for intent in host.store().rows::<Intent>().list(DEFAULT_PROJECT).unwrap_or_default() {
+        let Intent::Rename { to } = &intent.row else { continue };
+        let row = host.store().rows::<rows::Instance>().get(DEFAULT_PROJECT, &intent.name);
+        let done = row.map_err(Error::from).and_then(|row| {
+            if let Some(found) = row {
+                instance::take_back(host, &intent.name, to, &found.row.pool)?;
+            }
+            instance::forget_intent(host, DEFAULT_PROJECT, &intent.name)
+        });
+        tell("rename", &intent.name, done);
+    }
+}
+
+/// Trees, images, cgroups, links, logs and records that no row owns: what a crash between two steps left.
+pub(super) fn before(host: &Arc<Host>, found: &[Versioned<rows::Instance>]) {
+    let known = |name: &str| found.iter().any(|instance| instance.name == name);
+    let unfinished = host.store().rows::<Intent>().list(DEFAULT_PROJECT).unwrap_or_default();
+    // The tree of a rename that could not be taken back is somebody's only one.
+    let moving = |name: &str| {
+        unfinished.iter().any(|intent| matches!(&intent.row, Intent::Rename { to } if to == name))
+    };
+    for pool in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT).unwrap_or_default() {
+        let Ok(pool) = crate::storage::pool(host, &pool.name) else { continue };
+        for volume in pool.list().unwrap_or_default() {
+            if !known(volume.name()) && !moving(volume.name()) {
+                tell("volume", volume.name(), pool.delete(&volume).map_err(Error::from));
+            }
+        }
+        for image in pool.list_images().unwrap_or_default() {
+            let row = host.store().rows::<rows::Image>().get(DEFAULT_PROJECT, &image);
+            // One that volumes stand on is only marked, and goes with the last of them.
+            if row.is_ok_and(|row| row.is_none()) && !pool.is_unwanted(&image) {
+                tell("image", &image, pool.delete_image(&image).map(drop).map_err(Error::from));
+            }
+        }
+    }
+    for name in host.runtime().cgroups().list().unwrap_or_default() {
+        if !known(&name) {
+            let cgroups = host.runtime().cgroups();
+            let gone = cgroups.kill(&name).and_then(|()| cgroups.destroy(&name));
+            tell("cgroup", &name, gone.map_err(Error::from));
+        }
+    }
+    for name in host.runtime().recorded().unwrap_or_default() {
+        if !known(&name) {
+            tell("record", &name, host.runtime().forget(&name).map_err(Error::from));
+        }
+    }
+    let names = |dir: &str| host.dir().open_dir(dir).and_then(|dir| dir.list()).unwrap_or_default();
+    for link in names("containers").iter().filter(|link| !known(&link.name)) {
+        let removed = host.dir().remove_file(&format!("containers/{}", link.name));
+        tell("link", &link.name, removed.map_err(Error::io("remove a stray link")));
+    }
+    for logs in names("logs").iter().filter(|logs| !known(&logs.name)) {
+        let removed = host.dir().remove_tree(&format!("logs/{}", logs.name));
+        tell("logs", &logs.name, removed.map_err(Error::io("remove stray logs")));
+    }
+    for instance in found {
+        let link = format!("containers/{}", instance.name);
+        if !host.dir().exists(&link) {
+            let target = format!("../storage-pools/{}/{link}", instance.row.pool);
+            let made = host.dir().symlink(std::path::Path::new(&target), &link);
+            tell("missing link", &instance.name, made.map_err(Error::io("make a link")));
+        }
+    }
+}
+
+/// Ports and reserved addresses that no running container has, once all that run are taken up.
+pub(super) fn after(host: &Arc<Host>) {
+    let mut ports = BTreeSet::new();
+    let mut macs: BTreeSet<Mac> = BTreeSet::new();
+    for live in host.live().list() {
+        for plugged in live.nics.lock().iter() {
+            ports.insert(plugged.nic.host_name.to_string());
+            macs.insert(plugged.nic.mac);
+        }
+        // One whose nics could not be made out keeps what it was given.
+        let row = host.store().rows::<rows::Instance>().get(DEFAULT_PROJECT, &live.name).ok().flatten();
+        for (key, value) in row.iter().flat_map(|found| &found.row.config) {
+            if key.starts_with("volatile.") && key.ends_with(".host_name") {
+                ports.insert(value.clone());
+            }
+        }
+    }
+    match host.network().marked() {
+        Ok(marked) => {
+            for port in marked.ports.iter().filter(|port| !ports.contains(port.as_str())) {
+                tell("port", port.as_str(), host.network().remove_port(port).map_err(Error::from));
+            }
+        }
+        Err(error) => {
+            tracing::warn!(error = %Error::from(error).report(), "the ports of this daemon cannot be listed");
+        }
+    }
+    let fixed = fixed_macs(host);
+    for network in host.store().rows::<rows::Network>().list(DEFAULT_PROJECT).unwrap_or_default() {
+        let Ok(bridge) = resolve::interface(&network.name) else { continue };
+        let given_up = host.network().keep_only(&bridge, &macs, &fixed);
+        match given_up {
+            Ok(given_up) => {
+                for mac in given_up {
+                    tell("address", &mac.to_string(), Ok(()));
+                }
+            }
+            Err(error) => tell("address", &network.name, Err(error.into())),
+        }
+    }
+}
+
+/// The MACs of all instances' nics: fixed addresses stay theirs while they are stopped.
+fn fixed_macs(host: &Host) -> BTreeSet<Mac> {
+    let found = host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT).unwrap_or_default();
+    found
+        .iter()
+        .filter_map(|found| instance::plugged_nics(host, DEFAULT_PROJECT, &found.name, &found.row).ok())
+        .flatten()
+        .map(|plugged| plugged.nic.mac)
+        .collect()
+}
