@@ -14,10 +14,10 @@ use tokio::net::UnixStream;
 /// How long to leave a daemon alone that does not answer yet.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Wakes the daemon through its socket when there is state it may have to act on. With no state at all it
-/// would only wake to find that.
+/// Wakes the daemon through its socket when an instance is waiting to be started.
 pub async fn activate_if_needed(settings: &Settings) -> anyhow::Result<()> {
-    if !settings.dir.join("database/cabin.db").exists() {
+    let asked = settings.clone();
+    if !tokio::task::spawn_blocking(move || cabin_core::daemon_wanted(&asked)).await?? {
         return Ok(());
     }
     request(&settings.socket(), Method::GET, "/internal/ready").await.map(drop)

@@ -28,6 +28,7 @@ mod resolve;
 pub mod server;
 mod settings;
 pub mod storage;
+mod wanted;
 
 pub use error::{Error, Kind};
 pub use etag::etag;
@@ -35,6 +36,7 @@ pub use event::Events;
 pub use host::Host;
 pub use operation::{Op, Operations, Plan};
 pub use settings::{DEFAULT_DIR, Settings};
+pub use wanted::daemon_wanted;
 
 /// The project everything lies in for now.
 pub const DEFAULT_PROJECT: &str = "default";

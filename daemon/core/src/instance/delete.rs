@@ -64,6 +64,7 @@ pub(crate) fn remove(
     keep("link", host.dir().remove_file(&link).map_err(Error::io(format!("remove `{link}`"))));
     let logs = format!("logs/{name}");
     keep("logs", host.dir().remove_tree(&logs).map_err(Error::io(format!("remove `{logs}`"))));
+    keep("addresses", release_addresses(host, project, name, &found.row));
     keep("records", host.runtime().forget(name).map_err(Error::from));
     match failures.is_empty() {
         true => Ok(()),
@@ -74,6 +75,11 @@ pub(crate) fn remove(
             ))),
         }),
     }
+}
+
+fn release_addresses(host: &Host, project: &str, name: &str, row: &rows::Instance) -> Result<(), Error> {
+    let expanded = expand(row, &profiles_of(host, project, &row.profiles)?);
+    crate::resolve::release_fixed(host, name, row, &expanded)
 }
 
 fn remove_tree(host: &Host, name: &str, pool: &str) -> Result<(), Error> {

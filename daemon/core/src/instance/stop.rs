@@ -109,6 +109,7 @@ pub(crate) fn clean_up(host: &Arc<Host>, project: &str, live: &Arc<Live>, power:
         keep(&plugged.device, unplug(host, &plugged));
         fault::reach(&format!("unplugged `{}`", plugged.device));
     }
+    keep("fixed addresses", keep_addresses(host, project, name));
     keep("cgroup", host.runtime().cgroups().destroy(name).map_err(Error::from));
     fault::reach("cgroup removed");
     keep("records", host.runtime().forget(name).map_err(Into::into));
@@ -123,6 +124,13 @@ pub(crate) fn clean_up(host: &Arc<Host>, project: &str, live: &Arc<Live>, power:
             ))),
         }),
     }
+}
+
+/// A reservation ends with its port; that of a fixed address outlives it.
+fn keep_addresses(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
+    let row = load(host, project, name)?.row;
+    let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
+    Ok(cabin_undo::atomically(|undo| crate::resolve::reserve_fixed(host, name, &row, &expanded, undo))?)
 }
 
 pub(super) fn unplug(host: &Host, plugged: &crate::live::Plugged) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::create::{check_config, check_expanded, give_macs};
 use super::{Change, Expanded, WHAT, address, expand, load, profiles_of, render, tag, turn};
-use crate::{Error, Host, etag};
+use crate::{Error, Host, etag, resolve};
 
 /// Replaces what PUT may change. What the server keeps for itself (`volatile.*`) stays as it is.
 ///
@@ -105,6 +105,9 @@ fn change(
     let change = Change::of(host, name, (&old.row, &before), (&row, &after))?;
     atomically(|undo| -> Result<(), Error> {
         change.make(host, project, undo)?;
+        if host.live().get(name).is_none() {
+            resolve::move_fixed(host, name, (&old.row, &before), (&row, &after), undo)?;
+        }
         let txn = host.store().begin().update(project, name, old.revision, &row)?;
         match change.forget(project, txn).commit() {
             Err(cabin_store::Error::Changed { .. }) => {

@@ -18,7 +18,7 @@ use crate::{Error, Host};
 
 pub(crate) use bridge::{bridge, resolve_auto};
 pub(crate) use init::limits;
-pub(crate) use nic::{check_nics, nics};
+pub(crate) use nic::{check_nics, move_fixed, nics, release_fixed, reserve_fixed};
 
 /// Everything a start needs.
 pub(crate) struct Start {

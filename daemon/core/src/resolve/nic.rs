@@ -1,10 +1,12 @@
 //! Nic devices as veth pairs on bridges.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use cabin_network::{BridgeSpec, DnsLabel, Filter, Isolation, Mac, NicSpec};
 use cabin_profiles::value::{address, number};
 use cabin_store::rows::{self, Config, Devices};
+use cabin_undo::{Undo, atomically};
 
 use super::{bridge, interface, is_true};
 use crate::instance::Expanded;
@@ -51,6 +53,69 @@ pub(crate) fn nics(
         found.push((bridge, Plugged { device: device.clone(), network, nic }));
     }
     Ok(found)
+}
+
+/// Keeps the fixed addresses of an instance for it, also while it does not run: nobody else is given them.
+///
+/// # Errors
+/// When an address is taken or lies outside its network.
+pub(crate) fn reserve_fixed(
+    host: &Arc<Host>,
+    name: &str,
+    row: &rows::Instance,
+    expanded: &Expanded,
+    undo: &mut Undo,
+) -> Result<(), Error> {
+    for (bridge, plugged) in nics(host, name, row, expanded)? {
+        if plugged.nic.ipv4.is_none() && plugged.nic.ipv6.is_none() {
+            continue;
+        }
+        host.network().reserve(&bridge, &plugged.nic)?;
+        let host = host.clone();
+        undo.push(format!("addresses of `{}`", plugged.device), move || {
+            host.network().release(&bridge.name, plugged.nic.mac)
+        })?;
+    }
+    Ok(())
+}
+
+/// The fixed addresses of a stopped instance follow a change of its devices.
+///
+/// # Errors
+/// When an address is taken or lies outside its network.
+pub(crate) fn move_fixed(
+    host: &Arc<Host>,
+    name: &str,
+    before: (&rows::Instance, &Expanded),
+    after: (&rows::Instance, &Expanded),
+    undo: &mut Undo,
+) -> Result<(), Error> {
+    if before.1.devices == after.1.devices {
+        return Ok(());
+    }
+    let (again, instance, row, expanded) =
+        (host.clone(), name.to_owned(), before.0.clone(), before.1.clone());
+    undo.push(format!("fixed addresses of `{name}`"), move || -> Result<(), Error> {
+        Ok(atomically(|undo| reserve_fixed(&again, &instance, &row, &expanded, undo))?)
+    })?;
+    release_fixed(host, name, before.0, before.1)?;
+    reserve_fixed(host, name, after.0, after.1, undo)
+}
+
+/// Gives up what is kept for the nics of an instance.
+///
+/// # Errors
+/// When what is kept cannot be changed.
+pub(crate) fn release_fixed(
+    host: &Host,
+    name: &str,
+    row: &rows::Instance,
+    expanded: &Expanded,
+) -> Result<(), Error> {
+    for (bridge, plugged) in nics(host, name, row, expanded)? {
+        host.network().release(&bridge.name, plugged.nic.mac)?;
+    }
+    Ok(())
 }
 
 fn nic(
