@@ -37,8 +37,11 @@ struct MountAttr {
 /// A detached copy (a bind mount not yet in place) of what lies at `path` below `dir`; an empty path is
 /// `dir` itself. A link at the end is followed only in the last-but-one components.
 ///
+/// The copy is private. The kernel makes it a peer of what it was copied from, which on a host that systemd runs
+/// is shared: what is mounted beneath would show on the host, and a shared mount cannot become a root.
+///
 /// # Errors
-/// As open_tree(2).
+/// As open_tree(2) and mount_setattr(2).
 pub fn clone_tree(dir: impl AsFd, path: impl AsRef<Path>, depth: Depth) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -47,7 +50,9 @@ pub fn clone_tree(dir: impl AsFd, path: impl AsRef<Path>, depth: Depth) -> io::R
     if depth == Depth::All {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    Ok(mount::open_tree(dir, path.as_ref(), flags)?)
+    let tree = mount::open_tree(dir, path.as_ref(), flags)?;
+    set_propagation(&tree, MountPropagationFlags::PRIVATE, depth)?;
+    Ok(tree)
 }
 
 /// A detached copy of `path` below `dir` in which ids are shown through the user namespace `userns`: what is
