@@ -66,6 +66,9 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", self.netns))
+            // Every mount shared, as on a host that systemd has started; many machines for development have them
+            // private, where mistakes with propagation do not show.
+            .args(["unshare", "--mount", "--propagation", "shared"])
             .arg(binary("cabind"))
             .arg("--dir")
             .arg(&self.dir)
