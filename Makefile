@@ -40,6 +40,10 @@ test: packages build ## every test, those that need root included (installs what
 	@sh .ci/sweep
 	RUST_TEST_THREADS=4 $(CARGO) test --workspace
 
+.PHONY: test-v2
+test-v2: packages $(if $(filter debug,$(PROFILE)),build,release) ## the product on a fresh Debian 12 with cgroup2 and AppArmor, in an emulated machine
+	@PROFILE=$(PROFILE) sh .ci/test-v2
+
 .PHONY: torture
 torture: packages build ## the long forms: guest matrix and lifecycle again and again for MINUTES (default 10)
 	@sh .ci/sweep
@@ -80,6 +84,7 @@ install: ## binaries, units, completions, man pages (after `make release`; DESTD
 	$(TARGET)/$(PROFILE)/cabin completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cabin
 	$(TARGET)/$(PROFILE)/cabin completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cabin.fish
 	@[ -n "$(DESTDIR)" ] || getent group cabin >/dev/null || groupadd --system cabin
+	@[ -n "$(DESTDIR)" ] || sysctl -q -e -p /etc/sysctl.d/90-cabin.conf || echo "some limits of the kernel stay as they were" >&2
 	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; \
 	    echo "start it: systemctl enable --now cabind.socket cabind.service"; fi
 
