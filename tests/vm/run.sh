@@ -60,50 +60,170 @@ status() { state "$1" | jq -r .status; }
 is_status() { is "$(status "$1")" "$2"; }
 init_of() { state "$1" | jq -r .pid; }
 address() { state "$1" | jq -re '[.network.eth0.addresses[]? | select(.family == "inet" and .scope == "global")][0].address'; }
-says() { # WANTED COMMAND…
+# said WANTED COMMAND…: whether that is all that it says.
+says() {
     wanted=$1
     shift
     is "$("$@")" "$wanted"
 }
 
-# What is there of Cabin on the host, or could be: looked at before and after.
+# What of Cabin is on the host, or could be: compared before and after.
 picture() {
     echo "links: $(ip -o link | cut -d: -f2 | cut -d@ -f1 | sort | tr -d '\n')"
     echo "tables: $(nft list tables)"
+    echo "loop devices: $(losetup -a)"
     echo "mounts:"
-    cut -d' ' -f5 /proc/self/mountinfo | grep -v '^/mnt/job\|^/run/credentials\|^/proc/sys/fs/binfmt_misc' | sort
-    echo "top cgroups:"
-    for group in /sys/fs/cgroup/*/; do echo "$group"; done
-    echo "loops: $(losetup -a)"
+    # Those that systemd makes on first use say nothing.
+    cut -d' ' -f5 /proc/self/mountinfo | grep -v '^/run/credentials\|^/proc/sys/fs/binfmt_misc' | sort
+    echo "cgroups:"
+    find /sys/fs/cgroup -maxdepth 1 -type d ! -name '*.mount' | sort
+    find /sys/fs/cgroup -mindepth 2 -type d -name '*cabin*' ! -path '*/system.slice/*' | sort
     echo "programs:"
-    ps -eo comm= | grep -E '^(cabin|dnsmasq|systemd-nspawn)' | sort
+    ps -eo comm= | grep -E '^(cabin-|dnsmasq)' | sort
 }
+as_before() { picture | diff "$1" -; }
 
 installed() { make -s -C "$here/tree" install PROFILE="$PROFILE"; }
 uninstalled() { make -s -C "$here/tree" uninstall PROFILE="$PROFILE"; }
+answers() { cabin list >/dev/null; }
 
-echo "host: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), systemd $(systemctl --version | sed -n 1p)"
+# How long (ns of processor time, ns of the clock) two loops in an instance get on in 8 seconds.
+spun() {
+    used=$(state "$1" | jq .cpu.usage) start=$(date +%s%N)
+    cabin exec "$1" -- sh -c 'timeout 8 sh -c "while :; do :; done" & timeout 8 sh -c "while :; do :; done"; wait' || true
+    echo $(($(state "$1" | jq .cpu.usage) - used)) $(($(date +%s%N) - start))
+}
+# gets LEAST MOST NAME: that many hundredths of one processor.
+gets() {
+    # shellcheck disable=SC2046 # two words are meant
+    set -- "$1" "$2" $(spun "$3")
+    share=$(($3 / ($4 / 100)))
+    echo "$share hundredths of a processor"
+    [ "$share" -ge "$1" ] && [ "$share" -le "$2" ]
+}
+
+swallow() { cabin exec bb -- dd if=/dev/zero of=/dev/null bs="$1" count=1; }
+is_killed() { swallow "$1"; is $? 137; }
+many() { cabin exec bb -- sh -c 'for i in $(seq 150); do sleep 600 & done; echo all'; }
+too_many() { ! many | grep -q all && [ "$(state bb | jq .processes)" -le 100 ]; }
+beat() { cabin exec bb -- cat /root/beat; }
+pulled() { cabin file pull bb/root/beat -; }
+stands_still() {
+    first=$(pulled)
+    sleep 3
+    is "$(pulled)" "$first"
+}
+goes_on() { [ "$(pulled)" != "$1" ]; }
+
+settled() { cabin exec deb -- systemctl is-system-running 2>&1 | grep -q 'running\|degraded'; }
+up() {
+    within 400 settled || return 1
+    cabin exec deb -- systemctl --failed --no-legend --plain
+    says running cabin exec deb -- systemctl is-system-running
+}
+new_init() { now=$(init_of deb) && [ "$now" != 0 ] && [ "$now" != "$1" ] && is_status deb Running; }
+
+echo "host: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), $(systemctl --version | sed -n 1p)"
 check "the host has cgroup2 alone" says cgroup2fs stat -f -c %T /sys/fs/cgroup
 check "the host has AppArmor" says Y cat /sys/module/apparmor/parameters/enabled
+picture >/run/bare
 
-picture >/run/before
 must "make install puts it in place" installed
 must "systemd starts cabind" systemctl enable --now cabind.socket cabind.service
-must "the daemon answers" cabin list
-cabin doctor
-check "the socket belongs to group cabin alone" says "root cabin 660" stat -c '%U %G %a' /run/cabin/unix.socket
+must "the daemon answers" answers
+check "the doctor finds nothing that is needed missing" cabin doctor
+check "the kernel's limits of the package hold" says 8192 sysctl -n fs.inotify.max_user_instances
+check "the socket belongs to root and group cabin" says "root cabin 660" stat -c '%U %G %a' /run/cabin/unix.socket
+picture >/run/served
 
 must "a busybox image is imported" cabin image import "$here/images/busybox.tar.zst" --alias busybox
 must "a busybox is launched" cabin launch busybox bb
 check "it has an address of the bridge" within 60 address bb
 check "a command runs in it" says bb cabin exec bb -- hostname
+check "a command's exit code comes back" fails cabin exec bb -- sh -c 'exit 3'
+check "the host reaches it" ping -c1 -W5 "$(address bb)"
 check "root in it is not root of the host" fails grep -q '^ *0 *0 ' "/proc/$(init_of bb)/uid_map"
+
+check "a memory limit is set" cabin config set bb limits.memory=64MiB
+check "memory within the limit is had" swallow 32M
+check "who takes more is killed" is_killed 200M
+check "the limit is lifted live" cabin config set bb limits.memory=400MiB
+check "and then it is had" swallow 200M
+check "a limit of processes is set" cabin config set bb limits.processes=100
+check "the 101st process is refused" too_many
+check "the limit is lifted live" cabin config unset bb limits.processes
+check "it restarts by force" cabin restart --force bb
+check "and then there may be more processes" many
+check "it restarts by force with them" cabin restart --force bb
+check "it gets two processors" gets 110 230 bb
+check "an allowance is set" cabin config set bb limits.cpu.allowance=20ms/100ms
+check "a fifth of a processor is what it gets" gets 5 30 bb
+check "one processor is given" cabin config set bb limits.cpu=1
+check "it sees one" says 1 cabin exec bb -- nproc
+check "the limits are lifted" cabin config unset bb limits.cpu.allowance
+check "it gets one processor" gets 60 120 bb
+check "the processor is no longer pinned" cabin config unset bb limits.cpu
+check "it sees both again" says 2 cabin exec bb -- nproc
+
+cabin exec bb -- sh -c 'setsid sh -c "while :; do date +%s%N >/root/beat; done" >/dev/null 2>&1 &'
+check "it is frozen" cabin pause bb
+check "it is said to be" is_status bb Frozen
+check "nothing moves in it" stands_still
+check "it is thawed" cabin resume bb
+check "it goes on" within 20 goes_on "$(pulled)"
 
 must "a Debian 12 image is imported" cabin image import "$here/images/debian-12.tar.zst" --alias debian/12
 must "a Debian 12 is launched" cabin launch debian/12 deb
-up() { says running cabin exec deb -- systemctl is-system-running; }
-settled() { cabin exec deb -- systemctl is-system-running 2>&1 | grep -q 'running\|degraded'; }
-check "its systemd has come to rest" within 400 settled
-check "and says running, without a failed unit" up || cabin exec deb -- systemctl --failed --no-legend
+check "its systemd is running, without a failed unit" up
 check "it has an address of the bridge" within 60 address deb
+check "it reaches the other by name" cabin exec deb -- getent ahosts bb
+check "its console says what it is" within 60 sh -c 'cabin console deb --show-log | grep -q "Debian GNU/Linux 12"'
+check "it may make cgroups of its own" cabin exec deb -- systemd-run --wait -q -p MemoryMax=50M true
+
+must "a service is put into it" cabin exec deb -- sh -c 'printf "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\nExecStop=touch /root/ended-well\n[Install]\nWantedBy=multi-user.target\n" \
+    >/etc/systemd/system/witness.service && systemctl enable -q --now witness'
+before=$(init_of deb)
+cabin exec deb -- reboot
+check "it reboots from inside" within 200 new_init "$before"
+check "and is up again" up
+check "its services were ended in order" cabin exec deb -- rm /root/ended-well
+check "it stops when asked" cabin stop deb --timeout 200
+check "it is said to be stopped" is_status deb Stopped
+check "it starts again" cabin start deb
+check "and is up again" up
+check "its services were ended in order" cabin exec deb -- rm /root/ended-well
+
+cabin exec deb -- sh -c 'echo here >/run/mark'
+inits="$(init_of bb) $(init_of deb)"
+same_inits() { is "$(init_of bb) $(init_of deb)" "$inits"; }
+check "cabind is restarted" systemctl restart cabind.service
+check "the containers did not notice" same_inits
+check "what ran in them runs" says here cabin exec deb -- cat /run/mark
+check "they keep their addresses" address deb
+check "systemd reads its units again" systemctl daemon-reload
+check "limits still change" cabin config set bb limits.memory=64MiB
+check "and hold" is_killed 200M
+was=$(systemctl show -P MainPID cabind)
+kill -KILL "$was"
+back() { now=$(systemctl show -P MainPID cabind) && [ "$now" != "$was" ] && [ "$now" != 0 ] && answers; }
+check "a cabind that dies comes back" within 60 back
+check "the containers did not notice" same_inits
+check "cabind is stopped" systemctl stop cabind.service
+check "the containers run on" sh -c "for pid in $inits; do kill -0 \$pid || exit 1; done"
+check "the socket wakes cabind" answers
+check "it has found its containers" same_inits
+
+check "a Debian 12 is stopped by force" cabin stop --force deb
+check "it is said to be stopped" is_status deb Stopped
+check "it is deleted" cabin delete deb
+check "a running busybox is deleted by force" cabin delete --force bb
+check "nothing of them is left on the host" within 10 as_before /run/served
+check "their files are gone" says "" sh -c 'ls /var/lib/cabin/containers /var/lib/cabin/storage-pools/*/containers | grep -w "bb\|deb"'
+
+check "the daemon is shut down" cabind shutdown
+check "cabind ends well" within 30 says inactive systemctl is-active cabind.service
+check "make uninstall takes it away" uninstalled
+check "nothing runs and nothing is left in the kernel" within 10 as_before /run/bare
+check "no file of it is left" says "" find /usr /etc /run -iname '*cabin*' ! -name cabin.log
+check "its state stays" test -d /var/lib/cabin/database
 finish
