@@ -94,7 +94,8 @@ fn groups(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// What a daemon with that directory names its things by: `cabin-` and the path's FNV-1a hash.
-fn mark(dir: &Path) -> String {
+#[must_use]
+pub fn mark(dir: &Path) -> String {
     let bytes = dir.as_os_str().as_encoded_bytes();
     let hash =
         bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));

@@ -23,13 +23,28 @@ pub fn built(name: &str) -> PathBuf {
     let done = folder.join(".done");
     let _lock = lock(&folder.with_extension("lock"));
     if !done.exists() {
-        let _ = std::fs::remove_dir_all(&folder);
+        forget(name);
         std::fs::create_dir_all(&folder).expect("a folder in the cache");
         eprintln!("building the image `{name}` once, in {}", folder.display());
         let _ = build(name, &folder).ok();
         File::create(&done).expect("a mark in the cache");
     }
     folder
+}
+
+/// Removes what was built of that definition before.
+fn forget(name: &str) {
+    let images = Path::new(CACHE).join("images");
+    let start = format!("{}-", name.replace('/', "-"));
+    for entry in std::fs::read_dir(images).into_iter().flatten().flatten() {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        // `debian-12-` also begins the names of `debian/12/sysvinit`: only a hash may follow.
+        let ours =
+            file.strip_prefix(&start).is_some_and(|rest| rest.chars().all(|it| it.is_ascii_hexdigit()));
+        if ours {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn build(name: &str, folder: &Path) -> Outcome {
@@ -57,12 +72,12 @@ pub fn files(name: &str) -> Vec<PathBuf> {
     files
 }
 
-/// A hash over all definitions we ship: a change of any builds all anew.
+/// A hash over the definitions we ship and the builder: a change of any builds all anew.
 fn definitions() -> String {
     let mut hash = Sha256::new();
-    for file in
-        crate::tree::files(&["yaml"]).iter().filter(|file| file.path.starts_with("distrobuilder/images/"))
-    {
+    let makes =
+        |path: &str| path.starts_with("distrobuilder/images/") || path.starts_with("distrobuilder/src/");
+    for file in crate::tree::files(&["yaml", "rs"]).iter().filter(|file| makes(&file.path)) {
         hash.update(&file.text);
     }
     hex::encode(hash.finalize()).chars().take(12).collect()

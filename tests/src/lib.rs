@@ -8,11 +8,15 @@ pub mod audit;
 pub mod cli;
 pub mod clients;
 pub mod daemon;
+pub mod host_state;
 pub mod images;
 pub mod lab;
 pub mod manifest;
 pub mod rules;
+pub mod subject;
+pub mod sweep;
 pub mod tree;
+pub mod verbs;
 pub mod wait;
 
 use std::path::PathBuf;

@@ -115,11 +115,12 @@ pub fn names(file: &Source) -> Vec<String> {
 
 /// Product code that may pause: the kernel has no event for a version-1 freezer; an ended operation stays
 /// readable for a while; a delay between autostarts is what the user asked for; a server out of descriptors
-/// takes a breath; a daemon that starts or ends is asked until it has.
+/// takes a breath; a daemon that starts or ends is asked until it has; snapshots expire by the clock.
 pub const PAUSES: &[&str] = &[
     "daemon/runtime/src/cgroup",
     "daemon/core/src/operation",
     "daemon/core/src/recover",
+    "daemon/core/src/instance/snapshot/keep",
     "daemon/src/server",
     "daemon/src/ask",
 ];

@@ -25,3 +25,27 @@ fn the_readme_points_at_files_that_exist() {
         }
     }
 }
+
+/// The words of a source file between a mark and the next sign, such as the names in a table.
+fn words_after<'a>(text: &'a str, mark: &str, end: char) -> Vec<&'a str> {
+    text.split(mark).skip(1).filter_map(|rest| rest.split(end).next()).collect()
+}
+
+#[test]
+fn the_security_page_names_every_refused_call_and_withheld_capability() {
+    let root = cabin_tests::root();
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let page = read("docs/security.md");
+    let policy = read("daemon/runtime/src/confine/policy.rs");
+    let calls = words_after(&policy, "(\"", '"');
+    assert!(calls.len() > 20, "{calls:?}");
+    let capabilities = read("daemon/runtime/src/confine/capabilities.rs");
+    let withheld: Vec<&str> = words_after(&capabilities, "Caps::", '\n')
+        .into_iter()
+        .map(|rest| rest.split(|it: char| it != '_' && !it.is_ascii_uppercase()).next().unwrap_or_default())
+        .collect();
+    assert!(withheld.len() > 8, "{withheld:?}");
+    for name in calls.into_iter().chain(withheld) {
+        assert!(page.contains(&format!("`{name}`")), "docs/security.md does not name `{name}`");
+    }
+}

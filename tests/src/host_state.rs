@@ -1,0 +1,303 @@
+//! Everything that can be seen of a daemon's state, from outside and over its API, in lines that can be
+//! compared: what a step that failed must leave as it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::audit;
+use crate::cli::host;
+use crate::subject::Subject;
+
+/// The state, a line for each thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostState {
+    lines: BTreeSet<String>,
+}
+
+/// How much must be equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Everything.
+    Exact,
+    /// Everything but what is made up anew each time: hardware addresses, ids, times, processes.
+    Shape,
+}
+
+/// What the API lists.
+const LISTS: &[&str] = &[
+    "/1.0/instances?recursion=1",
+    "/1.0/images?recursion=1",
+    "/1.0/images/aliases?recursion=1",
+    "/1.0/profiles?recursion=1",
+    "/1.0/networks?recursion=1",
+    "/1.0/storage-pools?recursion=1",
+];
+
+/// Fields that tell the time of something, or what a run left behind in passing.
+const PASSING: &[&str] =
+    &["last_used_at", "created_at", "uploaded_at", "volatile.last_state.power", "volatile.apply_template"];
+
+impl HostState {
+    /// Looks at everything now. The daemon must answer.
+    #[must_use]
+    pub fn of(subject: &Subject, look: Look) -> HostState {
+        let mut lines = BTreeSet::new();
+        for list in LISTS {
+            for mut object in subject.get(list).as_array().cloned().unwrap_or_default() {
+                if list.starts_with("/1.0/networks") && object["managed"] != true {
+                    continue;
+                }
+                forget_passing(&mut object);
+                let kind = list.split('?').next().unwrap_or_default();
+                lines.insert(format!("api {kind} {object}"));
+            }
+        }
+        for url in subject.get("/1.0/instances").as_array().into_iter().flatten() {
+            let state = subject.get(&format!("{}/state", url.as_str().unwrap_or_default()));
+            let pid = state["pid"].as_i64().unwrap_or_default();
+            let nics: Vec<&String> =
+                state["network"].as_object().into_iter().flat_map(|it| it.keys()).collect();
+            let init = if look == Look::Exact { pid } else { i64::from(pid > 0) };
+            lines.insert(format!("state {url} {} init {init} nics {nics:?}", state["status"]));
+        }
+        let dir = &subject.dir;
+        files(dir, Path::new(""), &mut lines);
+        lines.extend(registered(dir));
+        lines.extend(audit::mounts(dir).into_iter().map(|it| format!("mount {it}")));
+        lines.extend(cgroups(dir));
+        lines.extend(links(&subject.netns));
+        lines.extend(filter(&subject.netns));
+        lines.extend(processes(subject));
+        if look == Look::Shape {
+            lines = lines.iter().map(|line| mask(line)).collect();
+        }
+        HostState { lines }
+    }
+
+    /// What differs: `-` was in `self`, `+` is in `other`.
+    #[must_use]
+    pub fn difference(&self, other: &HostState) -> String {
+        let mut text = String::new();
+        for line in self.lines.difference(&other.lines) {
+            let _ = writeln!(text, "    - {line}");
+        }
+        for line in other.lines.difference(&self.lines) {
+            let _ = writeln!(text, "    + {line}");
+        }
+        text
+    }
+}
+
+/// Waits until the state is `wanted`: what ends takes a moment. What differs when it does not come.
+///
+/// # Errors
+/// The difference, after five seconds.
+pub fn settled(subject: &Subject, wanted: &[&HostState], look: Look) -> Result<usize, String> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    loop {
+        let now = HostState::of(subject, look);
+        if let Some(which) = wanted.iter().position(|state| **state == now) {
+            return Ok(which);
+        }
+        if std::time::Instant::now() >= deadline {
+            let all: Vec<String> = wanted.iter().map(|state| state.difference(&now)).collect();
+            return Err(all.join("    or\n"));
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(30));
+    }
+}
+
+fn forget_passing(object: &mut Value) {
+    match object {
+        Value::Object(fields) => {
+            fields.retain(|key, _| !PASSING.contains(&key.as_str()));
+            fields.values_mut().for_each(forget_passing);
+        }
+        Value::Array(list) => list.iter_mut().for_each(forget_passing),
+        _ => {}
+    }
+}
+
+/// Names below the daemon's directory. What lies in a guest's tree is the guest's; the database's files and
+/// the name server's leases are written whenever it suits their owners.
+fn files(dir: &Path, below: &Path, lines: &mut BTreeSet<String>) {
+    let place = dir.join(below);
+    for entry in std::fs::read_dir(&place).into_iter().flatten().flatten() {
+        let name = below.join(entry.file_name());
+        let text = name.to_string_lossy().into_owned();
+        let Ok(kind) = entry.file_type() else { continue };
+        let ignored = text.starts_with("database/")
+            || text.starts_with("cache")
+            || text.starts_with("logs/")
+            || text.ends_with("dnsmasq.leases")
+            || text.ends_with("dnsmasq.pid")
+            || text == "unix.socket";
+        if ignored {
+            continue;
+        }
+        let shown = if kind.is_dir() {
+            "dir"
+        } else if kind.is_symlink() {
+            "link"
+        } else {
+            "file"
+        };
+        lines.insert(format!("{shown} {text}"));
+        let parts = name.components().count();
+        let guests = text.starts_with("storage-pools/") && parts > 4;
+        if kind.is_dir() && !guests {
+            files(dir, &name, lines);
+        }
+    }
+}
+
+/// The runs of host ids the daemon has taken.
+fn registered(dir: &Path) -> Vec<String> {
+    let own = dir.to_string_lossy();
+    let entries = std::fs::read_dir("/var/lib/cabin-ids").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let text = std::fs::read_to_string(entry.path()).ok()?;
+            let mut lines = text.lines();
+            (lines.next()? == own).then(|| {
+                format!("ids {} of {}", entry.file_name().display(), lines.next().unwrap_or_default())
+            })
+        })
+        .collect()
+}
+
+/// The cgroups of the daemon's instances in every hierarchy, with those that commands were given.
+fn cgroups(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for group in audit::cgroups(dir) {
+        found.push(format!("cgroup {}", group.display()));
+        for file in ["memory.limit_in_bytes", "pids.max", "cpuset.cpus", "memory.max"] {
+            if let Ok(limit) = std::fs::read_to_string(group.join(file)) {
+                found.push(format!("limit {} {file} {}", group.display(), limit.trim()));
+            }
+        }
+        for place in [group.clone(), group.join("init")] {
+            for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.starts_with(".cabin-") || name.starts_with("exec-") {
+                    found.push(format!("leaf {}", entry.path().display()));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn links(netns: &str) -> Vec<String> {
+    let shown = host(&["ip", "-n", netns, "-d", "-j", "addr", "show"]);
+    let list = serde_json::from_str::<Value>(&shown.out).unwrap_or_default();
+    let mut found = Vec::new();
+    for link in list.as_array().into_iter().flatten().filter(|it| it["ifname"] != "lo") {
+        found.push(format!(
+            "netif {} {} master {} group {} alias {}",
+            link["ifname"], link["linkinfo"]["info_kind"], link["master"], link["group"], link["ifalias"]
+        ));
+        for address in link["addr_info"].as_array().into_iter().flatten() {
+            // A link-local address the kernel makes appears when it likes.
+            if address["scope"] == "global" {
+                found.push(format!("address {} {}", link["ifname"], address["local"]));
+            }
+        }
+    }
+    found
+}
+
+/// The tables, without what counts and what guests' own traffic puts into sets.
+fn filter(netns: &str) -> Vec<String> {
+    let net = format!("--net=/run/netns/{netns}");
+    let shown = host(&["nsenter", &net, "nft", "-s", "list", "ruleset"]).out;
+    let mut found = BTreeMap::<String, u32>::new();
+    let (mut table, mut chain, mut elements) = (String::new(), String::new(), false);
+    for line in shown.lines().map(str::trim) {
+        if elements || line.starts_with("elements") {
+            elements = !line.ends_with('}');
+        } else if line.starts_with("table") {
+            line.trim_end_matches(" {").clone_into(&mut table);
+        } else if line.ends_with('{') {
+            line.trim_end_matches(" {").clone_into(&mut chain);
+            found.insert(format!("nft {table} {chain}"), 1);
+        } else if line.len() > 1 {
+            *found.entry(format!("nft {table} {chain} {line}")).or_default() += 1;
+        }
+    }
+    found.into_iter().map(|(line, times)| format!("{line} x{times}")).collect()
+}
+
+fn processes(subject: &Subject) -> Vec<String> {
+    let mut found = BTreeMap::<String, u32>::new();
+    for (pid, line) in subject.processes() {
+        // What runs in a container is the container's.
+        let of_guest = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+            .is_ok_and(|text| text.contains(&audit::mark(&subject.dir)));
+        if !of_guest {
+            *found.entry(format!("process {line}")).or_default() += 1;
+        }
+    }
+    found.into_iter().map(|(line, times)| format!("{line} x{times}")).collect()
+}
+
+/// Takes out what is made up anew: hardware addresses, UUIDs, ids, and what is derived from them.
+fn mask(line: &str) -> String {
+    if line.starts_with("nft table netdev") && !line.contains(" hook ") && line.contains(" @") {
+        return "nft rule of a port".to_owned();
+    }
+    if let Some(rest) = line.strip_prefix("ids ") {
+        return format!("ids of {}", rest.rsplit(' ').next().unwrap_or_default());
+    }
+    if line.contains("/dnsmasq.hosts/") || line.contains("/dnsmasq.names/") {
+        let place = line.rsplit_once('/').map_or(line, |(place, _)| place);
+        return format!("{place}/*");
+    }
+    let bytes = line.as_bytes();
+    let mut out = String::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = line.get(at..).unwrap_or_default();
+        if let Some(length) = [uuid(rest), mac(rest)].into_iter().flatten().next() {
+            out.push('*');
+            at += length;
+        } else {
+            let next = rest.chars().next().unwrap_or(' ');
+            out.push(next);
+            at += next.len_utf8();
+        }
+    }
+    out
+}
+
+fn uuid(text: &str) -> Option<usize> {
+    let head = text.get(..36)?;
+    let fits = head.bytes().enumerate().all(|(at, byte)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    });
+    fits.then_some(36)
+}
+
+fn mac(text: &str) -> Option<usize> {
+    let head = text.get(..17)?;
+    let fits = head.bytes().enumerate().all(|(at, byte)| match at % 3 {
+        2 => byte == b':',
+        _ => byte.is_ascii_hexdigit(),
+    });
+    fits.then_some(17)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mask;
+
+    #[test]
+    fn what_is_made_up_is_masked_and_the_rest_is_not() {
+        let line = "x 10:66:6a:00:11:22 and 535eb495-5660-4888-a959-639aaf859900 10.0.0.1 end";
+        assert_eq!(mask(line), "x * and * 10.0.0.1 end");
+    }
+}

@@ -1,0 +1,452 @@
+//! A daemon that is told which step fails, or at which it dies: started from a copy of the programs, so that a
+//! build beside it does not change what is tested.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::api::{self, Reply};
+use crate::cli::host;
+use crate::daemon::{PLACE, PREFIX};
+use crate::wait::{until, until_true};
+use crate::{audit, binary, images};
+
+/// The programs a daemon needs beside it.
+const PROGRAMS: &[&str] = &["cabind", "cabin-init", "cabin-files", "cabin-unpack", "distrobuilder"];
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// One step that a plan can name.
+#[derive(Debug, Clone)]
+pub struct Point {
+    /// What is done there.
+    pub what: String,
+    /// Whether it can be made to fail; at the others the daemon can only die.
+    pub fails: bool,
+}
+
+/// A daemon with state, socket and network namespace of its own.
+pub struct Subject {
+    /// Everything it keeps.
+    pub dir: PathBuf,
+    /// Its network namespace, by name.
+    pub netns: String,
+    programs: PathBuf,
+    child: Option<Child>,
+}
+
+impl Subject {
+    /// Starts one with a pool, a bridge and a profile.
+    ///
+    /// # Panics
+    /// When it is not ready within 30 seconds.
+    #[must_use]
+    pub fn start() -> Subject {
+        let id = format!("f{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let dir = Path::new(PLACE).join(format!("{PREFIX}{id}"));
+        let programs = dir.with_extension("bin");
+        std::fs::create_dir(&dir).expect("a directory of its own");
+        std::fs::create_dir(&programs).expect("a directory for its programs");
+        for name in PROGRAMS {
+            let (from, to) = (binary(name), programs.join(name));
+            if std::fs::hard_link(&from, &to).is_err() {
+                std::fs::copy(&from, &to).expect("a copy of the program");
+            }
+        }
+        let mut subject = Subject { dir, netns: format!("cbt{id}"), programs, child: None };
+        subject.make_netns();
+        subject.boot("off");
+        subject
+    }
+
+    fn make_netns(&self) {
+        host(&["ip", "netns", "add", &self.netns]).ok();
+        host(&["ip", "-n", &self.netns, "link", "set", "lo", "up"]).ok();
+    }
+
+    /// Starts the process with that plan and waits until it is ready. `false` when it ended before, as a plan
+    /// may make it.
+    ///
+    /// # Panics
+    /// When it is neither ready nor gone within 30 seconds.
+    pub fn boot(&mut self, plan: &str) -> bool {
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
+        let child = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", self.netns))
+            .arg(self.programs.join("cabind"))
+            .arg("--dir")
+            .arg(&self.dir)
+            .env("CABIN_FAULT", plan)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log)
+            .spawn()
+            .expect("nsenter (package util-linux)");
+        self.child = Some(child);
+        until("cabind to be ready or gone", 30, || {
+            if self.is_gone() {
+                return Some(false);
+            }
+            let reply = api::send(&self.socket(), "GET", "/internal/ready", &[], b"");
+            reply.is_ok_and(|reply| reply.status == 200).then_some(true)
+        })
+    }
+
+    /// As [`Subject::boot`] without a fault.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn boot_well(&mut self) {
+        assert!(self.boot("off"), "cabind ended at its start:\n{}", self.log_tail());
+    }
+
+    /// Whether the process has ended; then it is reaped.
+    pub fn is_gone(&mut self) -> bool {
+        let gone = self.child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|it| it.is_some()));
+        if gone {
+            self.child = None;
+        }
+        gone
+    }
+
+    /// Waits until the process has died of its plan.
+    ///
+    /// # Panics
+    /// When it lives on for 30 seconds.
+    pub fn wait_gone(&mut self) {
+        until_true("cabind to die", 30, || self.is_gone());
+    }
+
+    /// Kills the process as a crash would.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn crash(&mut self) {
+        let mut child = self.child.take().expect("a running daemon");
+        child.kill().expect("the right to kill it");
+        child.wait().expect("its end");
+    }
+
+    /// Asks it to end as a service manager does, and waits until it has.
+    ///
+    /// # Panics
+    /// When it is still there after 30 seconds.
+    pub fn terminate(&mut self) {
+        let pid = self.pid();
+        host(&["kill", "-TERM", &pid.to_string()]).ok();
+        self.wait_gone();
+    }
+
+    /// Ends everything as a power cut does: daemon, containers, name servers, links, filters, cgroups, and what
+    /// lies in the run directory of a host that forgets it.
+    ///
+    /// # Panics
+    /// When something cannot be ended.
+    pub fn cut_power(&mut self) {
+        if self.child.is_some() {
+            self.crash();
+        }
+        let inside: Vec<PathBuf> = audit::cgroups(&self.dir);
+        for group in &inside {
+            let kill = group.join("cgroup.kill");
+            if kill.exists() {
+                std::fs::write(kill, "1").expect("the right to kill a cgroup");
+            }
+        }
+        for (pid, _) in self.processes() {
+            let _ = host(&["kill", "-KILL", &pid.to_string()]);
+        }
+        until_true("all of its processes to be gone", 20, || self.processes().is_empty());
+        for group in inside {
+            let words =
+                ["find", &group.to_string_lossy(), "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"];
+            let _ = host(&words);
+        }
+        host(&["ip", "netns", "delete", &self.netns]).ok();
+        self.make_netns();
+        let _ = std::fs::remove_file(self.socket());
+    }
+
+    /// Processes that are its, the daemon itself apart: they name its directory, hold a file in it, or live in
+    /// its network namespace.
+    #[must_use]
+    pub fn processes(&self) -> Vec<(u32, String)> {
+        let own = self.child.as_ref().map(Child::id);
+        let needle = self.dir.to_string_lossy().into_owned();
+        let mut found = audit::processes(&self.dir, &self.netns);
+        for pid in pids() {
+            let holds =
+                std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().any(|fd| {
+                    std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().starts_with(&needle))
+                });
+            if holds && !found.iter().any(|(known, _)| *known == pid) {
+                found.push((pid, name_of(pid)));
+            }
+        }
+        found.retain(|(pid, _)| Some(*pid) != own && *pid != std::process::id());
+        found.sort();
+        found
+    }
+
+    /// The process id of the daemon.
+    ///
+    /// # Panics
+    /// When it is not running.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running daemon").id()
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("unix.socket")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.with_extension("log")
+    }
+
+    /// The end of its log.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.iter().skip(lines.len().saturating_sub(30)).map(|line| format!("    {line}\n")).collect()
+    }
+
+    /// Arms a plan (`count`, `fail:3`, `kill:3`, `off`).
+    ///
+    /// # Panics
+    /// When the daemon refuses it.
+    #[track_caller]
+    pub fn arm(&self, plan: &str) {
+        let reply = self.call("PUT", "/internal/fault", Some(&json!({ "plan": plan }))).expect("an answer");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+
+    /// The points passed since a plan was armed.
+    #[must_use]
+    pub fn points(&self) -> Vec<Point> {
+        let found = self.get("/internal/fault");
+        let list = found["points"].as_array().cloned().unwrap_or_default();
+        list.iter()
+            .map(|it| Point {
+                what: it["what"].as_str().unwrap_or_default().to_owned(),
+                fails: it["fails"] == true,
+            })
+            .collect()
+    }
+
+    /// One request with an optional JSON body.
+    ///
+    /// # Errors
+    /// When there is no answer: the daemon died.
+    pub fn call(&self, method: &str, target: &str, body: Option<&Value>) -> std::io::Result<Reply> {
+        let bytes = body.map(|it| it.to_string().into_bytes()).unwrap_or_default();
+        let headers: &[(&str, &str)] =
+            if body.is_some() { &[("Content-Type", "application/json")] } else { &[] };
+        api::send(&self.socket(), method, target, headers, &bytes)
+    }
+
+    /// The `metadata` of a GET.
+    ///
+    /// # Panics
+    /// When the answer is an error.
+    #[track_caller]
+    #[must_use]
+    pub fn get(&self, target: &str) -> Value {
+        let reply = self.call("GET", target, None).expect("an answer");
+        assert!(reply.status == 200, "GET {target}: {} {}", reply.status, reply.text());
+        reply.json()["metadata"].clone()
+    }
+
+    /// A request and, when it starts an operation, the wait for its end.
+    ///
+    /// # Errors
+    /// What the daemon said, or that it is gone.
+    pub fn ask(&self, method: &str, target: &str, body: &Value) -> Result<Value, String> {
+        self.finish(self.call(method, target, Some(body)))
+    }
+
+    /// Waits for what an answer promises.
+    fn finish(&self, reply: std::io::Result<Reply>) -> Result<Value, String> {
+        let reply = reply.map_err(|why| format!("no answer: {why}"))?;
+        if reply.status >= 400 {
+            return Err(format!("{}: {}", reply.status, reply.error()));
+        }
+        if reply.status != 202 {
+            return Ok(reply.json()["metadata"].clone());
+        }
+        let id = reply.json()["operation"].as_str().unwrap_or_default().to_owned();
+        let ended = self.call("GET", &format!("{id}/wait?timeout=60"), None);
+        let ended = ended.map_err(|why| format!("no answer: {why}"))?.json()["metadata"].clone();
+        match ended["status"].as_str() {
+            Some("Success") => Ok(ended),
+            _ => Err(ended["err"].as_str().unwrap_or("no word").to_owned()),
+        }
+    }
+
+    /// As [`Subject::ask`] of what must not fail.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn must(&self, method: &str, target: &str, body: &Value) -> Value {
+        self.ask(method, target, body)
+            .unwrap_or_else(|why| panic!("{method} {target} {body}: {why}\n{}", self.log_tail()))
+    }
+
+    /// Imports the image of a definition under an alias of its name.
+    ///
+    /// # Errors
+    /// What the daemon said.
+    pub fn import(&self, name: &str) -> Result<Value, String> {
+        let files = images::files(name);
+        let [file] = files.as_slice() else { return Err("not one file".to_owned()) };
+        let bytes = std::fs::read(file).expect("the built image");
+        let aliases = format!("alias={name}");
+        let headers = [("Content-Type", "application/octet-stream"), ("X-Incus-aliases", aliases.as_str())];
+        self.finish(api::send(&self.socket(), "POST", "/1.0/images", &headers, &bytes))
+    }
+
+    /// Makes an instance of the busybox image.
+    #[track_caller]
+    pub fn create(&self, name: &str, config: &Value) {
+        let source = json!({ "type": "image", "alias": "busybox" });
+        self.must("POST", "/1.0/instances", &json!({ "name": name, "source": source, "config": config }));
+    }
+
+    /// Starts, stops or restarts an instance, by force.
+    ///
+    /// # Errors
+    /// What the daemon said.
+    pub fn power(&self, name: &str, action: &str) -> Result<Value, String> {
+        let body = json!({ "action": action, "force": true, "timeout": 30 });
+        self.ask("PUT", &format!("/1.0/instances/{name}/state"), &body)
+    }
+
+    /// The status of an instance; empty when there is none.
+    #[must_use]
+    pub fn status(&self, name: &str) -> String {
+        let reply = self.call("GET", &format!("/1.0/instances/{name}"), None).expect("an answer");
+        reply.json()["metadata"]["status"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The process id of an instance's init on the host; 0 when it does not run.
+    #[must_use]
+    pub fn init_pid(&self, name: &str) -> i64 {
+        self.get(&format!("/1.0/instances/{name}/state"))["pid"].as_i64().unwrap_or_default()
+    }
+
+    /// The process id of an instance's supervisor: its init's parent.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn supervisor_pid(&self, name: &str) -> u32 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.init_pid(name))).expect("an init");
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent");
+        line.trim().parse().expect("a number")
+    }
+
+    /// The output of a command in an instance, recorded by the daemon.
+    ///
+    /// # Errors
+    /// What the daemon said, or that the command failed.
+    pub fn exec(&self, name: &str, script: &str) -> Result<String, String> {
+        let body = json!({ "command": ["sh", "-c", script], "record-output": true, "wait-for-websocket": false,
+            "interactive": false });
+        let ended = self.ask("POST", &format!("/1.0/instances/{name}/exec"), &body)?;
+        let code = ended["metadata"]["return"].as_i64().unwrap_or(-1);
+        let path = ended["metadata"]["output"]["1"].as_str().unwrap_or_default().to_owned();
+        let out = self.call("GET", &path, None).map_err(|why| why.to_string())?.text();
+        let _ = self.call("DELETE", &path, None);
+        if let Some(path) = ended["metadata"]["output"]["2"].as_str() {
+            let _ = self.call("DELETE", path, None);
+        }
+        if code == 0 { Ok(out.trim().to_owned()) } else { Err(format!("exit {code}: {out}")) }
+    }
+
+    /// Waits until an instance has an IPv4 address of its bridge, and gives it.
+    pub fn wait_address(&self, name: &str, seconds: u64) -> String {
+        until(&format!("an address of `{name}`"), seconds, || {
+            let state = self.get(&format!("/1.0/instances/{name}/state"));
+            let addresses = state["network"]["eth0"]["addresses"].as_array()?.clone();
+            let inet = addresses.iter().find(|it| it["family"] == "inet" && it["scope"] == "global")?;
+            Some(inet["address"].as_str()?.to_owned())
+        })
+    }
+
+    /// What the daemon's own audit finds.
+    #[must_use]
+    pub fn strays(&self) -> Vec<String> {
+        let found = self.get("/internal/audit").as_array().cloned().unwrap_or_default();
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    fn stop(&mut self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.is_gone() {
+            return vec!["cabind was gone at the end".to_owned()];
+        }
+        for url in self.get("/1.0/instances").as_array().into_iter().flatten() {
+            let target = url.as_str().unwrap_or_default();
+            let _ = self.power(target.rsplit('/').next().unwrap_or_default(), "stop");
+            if let Err(why) = self.ask("DELETE", target, &Value::Null) {
+                wrong.push(format!("cannot delete `{target}`: {why}"));
+            }
+        }
+        wrong.extend(self.strays().into_iter().map(|it| format!("audit: {it}")));
+        let _ = self.call("PUT", "/internal/shutdown", None);
+        self.wait_gone();
+        wrong.extend(self.processes().into_iter().map(|(pid, it)| format!("process {pid}: {it}")));
+        wrong.extend(audit::links(&self.netns).into_iter().map(|it| format!("link {it}")));
+        wrong.extend(audit::tables(&self.netns).into_iter().map(|it| format!("nft {it}")));
+        wrong.extend(audit::mounts(&self.dir).into_iter().map(|it| format!("mount {it}")));
+        wrong.extend(audit::cgroups(&self.dir).into_iter().map(|it| format!("cgroup {}", it.display())));
+        wrong
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the end of cabind's log ---\n{}", self.log_tail());
+            if std::env::var_os("CABIN_KEEP").is_some() {
+                eprintln!("kept: {} in network namespace {}", self.dir.display(), self.netns);
+                return;
+            }
+            if let Some(mut child) = self.child.take() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            for group in audit::cgroups(&self.dir) {
+                let _ = std::fs::write(group.join("cgroup.kill"), "1");
+            }
+            for (pid, _) in self.processes() {
+                let _ = host(&["kill", "-KILL", &pid.to_string()]);
+            }
+        }
+        let wrong = if std::thread::panicking() { Vec::new() } else { self.stop() };
+        audit::clear(&self.dir, &self.netns);
+        let log = self.log_tail();
+        let _ = std::fs::remove_file(self.log_path());
+        let _ = std::fs::remove_dir_all(&self.programs);
+        assert!(wrong.is_empty(), "left behind by cabind:\n  {}\n{log}", wrong.join("\n  "));
+    }
+}
+
+fn name_of(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+/// Every process of the host.
+pub fn pids() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}

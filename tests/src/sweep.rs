@@ -1,0 +1,150 @@
+//! Sweeps: a verb is done again and again, and each time another of its steps fails, or the daemon dies there.
+
+use crate::host_state::{HostState, Look, settled};
+use crate::subject::{Point, Subject};
+use crate::verbs::Verb;
+
+/// What a sweep has tried and found.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Steps that were made to fail, or at which the daemon died.
+    pub points: usize,
+    /// What was wrong after one of them.
+    pub wrong: Vec<String>,
+}
+
+impl Tally {
+    /// Prints the numbers, and fails when anything was wrong.
+    ///
+    /// # Panics
+    /// When a step left something behind.
+    pub fn close(self, what: &str) {
+        eprintln!("{what}: {} points, {} leftovers", self.points, self.wrong.len());
+        assert!(self.points > 0, "{what}: no points at all");
+        assert!(self.wrong.is_empty(), "{what}:\n{}", self.wrong.join("\n"));
+    }
+}
+
+/// The steps of a verb; afterwards everything is as before it.
+fn count(subject: &Subject, verb: &Verb) -> Vec<Point> {
+    subject.arm("count");
+    let done = (verb.act)(subject);
+    let points = subject.points();
+    subject.arm("off");
+    if let Err(why) = done {
+        panic!("{}: {why}", verb.name);
+    }
+    (verb.back)(subject);
+    points
+}
+
+/// Makes every step of the verbs fail once. Each time the verb must say so, everything must be as before, and
+/// the verb must do when it is asked again.
+pub fn fail_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
+    for verb in verbs {
+        (verb.before)(subject);
+        let points = count(subject, verb);
+        let halfway = verb.halfway.map(|halfway| {
+            halfway(subject);
+            let state = HostState::of(subject, Look::Shape);
+            (verb.back)(subject);
+            state
+        });
+        for (number, point) in points.iter().enumerate().map(|(at, point)| (at + 1, point)) {
+            if !point.fails {
+                continue;
+            }
+            tally.points += 1;
+            let told = format!("{}, step {number} (`{}`)", verb.name, point.what);
+            let before = HostState::of(subject, Look::Exact);
+            subject.arm(&format!("fail:{number}"));
+            let attempt = (verb.act)(subject);
+            subject.arm("off");
+            if attempt.is_ok() {
+                tally.wrong.push(format!("{told}: failed, but the verb says it was done"));
+            }
+            let mut result = settled(subject, &[&before], Look::Exact);
+            if let Some(halfway) = &halfway
+                && result.is_err()
+            {
+                result = settled(subject, &[halfway], Look::Shape);
+            }
+            if let Err(difference) = result {
+                tally.wrong.push(format!("{told}: is not as before\n{difference}"));
+            }
+            if halfway.is_some() {
+                (verb.back)(subject);
+            }
+            if let Err(why) = (verb.act)(subject) {
+                tally.wrong.push(format!("{told}: the verb does not do afterwards: {why}"));
+            }
+            (verb.back)(subject);
+        }
+    }
+}
+
+/// How the daemon comes up again after it died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// At once.
+    Once,
+    /// It dies at each of its own steps first.
+    Dying,
+}
+
+/// Lets the daemon die at every step of the verbs, and starts it again. Everything must be as before or as
+/// after the verb, and as after it when the verb was acknowledged.
+pub fn kill_each(subject: &mut Subject, verbs: &[Verb], again: Again, tally: &mut Tally) {
+    for verb in verbs {
+        (verb.before)(subject);
+        let points = count(subject, verb);
+        for (number, point) in points.iter().enumerate().map(|(at, point)| (at + 1, point)) {
+            let told = format!("{}, step {number} (`{}`)", verb.name, point.what);
+            let before = HostState::of(subject, Look::Shape);
+            (verb.act)(subject).expect("the verb");
+            let after = HostState::of(subject, Look::Shape);
+            (verb.back)(subject);
+            subject.arm(&format!("kill:{number}"));
+            let acknowledged = (verb.act)(subject).is_ok();
+            if acknowledged {
+                // What is done behind the answer passes points too.
+                tally.wrong.push(format!("{told}: the daemon did not die"));
+                subject.arm("off");
+            } else {
+                subject.wait_gone();
+                tally.points += start_again(subject, again);
+            }
+            match settled(subject, &[&after, &before], Look::Shape) {
+                Ok(_) => {}
+                Err(difference) => {
+                    tally.wrong.push(format!("{told}: neither after nor before\n{difference}"))
+                }
+            }
+            for stray in subject.strays() {
+                tally.wrong.push(format!("{told}: audit: {stray}"));
+            }
+            (verb.back)(subject);
+            if let Err(why) = (verb.act)(subject) {
+                tally.wrong.push(format!("{told}: the verb does not do afterwards: {why}"));
+            }
+            (verb.back)(subject);
+        }
+    }
+}
+
+/// Starts the daemon; the number of deaths until it stayed up, the one that made it necessary included.
+fn start_again(subject: &mut Subject, again: Again) -> usize {
+    let mut deaths = 1;
+    if again == Again::Dying {
+        // Recovery's own steps are few; each death leaves less to do, so this comes to an end.
+        for number in 1..=20 {
+            if subject.boot(&format!("kill:{number}")) {
+                subject.arm("off");
+                return deaths;
+            }
+            deaths += 1;
+        }
+    }
+    subject.boot_well();
+    deaths
+}

@@ -1,0 +1,39 @@
+//! Every step of every verb is made to fail once: the verb says so, nothing is left over, and it does the next
+//! time.
+
+use cabin_tests::subject::Subject;
+use cabin_tests::sweep::{Tally, fail_each};
+use cabin_tests::verbs::{self, Verb};
+
+fn swept(what: &str, verbs: &[Verb]) {
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let mut tally = Tally::default();
+    fail_each(&subject, verbs, &mut tally);
+    tally.close(what);
+}
+
+#[test]
+fn a_step_of_an_instances_life_that_fails_leaves_nothing() {
+    swept("an instance's life", verbs::LIFE);
+}
+
+#[test]
+fn a_step_of_a_change_of_a_running_instance_that_fails_leaves_nothing() {
+    swept("changes of running instances", verbs::LIVE);
+}
+
+#[test]
+fn a_step_of_a_change_of_profiles_and_images_that_fails_leaves_nothing() {
+    swept("profiles, images, aliases", verbs::ROWS);
+}
+
+#[test]
+fn a_step_of_a_change_of_networks_that_fails_leaves_nothing() {
+    swept("networks", verbs::NETWORKS);
+}
+
+#[test]
+fn a_step_of_a_change_of_pools_that_fails_leaves_nothing() {
+    swept("storage pools", verbs::POOLS);
+}
