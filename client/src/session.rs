@@ -121,15 +121,20 @@ async fn terminal(
             result = &mut over => ended = Some(result?),
         }
     }
-    match ended {
-        Some(operation) => Ok(operation),
-        None => Ok(over.await?),
+    if let Some(operation) = ended {
+        return Ok(operation);
     }
+    // Incus ends the operation only when this side has ended too.
+    let _ = sink.send(Message::text("")).await;
+    let _ = sink.send(Message::Close(None)).await;
+    Ok(over.await?)
 }
 
 /// Attaches to a console until the person lets go or it ends.
 pub async fn console(console: Console) -> anyhow::Result<()> {
     let raw = Raw::enter().context("cannot set the terminal up")?;
+    // Said once keys arrive one by one: what is typed before that would wait for the end of a line.
+    output::note("To detach from the console, press: <ctrl>+a q\r");
     let steering = tokio::spawn(Control::new(console.control).steer(true));
     let (mut sink, mut stream) = console.terminal.split();
     let mut typed = read_input(Input::Standard);

@@ -69,7 +69,7 @@ pub struct InstanceFull {
     /// What it does now.
     pub state: Option<InstanceState>,
     /// Snapshots.
-    pub snapshots: Option<Vec<serde_json::Value>>,
+    pub snapshots: Option<Vec<crate::snapshot::InstanceSnapshot>>,
 }
 
 /// What PUT (and PATCH) change.
@@ -88,7 +88,11 @@ pub struct InstancePut {
     /// Profiles, in order. Missing or null means `default` for a new instance, none for a changed one.
     pub profiles: Option<Vec<String>>,
     /// The name of a snapshot to go back to.
+    #[serde(deserialize_with = "null_is_zero")]
     pub restore: String,
+    /// Whether the config stays as it is when going back to a snapshot.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub disk_only: bool,
     /// Whether its memory is kept on disk.
     pub stateful: bool,
     /// For people.
@@ -156,6 +160,12 @@ pub struct InstanceSource {
     /// Whether to leave the snapshots out.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub instance_only: bool,
+    /// Whether a running one is copied without being held still.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_inconsistent: bool,
+    /// Whether an existing copy is brought up to date.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub refresh: bool,
     /// The project to copy from.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub project: String,

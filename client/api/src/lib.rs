@@ -16,6 +16,7 @@ pub mod profile;
 pub mod project;
 pub mod reply;
 pub mod server;
+pub mod snapshot;
 pub mod status;
 pub mod storage;
 

@@ -32,6 +32,5 @@ pub async fn attach(client: &Client, args: &Console) -> anyhow::Result<()> {
         force: args.force,
     };
     let console = client.console(remote::local(&args.name)?, &post).await?;
-    output::note("To detach from the console, press: <ctrl>+a q");
     session::console(console).await
 }

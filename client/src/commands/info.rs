@@ -79,7 +79,9 @@ fn resources(out: &mut String, state: &InstanceState) -> std::fmt::Result {
         ("Swap (current)", state.memory.swap_usage),
         ("Swap (peak)", state.memory.swap_usage_peak),
     ];
-    writeln!(out, "  Memory usage:")?;
+    if memory.iter().any(|(_, bytes)| *bytes > 0) {
+        writeln!(out, "  Memory usage:")?;
+    }
     for (head, bytes) in memory.into_iter().filter(|(_, bytes)| *bytes > 0) {
         writeln!(out, "    {head}: {}", text::size(bytes))?;
     }
