@@ -8,11 +8,21 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{self as rfs, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+/// What a tree is, when it is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Files that stand for themselves.
+    Whole,
+    /// The writable layer of an overlay: some of its attributes speak about the layers below it, which the
+    /// copy will have too.
+    Upper,
+}
+
 /// Gives `to` what `from` has: owner, extended attributes (ACLs and file capabilities are among them), mode.
 /// A change of owner takes capabilities and setuid away, so it comes first. Times are not set.
-pub(crate) fn carry(from: impl AsFd, to: impl AsFd, stat: &Stat) -> io::Result<()> {
+pub(crate) fn carry(from: impl AsFd, to: impl AsFd, stat: &Stat, role: Role) -> io::Result<()> {
     rfs::fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
-    carry_xattrs(from, &to)?;
+    carry_xattrs(from, &to, role)?;
     rfs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     Ok(())
 }
@@ -27,7 +37,7 @@ pub(crate) fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-fn carry_xattrs(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+fn carry_xattrs(from: impl AsFd, to: impl AsFd, role: Role) -> io::Result<()> {
     let length = match rfs::flistxattr_query(&from) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
         other => other?,
@@ -36,7 +46,7 @@ fn carry_xattrs(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     let length = rfs::flistxattr(&from, names.as_mut_slice())?;
     for name in names[..length].split(|b| *b == 0).filter(|name| !name.is_empty()) {
         // These steer an overlay; a copied one would be taken for a statement about another lower layer.
-        if name.starts_with(b"trusted.overlay.") {
+        if role == Role::Whole && name.starts_with(b"trusted.overlay.") {
             continue;
         }
         let name = OsStr::from_bytes(name);

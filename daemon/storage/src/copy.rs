@@ -17,7 +17,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::attributes::{carry, times};
+use crate::attributes::{Role, carry, times};
 use crate::error::{Error, Result};
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
@@ -29,10 +29,11 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
 const MAX_THREADS: usize = 4;
 
 /// Copies what is in `from`, and its own attributes, into the empty directory `to`. Nothing is synced.
-pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, role: Role) -> Result<()> {
     let copy = Copy {
         from,
         to,
+        role,
         work: Mutex::new(Work { open: vec![Vec::new()], busy: 0, failed: None }),
         changed: Condvar::new(),
         linked: Mutex::new(HashMap::new()),
@@ -67,6 +68,7 @@ struct Work {
 struct Copy<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
+    role: Role,
     work: Mutex<Work>,
     changed: Condvar,
     /// The first name of files that have several.
@@ -124,7 +126,7 @@ impl Copy<'_> {
         let from = open_dir(self.from, path).map_err(own)?;
         let to = open_dir(self.to, path).map_err(own)?;
         let stat = rfs::fstat(&from).map_err(|e| own(e.into()))?;
-        carry(&from, &to, &stat).map_err(own)?;
+        carry(&from, &to, &stat, self.role).map_err(own)?;
         lock(&self.times).push((path.to_vec(), times(&stat)));
         let mut found = Vec::new();
         for entry in rfs::Dir::read_from(&from).map_err(|e| own(e.into()))? {
@@ -187,7 +189,7 @@ impl Copy<'_> {
         if stat.st_size > 0 {
             self.content(&from, &to, u64::try_from(stat.st_size).unwrap_or(0))?;
         }
-        carry(&from, &to, stat)?;
+        carry(&from, &to, stat, self.role)?;
         Ok(rfs::futimens(&to, &times(stat))?)
     }
 
@@ -276,7 +278,7 @@ mod tests {
         fs::hard_link(a.join("x/sparse"), a.join("x/y/again")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", a.join("link")).unwrap();
         let (from, to) = (fs::File::open(&a).unwrap(), fs::File::open(&b).unwrap());
-        tree(from.as_fd(), to.as_fd()).unwrap();
+        tree(from.as_fd(), to.as_fd(), Role::Whole).unwrap();
         let (old, new) = (a.join("x/sparse").metadata().unwrap(), b.join("x/y/again").metadata().unwrap());
         assert_eq!((new.size(), new.nlink(), new.mtime_nsec()), (old.size(), 2, old.mtime_nsec()));
         assert!(new.blocks() * 512 < 1 << 20);

@@ -69,11 +69,13 @@ pub enum Layers {
 /// The directory in a volume or image that holds its tree, and where scripts look for it.
 pub(crate) const ROOTFS: &str = "rootfs";
 
+/// The link in a volume that says which restoring brought its tree.
+pub(crate) const RESTORED: &str = "restored";
+
 /// The link in a volume that names the image it was made from: it outlives any database.
 pub(crate) const IMAGE: &str = "image";
 
-/// One way of keeping volumes. The verbs that come with snapshots (copy a volume into a new directory, take
-/// and restore a snapshot) have the same form: open directories in, a filled new one out.
+/// One way of keeping volumes: open directories in, a filled new one out. A snapshot has the form of a volume.
 pub(crate) trait Driver: Send + Sync {
     /// Whether `source` lies on a filesystem that can carry this driver; why not, if not.
     fn fits(&self, source: &HostDir) -> io::Result<Option<&'static str>>;
@@ -85,6 +87,9 @@ pub(crate) trait Driver: Send + Sync {
     fn create_empty(&self, volume: &HostDir) -> io::Result<()> {
         volume.create_dir(ROOTFS, 0o755).map(drop)
     }
+
+    /// Fills the new directory `to` with what the volume or snapshot in `from` holds. Nothing is synced.
+    fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()>;
 
     /// Whether volumes go on needing the image they were made from.
     fn stands_on_image(&self) -> bool;

@@ -32,6 +32,14 @@ pub enum Error {
         /// What was given, shortened.
         name: String,
     },
+    /// Not a name for a snapshot.
+    #[error(
+        "`{name}` is not a snapshot name: letters, digits and `-_.:+@=,~`, at most 200, no `-` or `.` in front"
+    )]
+    SnapshotName {
+        /// What was given, shortened.
+        name: String,
+    },
     /// No pool of that name is open.
     #[error("there is no storage pool `{pool}`")]
     NoPool {
@@ -103,6 +111,26 @@ pub enum Error {
         pool: String,
         /// The volume.
         volume: String,
+    },
+    /// There is no such snapshot.
+    #[error("there is no snapshot `{snapshot}` of volume `{volume}` in storage pool `{pool}`")]
+    NoSnapshot {
+        /// The pool.
+        pool: String,
+        /// The volume.
+        volume: String,
+        /// The snapshot.
+        snapshot: String,
+    },
+    /// There is such a snapshot already.
+    #[error("there is a snapshot `{snapshot}` of volume `{volume}` in storage pool `{pool}` already")]
+    SnapshotExists {
+        /// The pool.
+        pool: String,
+        /// The volume.
+        volume: String,
+        /// The snapshot.
+        snapshot: String,
     },
     /// There is no such image in the pool.
     #[error("there is no image `{image}` in storage pool `{pool}`")]
@@ -176,11 +204,15 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Error::Name { .. } | Error::Source { .. } => Kind::Invalid,
-            Error::NoPool { .. } | Error::NoVolume { .. } | Error::NoImage { .. } => Kind::NotFound,
+            Error::Name { .. } | Error::SnapshotName { .. } | Error::Source { .. } => Kind::Invalid,
+            Error::NoPool { .. }
+            | Error::NoVolume { .. }
+            | Error::NoSnapshot { .. }
+            | Error::NoImage { .. } => Kind::NotFound,
             Error::PoolExists { .. }
             | Error::PoolInUse { .. }
             | Error::VolumeExists { .. }
+            | Error::SnapshotExists { .. }
             | Error::WrongDriver { .. }
             | Error::ImageExists { .. } => Kind::Conflict,
             Error::Unavailable { .. } => Kind::Unavailable,

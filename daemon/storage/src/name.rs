@@ -97,6 +97,16 @@ pub(crate) fn check(name: &str) -> Result<()> {
     if plain { Ok(()) } else { Err(Error::Name { name: name.chars().take(80).collect() }) }
 }
 
+/// Refuses what is not the plain name of one directory. Times are liked in names of snapshots, so `:` may be
+/// in these, and a few more.
+///
+/// # Errors
+/// When it is not.
+pub fn check_snapshot(name: &str) -> Result<()> {
+    let plain = name.len() <= 200 && check(&name.replace([':', '+', '@', '=', ',', '~'], "_")).is_ok();
+    if plain { Ok(()) } else { Err(Error::SnapshotName { name: name.chars().take(80).collect() }) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +119,13 @@ mod tests {
         let long = "x".repeat(201);
         for bad in ["", ".", "..", ".staging-x", "-rf", "a/b", "a\0", "a\n", "ä", &long] {
             assert!(check(bad).is_err(), "{bad:?}");
+            assert!(check_snapshot(bad).is_err(), "{bad:?}");
+        }
+        for good in ["snap0", "2026-01-02_15:04:05+01:00", "a@b"] {
+            assert!(check_snapshot(good).is_ok(), "{good}");
+        }
+        for bad in ["a b", "a%", "../x", ".deleting-x"] {
+            assert!(check_snapshot(bad).is_err(), "{bad:?}");
         }
     }
 }

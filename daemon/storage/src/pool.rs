@@ -13,10 +13,13 @@ use cabin_undo::{Undo, fault};
 
 use crate::driver::{DriverKind, IMAGE, Layers, ROOTFS};
 use crate::error::{Error, Result};
-use crate::name::{VolumeKind, VolumeName, check};
+use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
 use crate::usage::{self, Resources};
 
 mod images;
+mod snapshots;
+
+pub use snapshots::{Origin, Staged};
 
 /// Where unpacked images lie in a pool.
 pub(crate) const IMAGES: &str = "images";
@@ -28,6 +31,8 @@ pub(crate) const MARK: &str = ".cabin-pool";
 
 const STAGING: &str = ".staging-";
 const DELETING: &str = ".deleting-";
+/// What a restoring took the place of, until it is known to hold.
+const REPLACED: &str = ".replaced-";
 
 /// What became of an image that was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,12 +181,7 @@ impl Pool {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(self.exists_already(new)),
             other => other.map_err(|source| self.volume_error("rename", old, source))?,
         }
-        let snapshots = |volume: &VolumeName| format!("{}/{}", volume.kind().snapshots(), volume.name());
-        if root.exists(&snapshots(old)) {
-            root.rename(&snapshots(old), &snapshots(new))
-                .map_err(|source| self.volume_error("rename the snapshots of", old, source))?;
-        }
-        Ok(())
+        self.move_snapshots(old, new)
     }
 
     /// Removes a volume with all that is in it; one already gone is success. An image that was deleted
@@ -302,6 +302,15 @@ impl Pool {
         own.and_then(usage::bytes).map_err(|source| self.volume_error("measure", volume, source))
     }
 
+    /// Sends all that was written in the pool so far to disk.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sync(&self) -> Result<()> {
+        self.alive()?;
+        self.inner.root.sync_filesystem().map_err(|source| self.pool_error("sync", source))
+    }
+
     /// What the pool's filesystem has and what of it is taken.
     ///
     /// # Errors
@@ -319,10 +328,15 @@ impl Pool {
     pub fn sweep(&self) -> Result<Vec<String>> {
         self.alive()?;
         let mut removed = Vec::new();
-        for directory in DIRECTORIES {
+        let mut directories: Vec<String> = DIRECTORIES.iter().map(|&name| name.to_owned()).collect();
+        for kind in [VolumeKind::Container, VolumeKind::Custom] {
+            let owners = self.names(kind.snapshots())?;
+            directories.extend(owners.iter().map(|name| format!("{}/{name}", kind.snapshots())));
+        }
+        for directory in &directories {
             let dir = self.inner.root.open_dir(directory).map_err(|e| self.pool_error("sweep", e))?;
             for entry in dir.list().map_err(|e| self.pool_error("sweep", e))? {
-                if entry.name.starts_with(STAGING) || entry.name.starts_with(DELETING) {
+                if [STAGING, DELETING, REPLACED].iter().any(|prefix| entry.name.starts_with(prefix)) {
                     dir.remove_tree(&entry.name).map_err(|e| self.pool_error("sweep", e))?;
                     removed.push(format!("{directory}/{}", entry.name));
                 }
@@ -339,11 +353,22 @@ impl Pool {
 
     /// Names of directories in one of the pool's directories, strays left out.
     fn names(&self, directory: &str) -> Result<Vec<String>> {
-        let entries = self.inner.root.open_dir(directory).and_then(|dir| dir.list());
-        let entries = entries.map_err(|source| self.pool_error("list", source))?;
+        self.names_if(directory, check)
+    }
+
+    /// Names of the snapshots in a directory of snapshots, strays left out.
+    fn snapshot_names(&self, directory: &str) -> Result<Vec<String>> {
+        self.names_if(directory, check_snapshot)
+    }
+
+    fn names_if(&self, directory: &str, good: impl Fn(&str) -> Result<()>) -> Result<Vec<String>> {
+        let entries = match self.inner.root.open_dir(directory).and_then(|dir| dir.list()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(|source| self.pool_error("list", source))?,
+        };
         Ok(entries
             .into_iter()
-            .filter(|entry| entry.kind == EntryKind::Dir && check(&entry.name).is_ok())
+            .filter(|entry| entry.kind == EntryKind::Dir && good(&entry.name).is_ok())
             .map(|entry| entry.name)
             .collect())
     }

@@ -172,7 +172,8 @@ impl Storage {
             Err(_) => self.default_source(name),
         };
         for kind in ["containers", "custom"] {
-            let held = HostDir::open(&source).and_then(|root| root.open_dir(kind)?.list()).unwrap_or_default();
+            let held =
+                HostDir::open(&source).and_then(|root| root.open_dir(kind)?.list()).unwrap_or_default();
             if let Some(volume) = held.first() {
                 let volume = format!("{kind}/{}", volume.name);
                 return Err(Error::PoolInUse { pool: name.to_owned(), volume });

@@ -9,7 +9,7 @@ mod kit;
 use std::path::Path;
 use std::process::Command;
 
-use cabin_storage::{Error, PoolSpec, Storage, VolumeName};
+use cabin_storage::{Error, Origin, PoolSpec, Storage, VolumeName};
 use cabin_undo::atomically;
 use cabin_undo::fault::{Plan, arm, seen};
 use kit::{DRIVERS, IMAGE, fill, paths, with_image};
@@ -26,6 +26,12 @@ fn everything(storage: &Storage, spec: &PoolSpec) -> Result<(), cabin_undo::Fail
         pool.create_image(OTHER, fill, undo)?;
         pool.create_from_image(&web, OTHER, undo)?;
         pool.create_empty(&VolumeName::custom("data").unwrap(), undo)?;
+        pool.stage_snapshot(&web, "s", undo)?.show(undo)?;
+        pool.rename_snapshot(&web, "s", "t", undo)?;
+        pool.stage_restore(&web, "t", "m", undo)?.show(undo)?;
+        pool.stage_copy(Origin::Snapshot(&web, "t"), &VolumeName::container("copy").unwrap(), undo)?
+            .show(undo)?;
+        pool.stage_snapshot_copy((&web, "t"), &VolumeName::container("copy").unwrap(), undo)?.show(undo)?;
         pool.rename(&web, &db, undo)
     })
 }
@@ -74,6 +80,7 @@ fn a_failure_at_any_step_leaves_nothing_and_a_kill_leaves_nothing_visible() {
                 .into_iter()
                 .filter(|path| {
                     path.to_string_lossy().contains("/.staging")
+                        || path.to_string_lossy().contains("/.replaced")
                         || path.to_string_lossy().contains("/.deleting")
                 })
                 .collect();

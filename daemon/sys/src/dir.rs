@@ -203,6 +203,32 @@ impl HostDir {
         Ok(())
     }
 
+    /// Exchanges two names beneath this directory in one act; both must be there. The directories are synced.
+    ///
+    /// # Errors
+    /// As renameat2(2) with `RENAME_EXCHANGE`.
+    pub fn exchange(&self, one: &str, other: &str) -> io::Result<()> {
+        let (one_dir, one_name) = self.parent(one)?;
+        let (other_dir, other_name) = self.parent(other)?;
+        rfs::renameat_with(&one_dir, one_name, &other_dir, other_name, rfs::RenameFlags::EXCHANGE)?;
+        rfs::fsync(&other_dir)?;
+        rfs::fsync(&one_dir)?;
+        Ok(())
+    }
+
+    /// Removes a directory that is empty; false when it is not. One already gone is success.
+    ///
+    /// # Errors
+    /// As unlinkat(2) with `AT_REMOVEDIR`.
+    pub fn remove_empty(&self, relative: &str) -> io::Result<bool> {
+        let (dir, name) = self.parent(relative)?;
+        match rfs::unlinkat(&dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(true),
+            Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// Makes a symbolic link named `relative` that says `target`.
     ///
     /// # Errors

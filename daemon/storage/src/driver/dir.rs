@@ -6,6 +6,7 @@ use std::path::Path;
 
 use cabin_sys::dir::HostDir;
 
+use crate::attributes::Role;
 use crate::copy;
 use crate::error::{Error, Result};
 
@@ -21,9 +22,16 @@ impl Driver for Dir {
     fn create_from_image(&self, image: &HostDir, volume: &HostDir) -> Result<()> {
         let copying = |source| Error::Copy { path: ROOTFS.to_owned(), source };
         let root = volume.create_dir(ROOTFS, 0o700).map_err(copying)?;
-        copy::tree(image.as_fd(), root.as_fd())?;
+        copy::tree(image.as_fd(), root.as_fd(), Role::Whole)?;
         // A whole tree is much data: flushing the filesystem once is cheaper than each file.
         root.sync_filesystem().map_err(copying)
+    }
+
+    fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()> {
+        let copying = |source| Error::Copy { path: ROOTFS.to_owned(), source };
+        let old = from.open_dir(ROOTFS).map_err(copying)?;
+        let new = to.create_dir(ROOTFS, 0o700).map_err(copying)?;
+        copy::tree(old.as_fd(), new.as_fd(), Role::Whole)
     }
 
     fn stands_on_image(&self) -> bool {

@@ -4,12 +4,14 @@
 //! name scripts rely on. One made empty has its tree in `rootfs` and needs no overlay.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use cabin_sys::dir::HostDir;
 use rustix::fs as rfs;
 
-use crate::attributes::carry;
+use crate::attributes::{Role, carry};
+use crate::copy;
 use crate::error::{Error, Result};
 
 use super::{Driver, Layers, ROOTFS};
@@ -37,9 +39,23 @@ impl Driver for Overlay {
             volume.create_dir(WORK, 0o700)?;
             volume.create_dir(ROOTFS, 0o700)?;
             // The root of a mounted overlay looks like the upper layer's, not like the image's.
-            carry(image, &upper, &rfs::fstat(image)?)
+            carry(image, &upper, &rfs::fstat(image)?, Role::Whole)
         };
         make().map_err(|source| Error::Copy { path: UPPER.to_owned(), source })
+    }
+
+    fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()> {
+        let own = self.own(from);
+        let copying = |source| Error::Copy { path: own.to_owned(), source };
+        let old = from.open_dir(own).map_err(copying)?;
+        let new = to.create_dir(own, 0o700).map_err(copying)?;
+        if own == ROOTFS {
+            return copy::tree(old.as_fd(), new.as_fd(), Role::Whole);
+        }
+        // What the kernel keeps in its work directory is of no use to another mount.
+        to.create_dir(WORK, 0o700).map_err(copying)?;
+        to.create_dir(ROOTFS, 0o700).map_err(copying)?;
+        copy::tree(old.as_fd(), new.as_fd(), Role::Upper)
     }
 
     fn stands_on_image(&self) -> bool {

@@ -88,6 +88,12 @@ impl Pool {
         Ok(ImageGone::Removed)
     }
 
+    /// Whether an image was deleted while volumes stood on it.
+    #[must_use]
+    pub fn is_unwanted(&self, image: &str) -> bool {
+        check(image).is_ok() && self.inner.root.exists(&format!("{IMAGES}/{image}/{UNWANTED}"))
+    }
+
     /// The images unpacked in this pool, sorted.
     ///
     /// # Errors
@@ -128,7 +134,7 @@ impl Pool {
             self.names(containers)?.iter().map(|name| format!("{containers}/{name}")).collect();
         for name in self.names(snapshots)? {
             let place = format!("{snapshots}/{name}");
-            places.extend(self.names(&place)?.iter().map(|snapshot| format!("{place}/{snapshot}")));
+            places.extend(self.snapshot_names(&place)?.iter().map(|snapshot| format!("{place}/{snapshot}")));
         }
         for place in places {
             let stands =

@@ -1,0 +1,409 @@
+//! Copies of volumes: snapshots, the trees that snapshots bring back, and new volumes made from either.
+//!
+//! All of them are staged first, which is when a running instance must hold still, and then shown: synced and
+//! put in their place by one rename. A snapshot has the form of a volume.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use cabin_sys::dir::HostDir;
+use cabin_undo::Undo;
+
+use crate::attributes::Role;
+use crate::copy;
+use crate::driver::{IMAGE, RESTORED};
+use crate::error::{Error, Result};
+use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
+use crate::usage;
+
+use super::{IMAGES, Pool, REPLACED, STAGING};
+
+/// What a copy is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// A volume as it is now.
+    Volume(&'a VolumeName),
+    /// A snapshot of a volume.
+    Snapshot(&'a VolumeName, &'a str),
+}
+
+impl Origin<'_> {
+    fn volume(&self) -> &VolumeName {
+        match self {
+            Origin::Volume(volume) | Origin::Snapshot(volume, _) => volume,
+        }
+    }
+}
+
+/// A copy that lies beside its place, not synced and seen by nobody. It goes with the undo stack it was made
+/// with.
+#[must_use = "a staged copy is nothing yet"]
+#[derive(Debug)]
+pub struct Staged {
+    pool: Pool,
+    what: String,
+    staging: String,
+    place: Place,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    New(VolumeName),
+    Snapshot(VolumeName, String),
+    Replaces(VolumeName),
+}
+
+impl Pool {
+    /// Copies what a volume holds now, to become its snapshot.
+    ///
+    /// # Errors
+    /// No such volume, a snapshot of that name, or a failure of the disk.
+    pub fn stage_snapshot(&self, volume: &VolumeName, snapshot: &str, undo: &mut Undo) -> Result<Staged> {
+        self.alive()?;
+        check_snapshot(snapshot)?;
+        self.must_exist(volume)?;
+        if self.inner.root.exists(&snapshot_path(volume, snapshot)) {
+            return Err(self.snapshot_exists(volume, snapshot));
+        }
+        let (pool, owner) = (self.clone(), volume.clone());
+        self.inner
+            .root
+            .ensure_dir(&snapshots_of(volume), 0o700)
+            .map_err(|source| self.volume_error("snapshot", volume, source))?;
+        undo.push(format!("directory of the snapshots of {volume}"), move || pool.tidy(&owner))?;
+        let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(volume));
+        let place = Place::Snapshot(volume.clone(), snapshot.to_owned());
+        self.stage(Origin::Volume(volume), format!("snapshot {volume}/{snapshot}"), staging, place, undo)
+    }
+
+    /// Copies a volume or snapshot of this pool, to become a new volume.
+    ///
+    /// # Errors
+    /// No such origin, a volume of that name, or a failure of the disk.
+    pub fn stage_copy(&self, origin: Origin<'_>, target: &VolumeName, undo: &mut Undo) -> Result<Staged> {
+        self.alive()?;
+        if self.inner.root.exists(&target.path()) {
+            return Err(self.exists_already(target));
+        }
+        let staging = format!("{}/{STAGING}{}", target.kind().directory(), target.name());
+        self.stage(origin, format!("copy {target}"), staging, Place::New(target.clone()), undo)
+    }
+
+    /// Copies a snapshot of another volume of this pool, to become a snapshot of `target` by the same name.
+    ///
+    /// # Errors
+    /// As [`Pool::stage_snapshot`].
+    pub fn stage_snapshot_copy(
+        &self,
+        origin: (&VolumeName, &str),
+        target: &VolumeName,
+        undo: &mut Undo,
+    ) -> Result<Staged> {
+        let (volume, snapshot) = origin;
+        self.alive()?;
+        let (pool, owner) = (self.clone(), target.clone());
+        self.inner
+            .root
+            .ensure_dir(&snapshots_of(target), 0o700)
+            .map_err(|source| self.volume_error("snapshot", target, source))?;
+        undo.push(format!("directory of the snapshots of {target}"), move || pool.tidy(&owner))?;
+        let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(target));
+        let place = Place::Snapshot(target.clone(), snapshot.to_owned());
+        let what = format!("snapshot {target}/{snapshot}");
+        self.stage(Origin::Snapshot(volume, snapshot), what, staging, place, undo)
+    }
+
+    /// Copies a snapshot, to take the place of its volume. `mark` is a plain word by which
+    /// [`Pool::restored`] tells later whether this very copy did.
+    ///
+    /// # Errors
+    /// No such volume or snapshot, or a failure of the disk.
+    pub fn stage_restore(
+        &self,
+        volume: &VolumeName,
+        snapshot: &str,
+        mark: &str,
+        undo: &mut Undo,
+    ) -> Result<Staged> {
+        self.alive()?;
+        check(mark)?;
+        self.must_exist(volume)?;
+        // What an earlier restoring could not remove.
+        self.forget_replaced(volume)?;
+        let place = Place::Replaces(volume.clone());
+        let what = format!("restore {volume} from {snapshot}");
+        let staged = self.stage(Origin::Snapshot(volume, snapshot), what, replaced(volume), place, undo)?;
+        let marked = self.inner.root.open_dir(&staged.staging);
+        marked
+            .and_then(|dir| dir.symlink(Path::new(mark), RESTORED))
+            .map_err(|source| self.volume_error("restore", volume, source))?;
+        Ok(staged)
+    }
+
+    fn stage(
+        &self,
+        origin: Origin<'_>,
+        what: String,
+        staging: String,
+        place: Place,
+        undo: &mut Undo,
+    ) -> Result<Staged> {
+        let root = &self.inner.root;
+        let volume = origin.volume();
+        let path = match origin {
+            Origin::Volume(volume) => volume.path(),
+            Origin::Snapshot(volume, snapshot) => {
+                check_snapshot(snapshot)?;
+                snapshot_path(volume, snapshot)
+            }
+        };
+        let wrong = |source| self.volume_error("copy", volume, source);
+        let from = match root.open_dir(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.no_origin(origin)),
+            other => other.map_err(wrong)?,
+        };
+        let mode = if volume.kind() == VolumeKind::Custom { 0o711 } else { 0o700 };
+        let to = match root.create_dir(&staging, mode) {
+            // Somebody is making it right now.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(self.taken(&place)),
+            other => other.map_err(wrong)?,
+        };
+        let (inner, stray) = (self.inner.clone(), staging.clone());
+        undo.push(format!("stage {what}"), move || inner.root.remove_tree(&stray))?;
+        self.fill(volume.kind(), &path, &from, &to, matches!(place, Place::Snapshot(..)))?;
+        Ok(Staged { pool: self.clone(), what, staging, place })
+    }
+
+    fn fill(&self, kind: VolumeKind, path: &str, from: &HostDir, to: &HostDir, deep: bool) -> Result<()> {
+        if kind == VolumeKind::Custom {
+            return copy::tree(from.as_fd(), to.as_fd(), Role::Whole);
+        }
+        self.inner.kind.driver().copy(from, to)?;
+        let linked = self.image_in(path).and_then(|image| match image {
+            Some(image) => {
+                let up = if deep { "../../.." } else { "../.." };
+                to.symlink(Path::new(&format!("{up}/{IMAGES}/{image}")), IMAGE)
+            }
+            None => Ok(()),
+        });
+        linked.map_err(|source| Error::Copy { path: IMAGE.to_owned(), source })
+    }
+
+    /// The snapshots of a volume, sorted by name. A volume that is not there has none.
+    ///
+    /// # Errors
+    /// When the pool is unavailable or cannot be read.
+    pub fn list_snapshots(&self, volume: &VolumeName) -> Result<Vec<String>> {
+        self.alive()?;
+        self.snapshot_names(&snapshots_of(volume))
+    }
+
+    /// The volumes that have snapshots, or a directory for them, whether they are there themselves or not.
+    ///
+    /// # Errors
+    /// When the pool is unavailable or cannot be read.
+    pub fn owners_of_snapshots(&self) -> Result<Vec<VolumeName>> {
+        self.alive()?;
+        let mut owners = Vec::new();
+        for kind in [VolumeKind::Container, VolumeKind::Custom] {
+            let names = self.names(kind.snapshots())?;
+            owners.extend(names.iter().filter_map(|name| VolumeName::new(kind, name).ok()));
+        }
+        Ok(owners)
+    }
+
+    /// Gives a snapshot another name.
+    ///
+    /// # Errors
+    /// No such snapshot, one of the new name, or a failure of the disk.
+    pub fn rename_snapshot(&self, volume: &VolumeName, old: &str, new: &str, undo: &mut Undo) -> Result<()> {
+        self.alive()?;
+        check_snapshot(old)?;
+        check_snapshot(new)?;
+        self.rename_one_snapshot(volume, old, new)?;
+        let (pool, owner, from, to) = (self.clone(), volume.clone(), new.to_owned(), old.to_owned());
+        Ok(undo.push(format!("rename snapshot {volume}/{old} to {new}"), move || {
+            pool.rename_one_snapshot(&owner, &from, &to)
+        })?)
+    }
+
+    fn rename_one_snapshot(&self, volume: &VolumeName, old: &str, new: &str) -> Result<()> {
+        let (from, to) = (snapshot_path(volume, old), snapshot_path(volume, new));
+        match self.inner.root.rename(&from, &to) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(self.snapshot_exists(volume, new)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(self.no_origin(Origin::Snapshot(volume, old)))
+            }
+            other => other.map_err(|source| self.volume_error("rename a snapshot of", volume, source)),
+        }
+    }
+
+    /// Removes a snapshot; one already gone is success. The others, older and newer, are as before.
+    ///
+    /// # Errors
+    /// A failure of the disk.
+    pub fn delete_snapshot(&self, volume: &VolumeName, snapshot: &str) -> Result<()> {
+        self.alive()?;
+        check_snapshot(snapshot)?;
+        let wrong = |source| self.volume_error("delete a snapshot of", volume, source);
+        let image = self.image_in(&snapshot_path(volume, snapshot)).ok().flatten();
+        self.remove(&snapshots_of(volume), snapshot).map_err(wrong)?;
+        self.tidy(volume).map_err(wrong)?;
+        match image {
+            Some(image) if volume.kind() == VolumeKind::Container => self.reap(&image),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves the snapshots of one volume to another name; none is success.
+    ///
+    /// # Errors
+    /// When there are some of the new name, or the disk fails.
+    pub fn move_snapshots(&self, old: &VolumeName, new: &VolumeName) -> Result<()> {
+        let root = &self.inner.root;
+        if !root.exists(&snapshots_of(old)) {
+            return Ok(());
+        }
+        let wrong = |source| self.volume_error("rename the snapshots of", old, source);
+        self.tidy(new).map_err(wrong)?;
+        root.rename(&snapshots_of(old), &snapshots_of(new)).map_err(wrong)
+    }
+
+    /// Bytes a snapshot takes on disk beyond what it shares.
+    ///
+    /// # Errors
+    /// No such snapshot, or the disk cannot be read.
+    pub fn snapshot_usage(&self, volume: &VolumeName, snapshot: &str) -> Result<u64> {
+        self.alive()?;
+        check_snapshot(snapshot)?;
+        let dir = match self.inner.root.open_dir(&snapshot_path(volume, snapshot)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(self.no_origin(Origin::Snapshot(volume, snapshot)));
+            }
+            other => other.map_err(|source| self.volume_error("measure", volume, source))?,
+        };
+        let own = match volume.kind() {
+            VolumeKind::Container => dir.open_dir(self.inner.kind.driver().own(&dir)),
+            VolumeKind::Custom => Ok(dir),
+        };
+        own.and_then(usage::bytes).map_err(|source| self.volume_error("measure", volume, source))
+    }
+
+    /// The mark of the last restoring whose tree the volume has.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn restored(&self, volume: &VolumeName) -> Result<Option<String>> {
+        self.alive()?;
+        let mark = self.inner.root.open_dir(&volume.path()).and_then(|dir| {
+            Ok(rustix::fs::readlinkat(&dir, RESTORED, Vec::new())?.to_string_lossy().into_owned())
+        });
+        match mark {
+            Ok(mark) => Ok(Some(mark)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(self.volume_error("read", volume, source)),
+        }
+    }
+
+    /// Removes the tree that a restoring took the place of; none is success.
+    ///
+    /// # Errors
+    /// A failure of the disk.
+    pub fn forget_replaced(&self, volume: &VolumeName) -> Result<()> {
+        self.alive()?;
+        let image = self.image_in(&replaced(volume)).ok().flatten();
+        self.inner
+            .root
+            .remove_tree(&replaced(volume))
+            .map_err(|source| self.volume_error("remove the old tree of", volume, source))?;
+        match image {
+            Some(image) if volume.kind() == VolumeKind::Container => self.reap(&image),
+            _ => Ok(()),
+        }
+    }
+
+    /// The directory of a volume's snapshots goes with the last of them.
+    fn tidy(&self, volume: &VolumeName) -> io::Result<()> {
+        self.inner.root.remove_empty(&snapshots_of(volume)).map(drop)
+    }
+
+    fn must_exist(&self, volume: &VolumeName) -> Result<()> {
+        if self.inner.root.exists(&volume.path()) { Ok(()) } else { Err(self.no_volume(volume)) }
+    }
+
+    fn no_origin(&self, origin: Origin<'_>) -> Error {
+        match origin {
+            Origin::Volume(volume) => self.no_volume(volume),
+            Origin::Snapshot(volume, snapshot) => Error::NoSnapshot {
+                pool: self.name().to_owned(),
+                volume: volume.to_string(),
+                snapshot: snapshot.to_owned(),
+            },
+        }
+    }
+
+    fn snapshot_exists(&self, volume: &VolumeName, snapshot: &str) -> Error {
+        Error::SnapshotExists {
+            pool: self.name().to_owned(),
+            volume: volume.to_string(),
+            snapshot: snapshot.to_owned(),
+        }
+    }
+
+    fn taken(&self, place: &Place) -> Error {
+        match place {
+            Place::New(volume) | Place::Replaces(volume) => self.exists_already(volume),
+            Place::Snapshot(volume, snapshot) => self.snapshot_exists(volume, snapshot),
+        }
+    }
+}
+
+impl Staged {
+    /// Puts the copy in its place. When this returns, all of it is on disk.
+    ///
+    /// The tree that a restoring takes the place of is kept until [`Pool::forget_replaced`], so that it can
+    /// be taken back.
+    ///
+    /// # Errors
+    /// When something is in its place by now, or the disk fails.
+    pub fn show(self, undo: &mut Undo) -> Result<()> {
+        let Staged { pool, what, staging, place } = self;
+        let root = &pool.inner.root;
+        let (Place::New(volume) | Place::Snapshot(volume, _) | Place::Replaces(volume)) = &place;
+        let wrong = |source| pool.volume_error("copy", volume, source);
+        // Many files: flushing the filesystem once is cheaper than each of them, and takes the directories
+        // above along.
+        root.sync_filesystem().map_err(wrong)?;
+        let shown = match &place {
+            Place::New(volume) => root.rename(&staging, &volume.path()),
+            Place::Snapshot(volume, snapshot) => root.rename(&staging, &snapshot_path(volume, snapshot)),
+            Place::Replaces(volume) => root.exchange(&staging, &volume.path()),
+        };
+        match shown {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(pool.taken(&place)),
+            other => other.map_err(wrong)?,
+        }
+        let made = pool.clone();
+        Ok(undo.push(what, move || match &place {
+            Place::New(volume) => made.delete(volume),
+            Place::Snapshot(volume, snapshot) => made.delete_snapshot(volume, snapshot),
+            Place::Replaces(volume) => {
+                let back = made.inner.root.exchange(&staging, &volume.path());
+                back.map_err(|source| made.volume_error("take back the old tree of", volume, source))
+            }
+        })?)
+    }
+}
+
+fn snapshots_of(volume: &VolumeName) -> String {
+    format!("{}/{}", volume.kind().snapshots(), volume.name())
+}
+
+fn snapshot_path(volume: &VolumeName, snapshot: &str) -> String {
+    format!("{}/{snapshot}", snapshots_of(volume))
+}
+
+fn replaced(volume: &VolumeName) -> String {
+    format!("{}/{REPLACED}{}", volume.kind().directory(), volume.name())
+}
