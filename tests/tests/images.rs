@@ -19,6 +19,9 @@ fn tree(place: &Path) {
     }
     std::os::unix::fs::symlink("../bin/busybox", place.join("rootfs/sbin/init")).unwrap();
     std::fs::write(place.join("rootfs/etc/marker"), "from the archive").unwrap();
+    // Two tests in one second would else write the same bytes, and so the same image.
+    let origin = place.file_name().unwrap().to_string_lossy().into_owned();
+    std::fs::write(place.join("rootfs/etc/origin"), origin).unwrap();
     std::fs::write(place.join("rootfs/etc/inittab"), "::sysinit:/bin/busybox true\n").unwrap();
     let metadata = "architecture: x86_64\ncreation_date: 1700000000\nproperties:\n  description: made by a test\n  os: test\n";
     std::fs::write(place.join("metadata.yaml"), metadata).unwrap();
