@@ -33,17 +33,35 @@ pub async fn wait_ready(settings: &Settings) -> anyhow::Result<()> {
     }
 }
 
-/// Stops every instance and the daemon; returns when the daemon has answered and its socket is gone.
+/// Stops every instance and the daemon; returns when its process has ended.
+///
+/// Asking the socket would not do: a service manager goes on listening there, and starts the daemon again for
+/// whoever connects.
 pub async fn shutdown(settings: &Settings) -> anyhow::Result<()> {
     let socket = settings.socket();
+    let daemon = process(&socket).await?;
     let (code, text) = request(&socket, Method::PUT, "/internal/shutdown").await?;
     if code != StatusCode::OK {
         bail!("the daemon refused: {text}");
     }
-    while UnixStream::connect(&socket).await.is_ok() {
+    while is_alive(daemon) {
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())
+}
+
+/// The process id of the daemon.
+async fn process(socket: &Path) -> anyhow::Result<u64> {
+    let (_, text) = request(socket, Method::GET, "/1.0").await?;
+    serde_json::from_str::<serde_json::Value>(&text)
+        .ok()
+        .and_then(|reply| reply.pointer("/metadata/environment/server_pid")?.as_u64())
+        .context("the daemon does not say which process it is")
+}
+
+/// One that has ended but was not waited for yet has no command line any more.
+fn is_alive(pid: u64) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 async fn request(socket: &Path, method: Method, path: &str) -> anyhow::Result<(StatusCode, String)> {

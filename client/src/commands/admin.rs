@@ -26,7 +26,7 @@ pub async fn run(context: &Context, command: Admin) -> anyhow::Result<()> {
         }
         Admin::Shutdown { force: _, timeout } => {
             let client = context.client().await?;
-            limited(timeout, "the daemon to end", shut_down(context, &client)).await?
+            limited(timeout, "the daemon to end", shut_down(&client)).await?
         }
     }
 }
@@ -50,18 +50,17 @@ async fn wait_ready(context: &Context) -> anyhow::Result<()> {
     }
 }
 
-async fn shut_down(context: &Context, client: &Client) -> anyhow::Result<()> {
+/// Ends when the daemon's process has. The socket does not tell: a service manager goes on listening there, and
+/// starts the daemon again for whoever connects.
+async fn shut_down(client: &Client) -> anyhow::Result<()> {
+    let pid = client.server().await?.value.environment.server_pid;
     client.shutdown().await?;
     let mut look = interval(LOOK);
-    loop {
+    // A process that has ended but was not waited for yet has no command line any more.
+    while std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty()) {
         look.tick().await;
-        // A socket of systemd's goes on listening: then the answer was the end.
-        match context.client().await {
-            Err(_) => return Ok(()),
-            Ok(client) if client.ready().await.is_err() => return Ok(()),
-            Ok(_) => {}
-        }
     }
+    Ok(())
 }
 
 async fn init(context: &Context, args: Init) -> anyhow::Result<()> {
