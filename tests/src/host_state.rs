@@ -60,8 +60,7 @@ impl HostState {
             let pid = state["pid"].as_i64().unwrap_or_default();
             let nics: Vec<&String> =
                 state["network"].as_object().into_iter().flat_map(|it| it.keys()).collect();
-            let init = if look == Look::Exact { pid } else { i64::from(pid > 0) };
-            lines.insert(format!("state {url} {} init {init} nics {nics:?}", state["status"]));
+            lines.insert(format!("state {url} {} init {pid} nics {nics:?}", state["status"]));
         }
         let dir = &subject.dir;
         files(dir, Path::new(""), &mut lines);
@@ -71,10 +70,12 @@ impl HostState {
         lines.extend(links(&subject.netns));
         lines.extend(filter(&subject.netns));
         lines.extend(processes(subject));
-        if look == Look::Shape {
-            lines = lines.iter().map(|line| mask(line)).collect();
-        }
-        HostState { lines }
+        let exact = HostState { lines };
+        if look == Look::Exact { exact } else { exact.masked() }
+    }
+
+    fn masked(&self) -> HostState {
+        HostState { lines: self.lines.iter().map(|line| mask(line)).collect() }
     }
 
     /// What differs: `-` was in `self`, `+` is in `other`.
@@ -91,19 +92,21 @@ impl HostState {
     }
 }
 
-/// Waits until the state is `wanted`: what ends takes a moment. What differs when it does not come.
+/// Waits until the state is one of those wanted: what ends takes a moment. Gives which.
 ///
 /// # Errors
-/// The difference, after five seconds.
-pub fn settled(subject: &Subject, wanted: &[&HostState], look: Look) -> Result<usize, String> {
+/// What differs, after five seconds.
+pub fn settled(subject: &Subject, wanted: &[(&HostState, Look)]) -> Result<usize, String> {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
     loop {
-        let now = HostState::of(subject, look);
-        if let Some(which) = wanted.iter().position(|state| **state == now) {
+        let found = HostState::of(subject, Look::Exact);
+        let masked = found.masked();
+        let now = |look: Look| if look == Look::Exact { &found } else { &masked };
+        if let Some(which) = wanted.iter().position(|(state, look)| *state == now(*look)) {
             return Ok(which);
         }
         if std::time::Instant::now() >= deadline {
-            let all: Vec<String> = wanted.iter().map(|state| state.difference(&now)).collect();
+            let all: Vec<String> = wanted.iter().map(|(state, look)| state.difference(now(*look))).collect();
             return Err(all.join("    or\n"));
         }
         std::thread::park_timeout(std::time::Duration::from_millis(30));
@@ -255,6 +258,10 @@ fn mask(line: &str) -> String {
     if line.contains("/dnsmasq.hosts/") || line.contains("/dnsmasq.names/") {
         let place = line.rsplit_once('/').map_or(line, |(place, _)| place);
         return format!("{place}/*");
+    }
+    if let Some((head, tail)) = line.split_once(" init ") {
+        let (pid, rest) = tail.split_once(' ').unwrap_or((tail, ""));
+        return format!("{head} init {} {rest}", if pid == "0" { "none" } else { "some" });
     }
     let bytes = line.as_bytes();
     let mut out = String::new();

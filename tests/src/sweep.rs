@@ -27,6 +27,9 @@ impl Tally {
 
 /// The steps of a verb; afterwards everything is as before it.
 fn count(subject: &Subject, verb: &Verb) -> Vec<Point> {
+    // The first time may have more to do, such as unpacking an image.
+    (verb.act)(subject).expect("the verb");
+    (verb.back)(subject);
     subject.arm("count");
     let done = (verb.act)(subject);
     let points = subject.points();
@@ -63,13 +66,9 @@ pub fn fail_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
             if attempt.is_ok() {
                 tally.wrong.push(format!("{told}: failed, but the verb says it was done"));
             }
-            let mut result = settled(subject, &[&before], Look::Exact);
-            if let Some(halfway) = &halfway
-                && result.is_err()
-            {
-                result = settled(subject, &[halfway], Look::Shape);
-            }
-            if let Err(difference) = result {
+            let mut wanted = vec![(&before, Look::Exact)];
+            wanted.extend(halfway.iter().map(|halfway| (halfway, Look::Shape)));
+            if let Err(difference) = settled(subject, &wanted) {
                 tally.wrong.push(format!("{told}: is not as before\n{difference}"));
             }
             if halfway.is_some() {
@@ -114,7 +113,7 @@ pub fn kill_each(subject: &mut Subject, verbs: &[Verb], again: Again, tally: &mu
                 subject.wait_gone();
                 tally.points += start_again(subject, again);
             }
-            match settled(subject, &[&after, &before], Look::Shape) {
+            match settled(subject, &[(&after, Look::Shape), (&before, Look::Shape)]) {
                 Ok(_) => {}
                 Err(difference) => {
                     tally.wrong.push(format!("{told}: neither after nor before\n{difference}"))

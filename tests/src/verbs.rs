@@ -141,7 +141,11 @@ pub const LIFE: &[Verb] = &[
         before: passing,
         act: |subject| subject.power("passing", "stop"),
         back: passing,
-        halfway: None,
+        // It has stopped, and its row could not be removed.
+        halfway: Some(|subject| {
+            subject.power("passing", "stop").expect("a stop");
+            passing_stopped(subject);
+        }),
     },
     Verb {
         name: "instance update, stopped",
@@ -155,12 +159,16 @@ pub const LIFE: &[Verb] = &[
 ];
 
 fn passing(subject: &Subject) {
+    passing_stopped(subject);
+    run(subject, "passing");
+}
+
+fn passing_stopped(subject: &Subject) {
     if subject.status("passing").is_empty() {
         let mut body = instance("passing");
         body["ephemeral"] = json!(true);
         subject.must("POST", "/1.0/instances", &body);
     }
-    run(subject, "passing");
 }
 
 /// Changes of a running instance, by itself and by its profile.

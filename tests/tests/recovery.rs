@@ -1,6 +1,9 @@
 //! The daemon goes, by crash or by order; the containers do not notice, and the next daemon takes them over.
 
 use cabin_tests::lab::Lab;
+use cabin_tests::subject::Subject;
+use cabin_tests::sweep::{Again, Tally, kill_each};
+use cabin_tests::verbs::{self, Verb};
 
 #[test]
 fn containers_outlive_a_crash_of_the_daemon_and_are_adopted() {
@@ -76,4 +79,37 @@ fn many_readers_at_once_are_all_answered() {
     });
     assert_eq!(lab.pid(), pid);
     assert_eq!(lab.call("GET", "/1.0", None).status, 200);
+}
+
+fn swept(what: &str, verbs: &[Verb], again: Again) {
+    let mut subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let mut tally = Tally::default();
+    kill_each(&mut subject, verbs, again, &mut tally);
+    tally.close(what);
+}
+
+#[test]
+fn a_daemon_that_dies_in_an_instances_life_leaves_the_old_or_the_new() {
+    swept("deaths in an instance's life", verbs::LIFE, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_changing_a_running_instance_leaves_the_old_or_the_new() {
+    swept("deaths in changes of running instances", verbs::LIVE, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_changing_profiles_and_images_leaves_the_old_or_the_new() {
+    swept("deaths in changes of profiles, images, aliases", verbs::ROWS, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_changing_networks_leaves_the_old_or_the_new() {
+    swept("deaths in changes of networks", verbs::NETWORKS, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_changing_pools_leaves_the_old_or_the_new() {
+    swept("deaths in changes of storage pools", verbs::POOLS, Again::Once);
 }

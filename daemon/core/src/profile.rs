@@ -167,6 +167,7 @@ fn change_of(
     instance::give_macs(&mut row, &expanded);
     let after = instance::expand(&row, &profiles);
     let change = instance::Change::of(host, user, (&found.row, &before), (&row, &after))?;
+    change.note(&mut row);
     Ok((user.to_owned(), found.revision, (row != found.row).then_some(row), change))
 }
 

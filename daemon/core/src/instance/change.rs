@@ -64,6 +64,15 @@ impl Change {
         Ok(Change(Some(Difference { live, limits, unplugged, plugged, after })))
     }
 
+    /// Writes into the row by which names the host will know the container's nics.
+    pub fn note(&self, row: &mut rows::Instance) {
+        if let Some(change) = &self.0 {
+            row.config.retain(|key, _| !is_host_name(key));
+            let names = change.after.iter().map(host_name);
+            row.config.extend(names);
+        }
+    }
+
     /// Changes the container. The caller commits in the same undo.
     ///
     /// # Errors
@@ -113,6 +122,16 @@ fn plug(host: &Host, live: &Live, nic: &Nic, undo: &mut Undo) -> Result<(), Erro
     let netns = live.netns()?;
     host.network().plug(&nic.0, &nic.1.nic, netns.as_fd(), undo)?;
     Ok(())
+}
+
+/// Whether a key says by which name the host knows a nic of the running container.
+pub(super) fn is_host_name(key: &str) -> bool {
+    key.starts_with("volatile.") && key.ends_with(".host_name")
+}
+
+/// That key, and the name.
+pub(super) fn host_name(plugged: &Plugged) -> (String, String) {
+    (format!("volatile.{}.host_name", plugged.device), plugged.nic.host_name.to_string())
 }
 
 fn by_device(nics: Vec<Nic>) -> BTreeMap<String, Nic> {

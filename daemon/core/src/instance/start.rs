@@ -31,11 +31,8 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     row.last_used_at = clock::now();
     row.config.remove("volatile.apply_template");
     row.config.insert("volatile.last_state.power".into(), "RUNNING".into());
-    for plugged in &spec.nics {
-        let key = format!("volatile.{}.host_name", plugged.1.device);
-        row.config.insert(key, plugged.1.nic.host_name.to_string());
-    }
     let nics: Vec<Plugged> = spec.nics.iter().map(|(_, plugged)| plugged.clone()).collect();
+    row.config.extend(nics.iter().map(super::change::host_name));
     let pid = atomically(|undo| -> Result<u32, Error> {
         let starting = host.runtime().spawn(&spec.init, &spec.limits, undo)?;
         for (bridge, plugged) in &spec.nics {

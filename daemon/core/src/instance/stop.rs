@@ -8,6 +8,7 @@ use cabin_runtime::Exit;
 use cabin_store::rows::{self, Power};
 use cabin_undo::{atomically, fault};
 
+use super::change::{host_name, is_host_name};
 use super::{expand, load, profiles_of};
 use crate::live::Live;
 use crate::{Error, Host};
@@ -30,9 +31,9 @@ pub(super) fn stop(
     let ended = atomically(|undo| -> Result<(), Error> {
         if then == Power::Stopped {
             // Written first: a daemon that dies during the stop must not start again what was to be stopped.
-            store_power(host, project, name, then)?;
+            let before = write_power(host, project, name, then)?;
             let (again, project, name) = (host.clone(), project.to_owned(), name.to_owned());
-            undo.push("intent to stop", move || store_power(&again, &project, &name, Power::Running))?;
+            undo.push("intent to stop", move || put_back(&again, &project, &name, &before))?;
         }
         if force { kill(host, &live) } else { ask(host, &live, timeout) }
     });
@@ -114,7 +115,7 @@ pub(crate) fn clean_up(host: &Arc<Host>, project: &str, live: &Arc<Live>, power:
     fault::reach("cgroup removed");
     keep("records", host.runtime().forget(name).map_err(Into::into));
     host.live().remove(live);
-    keep("row", write_power(host, project, name, power));
+    keep("row", write_power(host, project, name, power).map(drop));
     match failures.is_empty() {
         true => Ok(()),
         false => Err(Error::LeftBehind {
@@ -153,13 +154,52 @@ pub(crate) fn keep_last_console(host: &Host, name: &str) -> Result<(), Error> {
         .map_err(Error::io(format!("keep the console log of `{name}`")))
 }
 
-/// Writes down that a run is over, and what is to be next.
-pub(crate) fn write_power(host: &Host, project: &str, name: &str, power: Power) -> Result<(), Error> {
+/// Writes down that a run is over (or about to be), and what is to be next; gives the row as it was. A row
+/// that says so already is not written again.
+pub(crate) fn write_power(
+    host: &Host,
+    project: &str,
+    name: &str,
+    power: Power,
+) -> Result<rows::Instance, Error> {
     let found = load(host, project, name)?;
-    let mut row = found.row;
+    let mut row = found.row.clone();
     row.power = power;
     row.config.insert("volatile.last_state.power".into(), "STOPPED".into());
-    row.config.retain(|key, _| !(key.starts_with("volatile.") && key.ends_with(".host_name")));
+    row.config.retain(|key, _| !is_host_name(key));
+    if row != found.row {
+        host.store().begin().update(project, name, found.revision, &row)?.commit()?;
+    }
+    Ok(found.row)
+}
+
+/// Writes down that a container runs, as its start did.
+pub(crate) fn write_running(host: &Host, project: &str, name: &str, live: &Live) -> Result<(), Error> {
+    let found = load(host, project, name)?;
+    let mut row = found.row.clone();
+    row.power = Power::Running;
+    row.config.insert("volatile.last_state.power".into(), "RUNNING".into());
+    row.config.retain(|key, _| !is_host_name(key));
+    row.config.extend(live.nics.lock().iter().map(host_name));
+    if row != found.row {
+        host.store().begin().update(project, name, found.revision, &row)?.commit()?;
+    }
+    Ok(())
+}
+
+/// The stop did not come about: the row says again what it said of the run.
+fn put_back(host: &Host, project: &str, name: &str, before: &rows::Instance) -> Result<(), Error> {
+    let found = load(host, project, name)?;
+    let mut row = found.row;
+    row.power = before.power;
+    let of_the_run = |key: &str| is_host_name(key) || key == "volatile.last_state.power";
+    row.config.extend(
+        before
+            .config
+            .iter()
+            .filter(|(key, _)| of_the_run(key))
+            .map(|(key, value)| (key.clone(), value.clone())),
+    );
     host.store().begin().update(project, name, found.revision, &row)?.commit()?;
     Ok(())
 }

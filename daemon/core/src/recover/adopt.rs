@@ -70,9 +70,9 @@ fn adopt(
     // The row was last touched by its start.
     let live = Arc::new(Live::new(name, supervisor, found.row.last_used_at.clone(), nics));
     live.frozen.store(host.runtime().cgroups().is_frozen(name)?, Ordering::Relaxed);
-    host.live().add(live)?;
+    host.live().add(live.clone())?;
     // A stop or restart that the daemon did not live to do is as if it had not been asked for.
-    instance::store_power(host, DEFAULT_PROJECT, name, Power::Running)?;
+    instance::write_running(host, DEFAULT_PROJECT, name, &live)?;
     if intent.is_some() {
         instance::forget_intent(host, DEFAULT_PROJECT, name)?;
     }
@@ -156,11 +156,13 @@ fn ended(
     let traces = socket || cgroup || exit.is_some();
     let what = what_follows(host, &found.row, exit, traces, intent)?;
     // The row before the record: the record is all that says how it ended.
-    match what {
-        Found::Due => instance::write_power(host, DEFAULT_PROJECT, name, Power::Running)?,
-        Found::Ended => instance::write_power(host, DEFAULT_PROJECT, name, Power::Stopped)?,
-        Found::AsConfigured if traces => instance::write_power(host, DEFAULT_PROJECT, name, found.row.power)?,
-        Found::Running | Found::AsConfigured => {}
+    let power = match what {
+        Found::Due => Power::Running,
+        Found::Ended => Power::Stopped,
+        Found::Running | Found::AsConfigured => found.row.power,
+    };
+    if traces || power != found.row.power {
+        instance::write_power(host, DEFAULT_PROJECT, name, power)?;
     }
     if intent.is_some() {
         instance::forget_intent(host, DEFAULT_PROJECT, name)?;

@@ -92,9 +92,13 @@ pub(super) fn after(host: &Arc<Host>) {
     let mut ports = BTreeSet::new();
     let mut macs: BTreeSet<Mac> = BTreeSet::new();
     for live in host.live().list() {
-        for plugged in live.nics.lock().iter() {
+        let nics = live.nics.lock();
+        for plugged in nics.iter() {
             ports.insert(plugged.nic.host_name.to_string());
             macs.insert(plugged.nic.mac);
+        }
+        if !nics.is_empty() {
+            continue;
         }
         // One whose nics could not be made out keeps what it was given.
         let row = host.store().rows::<rows::Instance>().get(DEFAULT_PROJECT, &live.name).ok().flatten();
