@@ -1,6 +1,7 @@
 //! The terminal the client runs in: its size, and its raw mode, which is always given back.
 
 use std::io;
+use std::time::Duration;
 
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{self, OptionalActions, Termios};
@@ -26,6 +27,15 @@ pub fn input_is_given() -> bool {
     fstat(stdin()).is_ok_and(|stat| {
         matches!(FileType::from_raw_mode(stat.st_mode), FileType::Fifo | FileType::RegularFile)
     })
+}
+
+/// Whether standard input has something, or its end, before this time is over.
+pub fn input_arrives_within(patience: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdin = stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+    let patience = Timespec::try_from(patience).ok();
+    poll(&mut fds, patience.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
 /// Columns and rows, of whichever of the standard streams is a terminal.

@@ -2,8 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+
+use crate::{output, terminal};
+
+/// A person who waits longer than this for a pipe should know of it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// One `KEY=VALUE`. The value `-` is read from standard input.
 pub fn pair(word: &str) -> anyhow::Result<(String, String)> {
@@ -32,6 +38,18 @@ pub fn standard_input() -> anyhow::Result<String> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
     Ok(text)
+}
+
+/// The YAML that was piped in, when something was: what a pipe or a file gives, up to its end. A terminal and
+/// /dev/null give nothing.
+pub fn piped_yaml() -> anyhow::Result<String> {
+    if !terminal::input_is_given() {
+        return Ok(String::new());
+    }
+    if !terminal::input_arrives_within(PATIENCE) {
+        output::note("Reading YAML from standard input, which is a pipe; `</dev/null` gives none");
+    }
+    standard_input()
 }
 
 /// The words of `config set`: whose keys, and the keys. Without an instance they are the server's.

@@ -79,6 +79,8 @@ pub enum Error {
         code: u16,
         /// The daemon's words.
         text: String,
+        /// The exit code of a command that could not be run, where the daemon gives one.
+        exit_code: Option<i64>,
     },
     /// A websocket cannot be opened or broke.
     #[error("cannot talk over the websocket `{address}`")]

@@ -100,5 +100,6 @@ fn outcome(operation: Operation) -> Result<Operation> {
         "" => format!("operation `{}` ended as {}", operation.description, operation.status),
         text => text.to_owned(),
     };
-    Err(Error::Failed { operation: operation.id, code: operation.status_code.into(), text })
+    let exit_code = operation.metadata["return"].as_i64();
+    Err(Error::Failed { operation: operation.id, code: operation.status_code.into(), text, exit_code })
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Context;
 use crate::cli::instance::{Console, Create, Launch};
-use crate::{output, remote, terminal, words};
+use crate::{output, remote, words};
 
 type Properties = BTreeMap<String, String>;
 
@@ -45,7 +45,7 @@ async fn make(
     args: Create,
     start: bool,
 ) -> anyhow::Result<(String, bool)> {
-    let mut post = request(&args, &standard_yaml()?)?;
+    let mut post = request(&args, &words::piped_yaml()?)?;
     post.start = start;
     let overrides = words::devices(&args.device)?;
     if !overrides.is_empty() {
@@ -70,11 +70,6 @@ fn named(addresses: Option<&Vec<String>>) -> Option<String> {
     let address = addresses?.first()?;
     let path = address.split('?').next()?;
     path.rsplit('/').next().map(str::to_owned)
-}
-
-/// The YAML that was piped in, as the beginnings of a request.
-fn standard_yaml() -> anyhow::Result<String> {
-    if terminal::input_is_given() { words::standard_input() } else { Ok(String::new()) }
 }
 
 /// The request for these words, over what the YAML says.

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use cabin_api::ConfigMap;
 use cabin_api::instance::ExecPost;
+use cabin_client::Error;
 
 use super::Context;
 use crate::cli::instance::{Exec, Mode, Shell};
 use crate::session::{self, Input};
-use crate::{remote, terminal};
+use crate::{output, remote, terminal};
 
 /// The login shell: bash where there is one.
 const LOGIN: &str = "command -v bash >/dev/null 2>&1 && exec bash -l; exec sh -l";
@@ -44,8 +45,17 @@ pub async fn shell(context: &Context, args: Shell) -> anyhow::Result<u8> {
 async fn go(context: &Context, name: &str, post: &ExecPost, input: Input) -> anyhow::Result<u8> {
     let client = context.client().await?;
     let session = client.exec(name, post).await?;
-    let over = session::run(&client, session, input).await?;
-    let code = over.metadata["return"].as_i64().context("the daemon gave no exit code")?;
+    let code = match session::run(&client, session, input).await {
+        Ok(over) => over.metadata["return"].as_i64().context("the daemon gave no exit code")?,
+        Err(error) => match error.downcast_ref() {
+            // A command that cannot be run has an exit code too.
+            Some(Error::Failed { text, exit_code: Some(code), .. }) => {
+                output::note(format!("Error: {text}"));
+                *code
+            }
+            _ => return Err(error),
+        },
+    };
     Ok(u8::try_from(code & 255).unwrap_or(u8::MAX))
 }
 

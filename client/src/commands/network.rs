@@ -8,7 +8,7 @@ use super::Context;
 use super::object::{Part, Target};
 use crate::cli::network::Network;
 use crate::output::{self, Table, table, text};
-use crate::{remote, terminal, words};
+use crate::{remote, words};
 
 const ORDER: &[&str] =
     &["config", "description", "name", "type", "used_by", "managed", "status", "locations"];
@@ -18,7 +18,7 @@ pub async fn run(context: &Context, command: Network) -> anyhow::Result<()> {
     let client = &context.client().await?;
     match command {
         Network::Create { name, config, kind, description } => {
-            let yaml = if terminal::input_is_given() { words::standard_input()? } else { String::new() };
+            let yaml = words::piped_yaml()?;
             let given = Value::Object(output::yaml::parse(&yaml)?);
             let mut post: NetworksPost = serde_json::from_value(given)?;
             remote::local(&name)?.clone_into(&mut post.name);

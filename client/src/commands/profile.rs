@@ -9,7 +9,7 @@ use super::object::{Part, Target};
 use super::{Context, device};
 use crate::cli::profile::Profile;
 use crate::output::{self, Table, table};
-use crate::{remote, terminal, words};
+use crate::{remote, words};
 
 const ORDER: &[&str] = &["config", "description", "devices", "name", "used_by", "project"];
 
@@ -102,7 +102,7 @@ async fn copy(client: &Client, name: &str, new: &str) -> anyhow::Result<()> {
 }
 
 async fn create(client: &Client, name: &str, description: Option<String>) -> anyhow::Result<()> {
-    let yaml = if terminal::input_is_given() { words::standard_input()? } else { String::new() };
+    let yaml = words::piped_yaml()?;
     let mut post: ProfilesPost = serde_json::from_value(Value::Object(output::yaml::parse(&yaml)?))?;
     remote::local(name)?.clone_into(&mut post.name);
     if let Some(description) = description {

@@ -130,6 +130,6 @@ pub async fn each(
     }
     match failed.len() {
         0 => Ok(()),
-        some => bail!("{some} of {} instances: cannot {verb}", names.len()),
+        some => bail!("cannot {verb} {some} of {} instances", names.len()),
     }
 }

@@ -8,7 +8,7 @@ use super::Context;
 use super::object::{Part, Target};
 use crate::cli::storage::Storage;
 use crate::output::{self, Table, table, text};
-use crate::{remote, terminal, words};
+use crate::{remote, words};
 
 const ORDER: &[&str] = &["config", "description", "name", "driver", "used_by", "status", "locations"];
 
@@ -17,7 +17,7 @@ pub async fn run(context: &Context, command: Storage) -> anyhow::Result<()> {
     let client = &context.client().await?;
     match command {
         Storage::Create { name, driver, config, description } => {
-            let yaml = if terminal::input_is_given() { words::standard_input()? } else { String::new() };
+            let yaml = words::piped_yaml()?;
             let mut post: PoolsPost = serde_json::from_value(Value::Object(output::yaml::parse(&yaml)?))?;
             remote::local(&name)?.clone_into(&mut post.name);
             post.driver = driver;

@@ -34,16 +34,15 @@ impl Progress {
             .filter_map(|(_, value)| value.as_str())
             .collect();
         let said = said.join(", ");
-        match share(&said) {
-            Some(share) => {
-                bar.set_length(100);
-                bar.set_style(style("{spinner} {msg} [{bar:30}] ({elapsed})"));
-                bar.set_position(share);
-            }
-            None => bar.set_style(style("{spinner} {msg} ({elapsed})")),
-        }
         let separator = if said.is_empty() { "" } else { ": " };
         bar.set_message(format!("{}{separator}{said}", self.title));
+        // The length comes last: without it there is no bar that could show half of the news.
+        bar.set_position(share(&said).unwrap_or(0));
+        match share(&said) {
+            Some(_) => bar.set_style(style("{spinner} {msg} [{bar:30}] ({elapsed})")),
+            None => bar.set_style(style("{spinner} {msg} ({elapsed})")),
+        }
+        bar.set_length(100);
         bar.tick();
     }
 
