@@ -134,6 +134,18 @@ pub fn filesystem(kind: &str, options: &[(&str, &str)], attributes: Attributes) 
     Ok(mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
+/// Whether the kernel knows the filesystem, with its module loaded should it be one.
+///
+/// # Errors
+/// As fsopen(2): `EPERM` without the right to mount.
+pub fn is_known(kind: &str) -> io::Result<bool> {
+    match mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::NODEV) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The classic mount(2).
 ///
 /// # Errors
@@ -204,3 +216,15 @@ pub fn pivot_into(root: impl AsFd) -> io::Result<()> {
 pub const INERT: Attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filesystem_is_known_or_not() {
+        assert!(is_known("tmpfs").unwrap());
+        assert!(!is_known("nosuchfs").unwrap());
+    }
+}
