@@ -144,6 +144,20 @@ impl Registry {
         Ok(())
     }
 
+    /// The first ids of the runs that instances of this daemon have, and the instances' names.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub fn claims(&self) -> Result<Vec<(u32, String)>, Error> {
+        let entries = self.dir.list().map_err(Error::io("read the registry of host ids"))?;
+        let mine = |file: &str| {
+            let (owner, name) = self.read(file)?;
+            let base = file.parse().ok()?;
+            (owner == self.owner && name != UNPACKER).then_some((base, name))
+        };
+        Ok(entries.iter().filter_map(|entry| mine(&entry.name)).collect())
+    }
+
     fn read(&self, file: &str) -> Option<(String, String)> {
         let text = String::from_utf8(self.dir.read(file, 8192).ok()?).ok()?;
         let mut lines = text.lines();

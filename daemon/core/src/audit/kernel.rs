@@ -1,0 +1,205 @@
+//! Processes, mounts, control groups, links, filters and descriptors.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use cabin_sys::dir::{EntryKind, HostDir};
+
+use super::{Findings, Known};
+use crate::{Error, Host};
+
+/// The longest table of mounts or of open files that is read, in bytes.
+const TABLE: u64 = 64 << 20;
+
+pub(super) fn look(host: &Host, known: &Known, findings: &mut Findings) -> Result<(), Error> {
+    let proc = HostDir::open(Path::new("/proc")).map_err(Error::io("open /proc"))?;
+    processes(host, known, &proc, findings)?;
+    cgroups(host, known, &proc, findings)?;
+    links(host, known, findings)?;
+    own_descriptors(host, findings)
+}
+
+/// One process as it is seen in /proc.
+struct Process {
+    pid: u32,
+    parent: u32,
+    arguments: Vec<String>,
+    /// The instance whose control group it is in.
+    inside: Option<String>,
+}
+
+impl Process {
+    /// Of a process that ends meanwhile there is nothing to tell.
+    fn read(proc: &HostDir, pid: u32, prefix: &str) -> Option<Process> {
+        let text = |file: &str| {
+            let bytes = proc.read(&format!("{pid}/{file}"), TABLE).ok()?;
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let status = text("status")?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+        let arguments = text("cmdline")?.split('\0').map(str::to_owned).collect();
+        let mark = format!(":/{prefix}/");
+        let groups = text("cgroup").unwrap_or_default();
+        let inside = groups.lines().find_map(|line| {
+            let (_, rest) = line.split_once(&mark)?;
+            Some(rest.split('/').next().unwrap_or(rest).to_owned())
+        });
+        Some(Process { pid, parent, arguments, inside })
+    }
+
+    /// Whether it has a file open below a directory.
+    fn holds(&self, place: &str) -> bool {
+        let Ok(fds) = HostDir::open(Path::new(&format!("/proc/{}/fd", self.pid))) else { return false };
+        fds.list().unwrap_or_default().iter().any(|fd| {
+            rustix::fs::readlinkat(&fds, fd.name.as_str(), Vec::new())
+                .is_ok_and(|target| target.to_string_lossy().starts_with(place))
+        })
+    }
+}
+
+fn processes(host: &Host, known: &Known, proc: &HostDir, findings: &mut Findings) -> Result<(), Error> {
+    let prefix = &host.settings().prefix;
+    let listed = proc.list().map_err(Error::io("list processes"))?;
+    let all: Vec<Process> = listed
+        .iter()
+        .filter_map(|entry| Process::read(proc, entry.name.parse().ok()?, prefix))
+        .filter(|process| process.pid != std::process::id())
+        .collect();
+    let supervisors: BTreeMap<u32, &str> = known
+        .live
+        .values()
+        .filter_map(|live| {
+            let init = live.supervisor.init_pid();
+            let parent = all.iter().find(|process| process.pid == init)?.parent;
+            Some((parent, live.name.as_str()))
+        })
+        .collect();
+    let dir = host.settings().dir.display().to_string();
+    let run = host.settings().containers_dir().display().to_string();
+    let servers = format!("--conf-file={dir}/networks/");
+    let mut served = BTreeSet::new();
+    for process in &all {
+        let told = format!("{} (`{}`)", process.pid, process.arguments.join(" ").trim());
+        if let Some(network) = process.arguments.iter().find_map(|it| it.strip_prefix(&servers)) {
+            let network = network.split('/').next().unwrap_or_default().to_owned();
+            if !known.networks.contains(&network) {
+                findings.add("name server", told, format!("serves network `{network}`, which is not there"));
+            } else if !served.insert(network.clone()) {
+                findings.add("name server", told, format!("is the second one of network `{network}`"));
+            }
+            continue;
+        }
+        match &process.inside {
+            Some(name) if known.live.contains_key(name) => continue,
+            Some(name) => findings.add("process", told, format!("is in the control group of `{name}`")),
+            None if supervisors.contains_key(&process.pid) => {}
+            None if process.holds(&run) => findings.add("process", told, "holds the run directory"),
+            None => {}
+        }
+        mounts(proc, process, &dir, findings);
+    }
+    for name in known.live.keys().filter(|name| !supervisors.values().any(|found| found == *name)) {
+        findings.add("supervisor", name, "of a running instance is not there");
+    }
+    Ok(())
+}
+
+/// What processes outside of containers see of the daemon's directory: nothing but what the host itself
+/// mounted there.
+fn mounts(proc: &HostDir, process: &Process, dir: &str, findings: &mut Findings) {
+    let Ok(table) = proc.read(&format!("{}/mountinfo", process.pid), TABLE) else { return };
+    for line in String::from_utf8_lossy(&table).lines() {
+        let Some(point) = line.split(' ').nth(4) else { continue };
+        let below = point.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+        let pool = point.strip_prefix(dir).and_then(|rest| rest.strip_prefix("/storage-pools/"));
+        let host_own = pool.is_some_and(|rest| !rest.contains('/'));
+        let of_tree = line.contains(&format!("{dir}/storage-pools/")) && line.contains(" - overlay ");
+        if (below && !host_own) || of_tree {
+            findings.add("mount", point, format!("is seen by process {}", process.pid));
+        }
+    }
+}
+
+/// The daemon's groups in every hierarchy the host has mounted.
+fn cgroups(host: &Host, known: &Known, proc: &HostDir, findings: &mut Findings) -> Result<(), Error> {
+    let table = proc.read("self/mountinfo", TABLE).map_err(Error::io("read the mount table"))?;
+    for line in String::from_utf8_lossy(&table).lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let kind = fields.iter().position(|field| *field == "-").and_then(|at| fields.get(at + 1));
+        let (Some(point), true) = (fields.get(4), matches!(kind, Some(&("cgroup" | "cgroup2")))) else {
+            continue;
+        };
+        let place = Path::new(point).join(&host.settings().prefix);
+        let Ok(groups) = HostDir::open(&place).and_then(|dir| dir.list()) else { continue };
+        for group in groups.iter().filter(|entry| entry.kind == EntryKind::Dir) {
+            let path = place.join(&group.name);
+            if known.live.contains_key(&group.name) {
+                leaves(&path, findings);
+            } else {
+                findings.add("cgroup", path.display().to_string(), "nothing runs under that name");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Groups of commands that another daemon ran and that have ended.
+fn leaves(group: &Path, findings: &mut Findings) {
+    let own = std::process::id().to_string();
+    for place in [group.to_owned(), group.join("init")] {
+        let Ok(dir) = HostDir::open(&place) else { continue };
+        for leaf in dir.list().unwrap_or_default() {
+            let serial = [".cabin-", "exec-"].iter().find_map(|mark| leaf.name.strip_prefix(mark));
+            let Some(serial) = serial.filter(|_| leaf.kind == EntryKind::Dir) else { continue };
+            let events = dir.read(&format!("{}/cgroup.events", leaf.name), 4096).unwrap_or_default();
+            let empty = String::from_utf8_lossy(&events).lines().any(|line| line == "populated 0");
+            if empty && serial.split('-').next() != Some(own.as_str()) {
+                findings.add("cgroup", place.join(&leaf.name).display().to_string(), "its command has ended");
+            }
+        }
+    }
+}
+
+/// Bridges and ports that bear the daemon's marks: as links, in the filter, as directories.
+fn links(host: &Host, known: &Known, findings: &mut Findings) -> Result<(), Error> {
+    let marked = host.network().marked()?;
+    for bridge in &marked.bridges {
+        if !known.networks.contains(bridge.as_str()) {
+            findings.add("bridge", bridge.as_str(), "no network is of that name");
+        }
+    }
+    let interfaces = host.network().host_interfaces()?;
+    let there = |name: &str| interfaces.iter().any(|interface| interface.name == name);
+    for network in known.networks.iter().filter(|name| !there(name)) {
+        findings.add("bridge", network, "is missing");
+    }
+    let mut plugged = BTreeSet::new();
+    for live in known.live.values() {
+        for nic in live.nics.lock().iter() {
+            let name = nic.nic.host_name.to_string();
+            if !there(&name) {
+                findings.add("port", &name, format!("of `{}` is missing", live.name));
+            }
+            plugged.insert(name);
+        }
+    }
+    for port in marked.ports.iter().filter(|port| !plugged.contains(port.as_str())) {
+        findings.add("port", port.as_str(), "no running instance has it");
+    }
+    Ok(())
+}
+
+/// Files of the daemon's own that it holds open though they are removed.
+fn own_descriptors(host: &Host, findings: &mut Findings) -> Result<(), Error> {
+    let act = || Error::io("list open files");
+    let fds = HostDir::open(Path::new("/proc/self/fd")).map_err(act())?;
+    let dir = host.settings().dir.display().to_string();
+    for fd in fds.list().map_err(act())? {
+        let Ok(target) = rustix::fs::readlinkat(&fds, fd.name.as_str(), Vec::new()) else { continue };
+        let target = target.to_string_lossy().into_owned();
+        if target.starts_with(&dir) && target.ends_with(" (deleted)") {
+            findings.add("open file", target, format!("is held as descriptor {}", fd.name));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Directories, files and links below the daemon's own directory and its pools.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use cabin_store::rows;
+use cabin_sys::dir::{EntryKind, HostDir};
+
+use super::{Findings, Known};
+use crate::{Error, Host};
+
+pub(super) fn look(host: &Host, known: &Known, findings: &mut Findings) -> Result<(), Error> {
+    let names = |dir: &str| -> Result<Vec<String>, Error> {
+        let listed = host.dir().open_dir(dir).and_then(|dir| dir.list());
+        let listed = listed.map_err(Error::io(format!("list `{dir}`")))?;
+        Ok(listed.into_iter().map(|entry| entry.name).collect())
+    };
+    for file in names("images")? {
+        let base = file.strip_suffix(".rootfs").unwrap_or(&file);
+        if !known.images.contains(base) {
+            findings.add("image file", &file, "no image is of that name");
+        }
+    }
+    let files: BTreeSet<String> = names("images")?.into_iter().collect();
+    for image in known.images.difference(&files) {
+        findings.add("image file", image, "is missing");
+    }
+    for link in names("containers")? {
+        if !known.instances.contains_key(&link) {
+            findings.add("link to a tree", &link, "no instance is of that name");
+        }
+    }
+    for logs in names("logs")? {
+        if !known.instances.contains_key(&logs) {
+            findings.add("logs", &logs, "no instance is of that name");
+        }
+    }
+    for network in names("networks")? {
+        if !known.networks.contains(&network) {
+            findings.add("network directory", &network, "no network is of that name");
+        }
+    }
+    for pool in names("storage-pools")? {
+        if !known.pools.iter().any(|found| found.name == pool) {
+            findings.add("pool directory", &pool, "no storage pool is of that name");
+        }
+    }
+    for pool in &known.pools {
+        look_into(host, known, &pool.name, &pool.row, findings);
+    }
+    records(host, known, findings)
+}
+
+/// What lies in a pool. A pool that is not there is told by its status, not here.
+fn look_into(host: &Host, known: &Known, name: &str, row: &rows::Pool, findings: &mut Findings) {
+    let given = row.config.get("source").filter(|source| !source.is_empty()).map(PathBuf::from);
+    let source = given.unwrap_or_else(|| host.settings().dir.join("storage-pools").join(name));
+    let Ok(root) = HostDir::open(&source) else { return };
+    let dirs = |dir: &str| root.open_dir(dir).and_then(|dir| dir.list()).unwrap_or_default();
+    let mine = |instance: &str| known.instances.get(instance).is_some_and(|row| row.pool == name);
+    for kind in ["containers", "containers-snapshots"] {
+        for entry in dirs(kind) {
+            if !mine(&entry.name) {
+                findings.add("tree", format!("{name}/{kind}/{}", entry.name), "no instance lies there");
+            }
+        }
+    }
+    for instance in known.instances.iter().filter(|(_, row)| row.pool == name).map(|(name, _)| name) {
+        if !root.exists(&format!("containers/{instance}")) {
+            findings.add("tree", format!("{name}/containers/{instance}"), "is missing");
+        }
+    }
+    for entry in dirs("images") {
+        let kept = root.exists(&format!("images/{}/unwanted", entry.name));
+        if entry.kind != EntryKind::Dir || !(known.images.contains(&entry.name) || kept) {
+            findings.add("unpacked image", format!("{name}/{}", entry.name), "no image is of that name");
+        }
+    }
+    for kind in ["custom", "custom-snapshots"] {
+        for entry in dirs(kind).iter().filter(|entry| entry.name.starts_with('.')) {
+            findings.add(
+                "tree",
+                format!("{name}/{kind}/{}", entry.name),
+                "was left half made or half removed",
+            );
+        }
+    }
+}
+
+/// Sockets and records of supervisors.
+fn records(host: &Host, known: &Known, findings: &mut Findings) -> Result<(), Error> {
+    let place = host.settings().containers_dir();
+    let listed = HostDir::open(Path::new(&place)).and_then(|dir| dir.list());
+    for entry in listed.map_err(Error::io("list the run directory"))? {
+        let Some((name, ending)) = entry.name.rsplit_once('.') else { continue };
+        let running = known.live.contains_key(name);
+        match ending {
+            "sock" if !running => findings.add("control socket", name, "nothing runs under that name"),
+            "exit" | "console" if !known.instances.contains_key(name) => {
+                findings.add("record", &entry.name, "no instance is of that name");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
