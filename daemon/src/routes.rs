@@ -11,7 +11,7 @@ use crate::call::Call;
 use crate::error::Fault;
 use crate::handlers::{
     aliases, images, instance_parts, instances, internal, networks, operations, profiles, projects, server,
-    storage,
+    snapshots, storage,
 };
 use crate::reply::Reply;
 use crate::shapes::{self, Shape};
@@ -110,6 +110,7 @@ pub fn table() -> Vec<Route> {
     let mut rows = of_server();
     rows.extend(of_instances());
     rows.extend(of_instance_parts());
+    rows.extend(of_snapshots());
     rows.extend(of_images());
     rows.extend(of_networks());
     rows.extend(of_profiles());
@@ -213,14 +214,32 @@ fn of_instance_parts() -> Vec<Route> {
         row!(GET "/1.0/instances/{name}/logs/exec-output/{file}", instance_parts::output, "Get a recorded output")
             .gives(Gives::Bytes),
         row!(DELETE "/1.0/instances/{name}/logs/exec-output/{file}", instance_parts::delete_output, "Delete a recorded output"),
-        row!(GET "/1.0/instances/{name}/snapshots", instance_parts::nothing, "List snapshots").list(shapes::ANY),
-        row!(POST "/1.0/instances/{name}/snapshots", instance_parts::no_snapshots, "Take a snapshot (not built yet)"),
-        row!(GET "/1.0/instances/{name}/snapshots/{part}", instance_parts::no_snapshots, "Get a snapshot"),
-        row!(DELETE "/1.0/instances/{name}/snapshots/{part}", instance_parts::no_snapshots, "Delete a snapshot"),
         row!(GET "/1.0/instances/{name}/backups", instance_parts::nothing, "List backups").list(shapes::ANY),
         row!(POST "/1.0/instances/{name}/backups", instance_parts::no_backups, "Make a backup (not built yet)"),
         row!(GET "/1.0/instances/{name}/backups/{part}", instance_parts::no_backups, "Get a backup"),
         row!(DELETE "/1.0/instances/{name}/backups/{part}", instance_parts::no_backups, "Delete a backup"),
+    ]
+}
+
+fn of_snapshots() -> Vec<Route> {
+    vec![
+        row!(GET "/1.0/instances/{name}/snapshots", snapshots::list, "List snapshots").list(shapes::SNAPSHOT),
+        row!(POST "/1.0/instances/{name}/snapshots", snapshots::create, "Take a snapshot")
+            .takes(shapes::SNAPSHOTS_POST)
+            .gives(Gives::Operation),
+        row!(GET "/1.0/instances/{name}/snapshots/{snapshot}", snapshots::show, "Get a snapshot")
+            .object(shapes::SNAPSHOT),
+        row!(PUT "/1.0/instances/{name}/snapshots/{snapshot}", snapshots::update, "Change when a snapshot is deleted")
+            .takes(shapes::SNAPSHOT_PUT)
+            .gives(Gives::Operation),
+        row!(PATCH "/1.0/instances/{name}/snapshots/{snapshot}", snapshots::update, "Change when a snapshot is deleted")
+            .takes(shapes::SNAPSHOT_PUT)
+            .gives(Gives::Operation),
+        row!(POST "/1.0/instances/{name}/snapshots/{snapshot}", snapshots::rename, "Rename a snapshot")
+            .takes(shapes::SNAPSHOT_POST)
+            .gives(Gives::Operation),
+        row!(DELETE "/1.0/instances/{name}/snapshots/{snapshot}", snapshots::delete, "Delete a snapshot")
+            .gives(Gives::Operation),
     ]
 }
 

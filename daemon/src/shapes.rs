@@ -1,7 +1,7 @@
 //! What the objects of the API look like, taken from the types themselves: an example of each is written as
 //! JSON, and its schema is read off that. So the description cannot say anything the types do not.
 
-use cabin_api::{image, instance, network, operation, profile, project, server, storage};
+use cabin_api::{image, instance, network, operation, profile, project, server, snapshot, storage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -42,6 +42,10 @@ shapes! {
     INSTANCE_POST = "InstancePost", zero(instance::InstancePost::default());
     INSTANCE_STATE = "InstanceState", zero(instance::InstanceState::default());
     INSTANCE_STATE_PUT = "InstanceStatePut", zero(instance::InstanceStatePut::default());
+    SNAPSHOT = "InstanceSnapshot", zero(snapshot::InstanceSnapshot::default());
+    SNAPSHOTS_POST = "InstanceSnapshotsPost", zero(snapshot::InstanceSnapshotsPost { expires_at: Some(String::new()), ..Default::default() });
+    SNAPSHOT_POST = "InstanceSnapshotPost", zero(snapshot::InstanceSnapshotPost::default());
+    SNAPSHOT_PUT = "InstanceSnapshotPut", zero(snapshot::InstanceSnapshotPut::default());
     EXEC_POST = "InstanceExecPost", zero(instance::ExecPost { command: vec![String::new()], ..Default::default() });
     CONSOLE_POST = "InstanceConsolePost", zero(instance::ConsolePost::default());
     IMAGE = "Image", zero(image::Image::default());

@@ -201,6 +201,21 @@ pub const INSTANCE: &[Key] = &[
         .default("false")
         .restricted(Restriction::Privilege),
     Key::new("security.protection.delete", Kind::Bool, "Refuse to delete it").default("false").live(),
+    Key::new("snapshots.expiry", Kind::Expiry, "How long its snapshots are kept, such as `1d 12H`; unset is for ever")
+        .live(),
+    Key::new(
+        "snapshots.expiry.manual",
+        Kind::Expiry,
+        "The same for those that somebody asks for; unset is as `snapshots.expiry`",
+    )
+    .live(),
+    Key::new(
+        "snapshots.pattern",
+        Kind::SnapshotPattern,
+        "The name of a snapshot that is given none: with `%d` for a number, or `{{ creation_date|date:'2006-01-02' }}`",
+    )
+    .default("snap%d")
+    .live(),
     Key::new("user.*", Kind::Blob, "Anything you like").live(),
     Key::new("volatile.*", Kind::Blob, "What the daemon remembers")
         .live()

@@ -1,6 +1,6 @@
 //! The sorts of value that keys and properties have, and the check of each.
 
-use crate::value::{Invalid, address, cpu, name, number, size};
+use crate::value::{Invalid, address, cpu, name, number, size, snapshot};
 
 /// What a value must be. The parsers behind are in [`crate::value`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,10 @@ pub enum Kind {
     Domains,
     /// How long a lease lasts.
     LeaseTime,
+    /// A span of the calendar.
+    Expiry,
+    /// How snapshots are named.
+    SnapshotPattern,
 }
 
 impl Kind {
@@ -98,6 +102,8 @@ impl Kind {
             Kind::Domain => name::domain(text),
             Kind::Domains => text.split(',').try_for_each(|part| name::domain(part.trim())),
             Kind::LeaseTime => number::lease_time(text).map(drop),
+            Kind::Expiry => snapshot::expiry(text).map(drop),
+            Kind::SnapshotPattern => snapshot::pattern(text).map(drop),
         }
     }
 

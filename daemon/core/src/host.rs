@@ -109,6 +109,7 @@ impl Host {
     /// Takes up the instances that still run, and starts those that should.
     pub fn recover(self: &Arc<Self>) {
         recover::instances(self);
+        crate::instance::watch_snapshots(self);
         self.ready.store(true, Ordering::SeqCst);
     }
 

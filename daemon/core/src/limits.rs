@@ -4,6 +4,8 @@ use crate::Error;
 
 /// Instances of one daemon.
 pub const INSTANCES: usize = 4096;
+/// Snapshots of one instance.
+pub const SNAPSHOTS: usize = 2048;
 /// Profiles.
 pub const PROFILES: usize = 1024;
 /// Networks.

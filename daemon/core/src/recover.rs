@@ -27,6 +27,7 @@ pub(crate) fn instances(host: &Arc<Host>) {
         tracing::error!(error = %error.report(), "what an earlier boot of the host left cannot be removed");
     }
     strays::finish_renames(host);
+    instance::finish_snapshots(host);
     let found = match host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT) {
         Ok(found) => found,
         Err(error) => {

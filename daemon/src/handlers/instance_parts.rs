@@ -88,11 +88,6 @@ pub async fn nothing(call: Call) -> Result<Reply, Fault> {
     Ok(Reply::Sync(Value::Array(Vec::new())))
 }
 
-/// Everything that would make, read or change a snapshot.
-pub async fn no_snapshots(call: Call) -> Result<Reply, Fault> {
-    no_such_part(&call, "snapshot", Fault::NotYet { what: "taking snapshots" }).await
-}
-
 /// Everything that would make, read or change a backup.
 pub async fn no_backups(call: Call) -> Result<Reply, Fault> {
     no_such_part(&call, "backup", Fault::NotYet { what: "making backups" }).await

@@ -90,7 +90,7 @@ pub async fn show(call: Call) -> Result<Reply, Fault> {
 pub async fn update(mut call: Call) -> Result<Reply, Fault> {
     let put: InstancePut = call.json().await?;
     if !put.restore.is_empty() {
-        return Err(Fault::NotYet { what: "going back to a snapshot" });
+        return super::snapshots::restore(call, put).await;
     }
     let (project, name, tag) = (call.project(), call.name("name").to_owned(), call.if_match());
     let looked_up = name.clone();

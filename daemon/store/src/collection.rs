@@ -75,6 +75,14 @@ impl<'a, T: Row> Collection<'a, T> {
         self.engine.list(&prefix)?.into_iter().map(read).collect()
     }
 
+    /// The rows of a project whose names begin so, by name.
+    ///
+    /// # Errors
+    /// When one cannot be read or understood.
+    pub fn list_from(&self, project: &str, beginning: &str) -> Result<Vec<Versioned<T>>, Error> {
+        self.engine.list(&key::<T>(project, beginning))?.into_iter().map(read).collect()
+    }
+
     /// Every row of every project.
     ///
     /// # Errors

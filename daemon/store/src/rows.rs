@@ -61,6 +61,35 @@ impl Row for Instance {
     const KIND: &'static str = "instances";
 }
 
+/// A snapshot; its name is `INSTANCE/SNAPSHOT`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// For people.
+    pub description: String,
+    /// `x86_64` …
+    pub architecture: String,
+    /// Whether the instance was deleted when it stopped.
+    pub ephemeral: bool,
+    /// The instance's profiles, in order.
+    pub profiles: Vec<String>,
+    /// The instance's own config, `volatile.*` included.
+    pub config: Config,
+    /// The instance's own devices.
+    pub devices: Devices,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339; empty for never.
+    pub expires_at: String,
+    /// RFC 3339; when the instance was last used by then.
+    pub last_used_at: String,
+    /// Bytes its tree takes beyond what it shares.
+    pub size: u64,
+}
+
+impl Row for Snapshot {
+    const KIND: &'static str = "instance-snapshots";
+}
+
 /// One file that is rendered into a rootfs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Template {
@@ -106,6 +135,26 @@ pub enum Intent {
     Update,
     /// The container is stopped in order to be started again.
     Restart,
+    /// The container is frozen for the moment in which it is copied.
+    Hold,
+    /// A snapshot's tree moves to another name.
+    RenameSnapshot {
+        /// The old name.
+        from: String,
+        /// The new name.
+        to: String,
+    },
+    /// The tree of a snapshot takes the place of the instance's.
+    Restore {
+        /// The snapshot.
+        snapshot: String,
+        /// What marks the tree that was put in place.
+        mark: String,
+        /// Whether the config stays.
+        disk_only: bool,
+        /// Whether it ran before and is to run again.
+        again: bool,
+    },
 }
 
 impl Row for Intent {

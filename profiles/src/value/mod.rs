@@ -5,6 +5,7 @@ pub mod cpu;
 pub mod name;
 pub mod number;
 pub mod size;
+pub mod snapshot;
 
 /// A value that is not what it should be. The text says what was found and what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

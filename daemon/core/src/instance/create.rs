@@ -30,9 +30,10 @@ pub fn check_new(host: &Host, project: &str, post: &mut InstancesPost) -> Result
     match post.source.kind.as_str() {
         "image" => check_image(host, project, post)?,
         "none" => {}
+        "copy" => super::copy::check(host, project, post)?,
         "" => return Err(Error::invalid("no source was given: use an image, or `--empty`")),
         other => {
-            let reason = "this version makes instances from images";
+            let reason = "this version makes instances from images, instances and snapshots";
             return Err(Error::Unsupported { what: format!("source type `{other}`"), reason });
         }
     }
@@ -94,7 +95,7 @@ fn apply_size(post: &mut InstancesPost) -> Result<(), Error> {
     Ok(())
 }
 
-fn row_of(post: &InstancesPost, added: Config) -> rows::Instance {
+pub(super) fn row_of(post: &InstancesPost, added: Config) -> rows::Instance {
     let mut config = post.put.config.0.clone();
     config.extend(added);
     rows::Instance {
@@ -124,11 +125,26 @@ pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> 
     if host.store().rows::<rows::Instance>().get(project, &name)?.is_some() {
         return Err(Error::Exists { what: WHAT, name });
     }
+    match post.source.kind.as_str() {
+        "copy" => super::copy::create(host, op, project, &post)?,
+        _ => make(host, op, project, &post)?,
+    }
+    drop(turn);
+    if post.start {
+        let start = InstanceStatePut { action: "start".to_owned(), ..InstanceStatePut::default() };
+        super::change_state(host, op, project, &name, &start)?;
+    }
+    Ok(())
+}
+
+/// Makes an instance from an image or nothing; the caller holds its turn.
+fn make(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Result<(), Error> {
+    let name = post.name.clone();
     let image = match post.source.kind.as_str() {
         "image" => Some(image::obtain(host, op, project, image::resolve(host, project, &post.source)?)?),
         _ => None,
     };
-    let mut row = row_of(&post, volatile(image.as_ref()));
+    let mut row = row_of(post, volatile(image.as_ref()));
     let profiles = profiles_of(host, project, &row.profiles)?;
     let expanded = expand(&row, &profiles);
     row.pool = root_pool(&expanded.devices)?;
@@ -160,11 +176,6 @@ pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> 
     })?;
     drop(kept);
     host.events().lifecycle(project, "instance-created", &address(&name), &name, Value::Null, op.requestor());
-    drop(turn);
-    if post.start {
-        let start = InstanceStatePut { action: "start".to_owned(), ..InstanceStatePut::default() };
-        super::change_state(host, op, project, &name, &start)?;
-    }
     Ok(())
 }
 
@@ -187,7 +198,7 @@ pub(super) fn link(
 }
 
 /// What the server keeps about a new instance, and the image's properties.
-fn volatile(image: Option<&Resolved>) -> Config {
+pub(super) fn volatile(image: Option<&Resolved>) -> Config {
     let mut config = Config::new();
     let uuid = uuid::Uuid::new_v4().to_string();
     config.insert("volatile.uuid.generation".into(), uuid.clone());

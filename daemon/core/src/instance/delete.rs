@@ -35,9 +35,11 @@ pub(crate) fn remove(
     name: &str,
     found: &cabin_store::Versioned<rows::Instance>,
 ) -> Result<(), Error> {
-    let committed = host
-        .store()
-        .begin()
+    let mut txn = host.store().begin();
+    for snapshot in super::snapshot::rows_of(host, project, name)? {
+        txn = txn.remove::<rows::Snapshot>(project, &super::snapshot::row_name(name, &snapshot.name));
+    }
+    let committed = txn
         .check::<rows::Instance>(project, name, Some(found.revision))
         .remove::<rows::Instance>(project, name)
         .remove::<rows::Templates>(project, name)
@@ -83,6 +85,9 @@ fn release_addresses(host: &Host, project: &str, name: &str, row: &rows::Instanc
 }
 
 fn remove_tree(host: &Host, name: &str, pool: &str) -> Result<(), Error> {
-    storage::pool(host, pool)?.delete(&VolumeName::container(name)?)?;
-    Ok(())
+    let (pool, volume) = (storage::pool(host, pool)?, VolumeName::container(name)?);
+    for snapshot in pool.list_snapshots(&volume)? {
+        pool.delete_snapshot(&volume, &snapshot)?;
+    }
+    Ok(pool.delete(&volume)?)
 }

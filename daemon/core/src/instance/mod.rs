@@ -2,6 +2,7 @@
 
 mod change;
 mod console;
+mod copy;
 mod create;
 mod delete;
 mod exec;
@@ -10,6 +11,7 @@ mod intent;
 mod logs;
 mod power;
 mod rename;
+mod snapshot;
 mod start;
 mod state;
 mod stop;
@@ -36,6 +38,10 @@ pub use logs::{
 };
 pub use power::{change_all, change_state, check_state_change};
 pub use rename::{check_rename, rename};
+pub use snapshot::{
+    check_new_snapshot, check_rename_snapshot, check_restore, create_snapshot, delete_snapshot,
+    rename_snapshot, restore, snapshot, snapshot_tag, snapshots, update_snapshot,
+};
 pub use state::state;
 pub use update::{patch, update};
 
@@ -44,10 +50,12 @@ pub(crate) use create::give_macs;
 pub(crate) use intent::forget as forget_intent;
 pub(crate) use power::{start_again, start_one, stop_one};
 pub(crate) use rename::take_back;
+pub(crate) use snapshot::{finish_snapshots, watch_snapshots};
 pub(crate) use start::plugged_nics;
 pub(crate) use state::rendered_interface;
 pub(crate) use stop::{
     clean_up, delete_if_ephemeral, keep_last_console, restarts_by_itself, store_power, write_power,
+    write_running,
 };
 pub(crate) use update::{check_with_profile, using_profile};
 
@@ -74,13 +82,19 @@ pub(crate) fn profiles_of(host: &Host, project: &str, names: &[String]) -> Resul
 }
 
 pub(crate) fn expand(row: &rows::Instance, profiles: &Profiles) -> Expanded {
-    let under: Vec<_> = row
-        .profiles
+    expand_parts((&row.profiles, &row.config, &row.devices), profiles)
+}
+
+/// Profiles, config and devices of an instance or snapshot.
+type Parts<'a> = (&'a [String], &'a Config, &'a Devices);
+
+fn expand_parts((names, config, devices): Parts<'_>, profiles: &Profiles) -> Expanded {
+    let under: Vec<_> = names
         .iter()
         .filter_map(|name| profiles.get(name))
         .map(|profile| (&profile.config, &profile.devices))
         .collect();
-    let (config, devices) = cabin_profiles::expand(&under, (&row.config, &row.devices));
+    let (config, devices) = cabin_profiles::expand(&under, (config, devices));
     Expanded { config, devices }
 }
 
@@ -132,7 +146,8 @@ pub fn list(host: &Host, project: &str) -> Result<Vec<api::Instance>, Error> {
 /// # Errors
 /// When the rows cannot be read. A state that cannot be read is left out.
 pub fn list_full(host: &Host, project: &str) -> Result<Vec<api::InstanceFull>, Error> {
-    Ok(list(host, project)?.into_iter().map(|instance| full(host, instance)).collect())
+    let profiles = profiles(host, project)?;
+    Ok(list(host, project)?.into_iter().map(|instance| full(host, project, instance, &profiles)).collect())
 }
 
 /// One instance.
@@ -150,13 +165,15 @@ pub fn get(host: &Host, project: &str, name: &str) -> Result<api::Instance, Erro
 /// # Errors
 /// When there is none of that name.
 pub fn get_full(host: &Host, project: &str, name: &str) -> Result<api::InstanceFull, Error> {
-    Ok(full(host, get(host, project, name)?))
+    Ok(full(host, project, get(host, project, name)?, &profiles(host, project)?))
 }
 
-fn full(host: &Host, instance: api::Instance) -> api::InstanceFull {
+fn full(host: &Host, project: &str, instance: api::Instance, profiles: &Profiles) -> api::InstanceFull {
     let state =
         state::of(host, &instance.name, &instance.expanded_config.0, &instance.expanded_devices.0).ok();
-    api::InstanceFull { instance, backups: None, state, snapshots: None }
+    let snapshots =
+        snapshot::of(host, project, &instance.name, profiles).ok().filter(|list| !list.is_empty());
+    api::InstanceFull { instance, backups: None, state, snapshots }
 }
 
 /// The tag of what PUT changes.

@@ -49,9 +49,16 @@ pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(
         pool.rename(&from, &to, undo)?;
         super::create::link(host, new, &row.pool, undo)?;
         move_logs(host, old, new, undo)?;
-        let txn = host
-            .store()
-            .begin()
+        let mut txn = host.store().begin();
+        for snapshot in super::snapshot::rows_of(host, project, old)? {
+            let mut row = snapshot.row;
+            // The files in it carry the old name too.
+            row.config.entry("volatile.apply_template".into()).or_insert("rename".into());
+            txn = txn
+                .remove::<rows::Snapshot>(project, &super::snapshot::row_name(old, &snapshot.name))
+                .insert(project, &super::snapshot::row_name(new, &snapshot.name), &row)?;
+        }
+        let txn = txn
             .check::<rows::Instance>(project, old, Some(found.revision))
             .remove::<rows::Instance>(project, old)
             .remove::<rows::Templates>(project, old)
@@ -94,6 +101,9 @@ pub(crate) fn take_back(host: &Host, old: &str, new: &str, pool: &str) -> Result
     let (from, to) = (VolumeName::container(new)?, VolumeName::container(old)?);
     if pool.exists(&from)? && !pool.exists(&to)? {
         atomically(|undo| pool.rename(&from, &to, undo).map_err(Error::from))?;
+    }
+    if pool.list_snapshots(&to)?.is_empty() {
+        pool.move_snapshots(&from, &to)?;
     }
     let (moved, logs) = (format!("logs/{new}"), format!("logs/{old}"));
     if host.dir().exists(&moved) && !host.dir().exists(&logs) {

@@ -24,10 +24,6 @@ pub fn update(
     put: InstancePut,
     if_match: Option<&str>,
 ) -> Result<(), Error> {
-    if !put.restore.is_empty() {
-        let reason = "this version has no snapshots";
-        return Err(Error::Unsupported { what: format!("restoring `{}`", put.restore), reason });
-    }
     let _turn = turn(host, project, name, "update")?;
     change(host, project, name, put, if_match)
 }
@@ -103,6 +99,7 @@ fn change(
     // What it names may have gone since it was checked.
     crate::resolve::check_nics(host, &after.devices)?;
     let change = Change::of(host, name, (&old.row, &before), (&row, &after))?;
+    change.note(&mut row);
     atomically(|undo| -> Result<(), Error> {
         change.make(host, project, undo)?;
         if host.live().get(name).is_none() {

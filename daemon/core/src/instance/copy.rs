@@ -1,0 +1,144 @@
+//! A new instance from another one or from a snapshot, in the same pool: the files, the config, and the snapshots
+//! unless they are not wanted.
+
+use std::sync::Arc;
+
+use cabin_api::instance::InstancesPost;
+use cabin_storage::{Origin, VolumeName};
+use cabin_store::rows::{self, Config, Devices};
+use cabin_undo::atomically;
+use serde_json::json;
+
+use super::create::{give_macs, link, row_of, volatile};
+use super::snapshot::{held, load_snapshot, row_name, rows_of};
+use super::{WHAT, address, expand, load, profiles_of, root_pool, turn};
+use crate::{Error, Host, Op, ids, resolve, storage};
+
+/// What is to be copied.
+struct Source {
+    instance: String,
+    snapshot: Option<String>,
+    pool: String,
+    description: String,
+    profiles: Vec<String>,
+    config: Config,
+    devices: Devices,
+}
+
+fn source(host: &Host, project: &str, named: &str) -> Result<Source, Error> {
+    match named.split_once('/') {
+        None => {
+            let row = load(host, project, named)?.row;
+            Ok(Source {
+                instance: named.to_owned(),
+                snapshot: None,
+                pool: row.pool,
+                description: row.description,
+                profiles: row.profiles,
+                config: row.config,
+                devices: row.devices,
+            })
+        }
+        Some((instance, snapshot)) => {
+            let pool = load(host, project, instance)?.row.pool;
+            let row = load_snapshot(host, project, instance, snapshot)?.row;
+            Ok(Source {
+                instance: instance.to_owned(),
+                snapshot: Some(snapshot.to_owned()),
+                pool,
+                description: row.description,
+                profiles: row.profiles,
+                config: row.config,
+                devices: row.devices,
+            })
+        }
+    }
+}
+
+/// Fills in from the source what the request leaves out, and refuses what cannot be copied.
+///
+/// # Errors
+/// When there is no such source, or what is asked is not supported.
+pub(super) fn check(host: &Host, project: &str, post: &mut InstancesPost) -> Result<(), Error> {
+    if !matches!(post.source.project.as_str(), "" | crate::DEFAULT_PROJECT) {
+        return Err(Error::not_found("project", post.source.project.clone()));
+    }
+    if post.source.refresh {
+        let reason = "this version makes new copies only";
+        return Err(Error::Unsupported { what: "bringing a copy up to date".to_owned(), reason });
+    }
+    let source = source(host, project, &post.source.source)?;
+    let mut config = source.config;
+    // What the request says goes over it. The new instance has a memory of its own.
+    config.extend(std::mem::take(&mut post.put.config.0));
+    config.retain(|key, value| !key.starts_with("volatile.") && !value.is_empty());
+    post.put.config.0 = config;
+    for (name, device) in source.devices {
+        post.put.devices.0.entry(name).or_insert(device);
+    }
+    post.put.profiles.get_or_insert(source.profiles);
+    if post.put.description.is_empty() {
+        post.put.description = source.description;
+    }
+    let row = row_of(post, Config::new());
+    let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
+    if root_pool(&expanded.devices)? != source.pool {
+        let reason = "this version copies within a storage pool";
+        return Err(Error::Unsupported { what: "a copy to another storage pool".to_owned(), reason });
+    }
+    Ok(())
+}
+
+/// Makes the copy; the caller holds the new name's turn.
+pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Result<(), Error> {
+    let name = &post.name;
+    let named = post.source.source.clone();
+    let instance = named.split('/').next().unwrap_or_default();
+    let _source_turn = turn(host, project, instance, "copy")?;
+    let source = source(host, project, &named)?;
+    let mut row = row_of(post, volatile(None));
+    row.config.insert("volatile.apply_template".into(), "copy".into());
+    if let Some(image) = source.config.get("volatile.base_image") {
+        row.config.insert("volatile.base_image".into(), image.clone());
+    }
+    let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
+    row.pool = root_pool(&expanded.devices)?;
+    give_macs(&mut row, &expanded);
+    let templates = host.store().rows::<rows::Templates>().get(project, &source.instance)?;
+    let templates = templates.map(|found| found.row).unwrap_or_default();
+    let whole = source.snapshot.is_none() && !post.source.instance_only;
+    let snapshots = if whole { rows_of(host, project, &source.instance)? } else { Vec::new() };
+    let (from, to) = (VolumeName::container(&source.instance)?, VolumeName::container(name)?);
+    let _kept = host.keep_layout();
+    let pool = storage::pool(host, &row.pool)?;
+    resolve::check_nics(host, &expanded.devices)?;
+    atomically(|undo| -> Result<(), Error> {
+        row.ids = ids::claim(host, name, undo)?;
+        let staged = match &source.snapshot {
+            Some(snapshot) => pool.stage_copy(Origin::Snapshot(&from, snapshot), &to, undo)?,
+            None if post.source.allow_inconsistent => pool.stage_copy(Origin::Volume(&from), &to, undo)?,
+            None => {
+                let (staged, frozen) = held(host, project, &source.instance, &pool, undo, |undo| {
+                    Ok(pool.stage_copy(Origin::Volume(&from), &to, undo)?)
+                })?;
+                op.update(json!({ "frozen_us": frozen }));
+                staged
+            }
+        };
+        staged.show(undo)?;
+        let mut txn = host.store().begin().insert(project, name, &row)?.write(project, name, &templates)?;
+        for snapshot in &snapshots {
+            pool.stage_snapshot_copy((&from, &snapshot.name), &to, undo)?.show(undo)?;
+            txn = txn.insert(project, &row_name(name, &snapshot.name), &snapshot.row)?;
+        }
+        link(host, name, &row.pool, undo)?;
+        resolve::reserve_fixed(host, name, &row, &expanded, undo)?;
+        match txn.remove::<rows::Intent>(project, &source.instance).commit() {
+            Err(cabin_store::Error::Changed { .. }) => Err(Error::Exists { what: WHAT, name: name.clone() }),
+            other => Ok(other.map(drop)?),
+        }
+    })?;
+    let context = json!({ "source": named });
+    host.events().lifecycle(project, "instance-created", &address(name), name, context, op.requestor());
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! What becomes of changes with snapshots that the daemon did not live to finish: before anything is taken up.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cabin_storage::VolumeName;
+use cabin_store::rows::{self, Intent};
+use cabin_undo::{atomically, fault};
+
+use super::{restore, row_name};
+use crate::instance::{intent, load};
+use crate::{DEFAULT_PROJECT, Error, Host, storage};
+
+/// Finishes or takes back what was going on, then removes trees that no row has.
+pub(crate) fn finish(host: &Arc<Host>) {
+    for found in host.store().rows::<Intent>().list(DEFAULT_PROJECT).unwrap_or_default() {
+        if let Err(error) = finish_one(host, &found.name, &found.row) {
+            tracing::error!(instance = found.name, error = %error.report(), "an unfinished change stays so");
+        }
+        fault::reach("change with snapshots finished");
+    }
+    for pool in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT).unwrap_or_default() {
+        if let Err(error) = sweep(host, &pool.name) {
+            tracing::warn!(pool = pool.name, error = %error.report(), "strays among snapshots cannot be removed");
+        }
+    }
+}
+
+fn finish_one(host: &Arc<Host>, name: &str, going_on: &Intent) -> Result<(), Error> {
+    match going_on {
+        Intent::Hold => {
+            if host.runtime().cgroups().list()?.iter().any(|present| present == name) {
+                host.runtime().cgroups().thaw(name)?;
+            }
+            intent::forget(host, DEFAULT_PROJECT, name)
+        }
+        Intent::RenameSnapshot { from, to } => {
+            let pool = storage::pool(host, &load(host, DEFAULT_PROJECT, name)?.row.pool)?;
+            let volume = VolumeName::container(name)?;
+            let present = pool.list_snapshots(&volume)?;
+            if present.contains(to) && !present.contains(from) {
+                atomically(|undo| pool.rename_snapshot(&volume, to, from, undo).map_err(Error::from))?;
+            }
+            intent::forget(host, DEFAULT_PROJECT, name)
+        }
+        Intent::Restore { snapshot, mark, disk_only, again } => {
+            let pool = storage::pool(host, &load(host, DEFAULT_PROJECT, name)?.row.pool)?;
+            let volume = VolumeName::container(name)?;
+            // The tree itself says whether it came to that.
+            if pool.restored(&volume)?.as_ref() == Some(mark) {
+                return restore::commit(host, DEFAULT_PROJECT, name, (snapshot, *disk_only), *again);
+            }
+            match again {
+                true => {
+                    host.store().begin().write(DEFAULT_PROJECT, name, &Intent::Restart)?.commit()?;
+                    Ok(())
+                }
+                false => intent::forget(host, DEFAULT_PROJECT, name),
+            }
+        }
+        Intent::Rename { .. } | Intent::Update | Intent::Restart => Ok(()),
+    }
+}
+
+fn sweep(host: &Host, pool: &str) -> Result<(), Error> {
+    let pool = storage::pool(host, pool)?;
+    let rows = host.store().rows::<rows::Snapshot>().list(DEFAULT_PROJECT)?;
+    let rows: BTreeSet<String> = rows.into_iter().map(|found| found.name).collect();
+    // What a rename could not take back is somebody's only one.
+    let going_on = host.store().rows::<Intent>().list(DEFAULT_PROJECT)?;
+    let moving = |volume: &VolumeName| {
+        going_on.iter().any(|found| match &found.row {
+            Intent::Rename { to } => to == volume.name() || found.name == volume.name(),
+            Intent::RenameSnapshot { .. } => found.name == volume.name(),
+            _ => false,
+        })
+    };
+    for volume in pool.owners_of_snapshots()? {
+        if moving(&volume) {
+            continue;
+        }
+        for snapshot in pool.list_snapshots(&volume)? {
+            if !rows.contains(&row_name(volume.name(), &snapshot)) {
+                pool.delete_snapshot(&volume, &snapshot)?;
+                tracing::info!(
+                    what = "snapshot",
+                    name = row_name(volume.name(), &snapshot),
+                    "a stray was removed"
+                );
+                fault::reach("stray snapshot removed");
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! Holding a running instance still for the moment in which its files are copied.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use cabin_storage::Pool;
+use cabin_store::rows::Intent;
+use cabin_undo::Undo;
+
+use crate::instance::intent;
+use crate::{Error, Host};
+
+/// Does `work` while the instance stands still, if it runs; gives how many microseconds that took. The
+/// caller holds its turn, and removes the intent in its last commit.
+///
+/// What the guest wrote is in the host's page cache from the moment its write returns, so a copy made now
+/// has every record it ever synced.
+pub(in crate::instance) fn held<T>(
+    host: &Arc<Host>,
+    project: &str,
+    name: &str,
+    pool: &Pool,
+    undo: &mut Undo,
+    work: impl FnOnce(&mut Undo) -> Result<T, Error>,
+) -> Result<(T, u64), Error> {
+    let live = host.live().get(name).filter(|live| live.exit().is_none() && !live.is_frozen());
+    let Some(live) = live else { return Ok((work(undo)?, 0)) };
+    // A daemon that dies in between thaws it when it comes back.
+    intent::note(host, project, name, &Intent::Hold, undo)?;
+    // While it still runs: a filesystem that shares blocks first writes what is dirty.
+    pool.sync()?;
+    let thaw = {
+        let (host, live) = (host.clone(), live.clone());
+        move || match host.runtime().cgroups().thaw(&live.name) {
+            // It was killed meanwhile, and its cgroup is gone.
+            Err(_) if live.exit().is_some() => Ok(()),
+            other => other,
+        }
+    };
+    let since = Instant::now();
+    // Recorded first: a freeze that fails halfway is taken back too.
+    undo.push(format!("freeze `{name}`"), thaw.clone())?;
+    match host.runtime().cgroups().freeze(name) {
+        Err(_) if live.exit().is_some() => {}
+        other => other?,
+    }
+    let done = work(undo);
+    thaw()?;
+    let frozen = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+    Ok((done?, frozen))
+}

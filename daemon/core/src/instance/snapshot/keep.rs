@@ -1,0 +1,57 @@
+//! How long snapshots are kept: a look once a minute.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use cabin_store::rows;
+use jiff::Timestamp;
+
+use super::delete_snapshot;
+use crate::{DEFAULT_PROJECT, Error, Host};
+
+/// How often is looked.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Looks once a minute for as long as the daemon is there, on a thread of its own.
+pub(crate) fn watch(host: &Arc<Host>) {
+    let host = Arc::downgrade(host);
+    let spawned = std::thread::Builder::new()
+        .name("snapshots".into())
+        .stack_size(512 * 1024)
+        .spawn(move || keep_looking(&host));
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread to delete expired snapshots");
+    }
+}
+
+fn keep_looking(host: &Weak<Host>) {
+    while let Some(host) = host.upgrade() {
+        match expired(&host) {
+            Ok(due) => due.iter().for_each(|name| delete(&host, name)),
+            Err(error) => tracing::error!(error = %error.report(), "snapshots cannot be read"),
+        }
+        drop(host);
+        // A clock, not a wait for something.
+        std::thread::sleep(EVERY);
+    }
+}
+
+fn expired(host: &Host) -> Result<Vec<String>, Error> {
+    let now = Timestamp::now();
+    let found = host.store().rows::<rows::Snapshot>().list(DEFAULT_PROJECT)?;
+    Ok(found
+        .into_iter()
+        .filter(|found| found.row.expires_at.parse::<Timestamp>().is_ok_and(|at| at <= now))
+        .map(|found| found.name)
+        .collect())
+}
+
+fn delete(host: &Arc<Host>, name: &str) {
+    let Some((instance, snapshot)) = name.split_once('/') else { return };
+    match delete_snapshot(host, None, DEFAULT_PROJECT, instance, snapshot) {
+        Ok(()) => tracing::info!(snapshot = name, "an expired snapshot was deleted"),
+        Err(error) => {
+            tracing::warn!(snapshot = name, error = %error.report(), "an expired snapshot cannot be deleted");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Snapshots of instances: what they are and how they are shown. One file per verb.
+
+mod alter;
+mod create;
+mod finish;
+mod hold;
+mod keep;
+mod restore;
+
+use cabin_api::snapshot::InstanceSnapshot;
+use cabin_api::{ConfigMap, DevicesMap, ZERO_TIME};
+use cabin_store::{Versioned, rows};
+
+use super::{Profiles, expand_parts, load, profiles};
+use crate::{Error, Host, etag};
+
+pub use alter::{check_rename_snapshot, delete_snapshot, rename_snapshot, update_snapshot};
+pub use create::{check_new_snapshot, create_snapshot};
+pub use restore::{check_restore, restore};
+
+pub(crate) use finish::finish as finish_snapshots;
+pub(super) use hold::held;
+pub(crate) use keep::watch as watch_snapshots;
+
+pub(super) const WHAT: &str = "snapshot";
+
+/// What a snapshot's row is named.
+pub(super) fn row_name(instance: &str, snapshot: &str) -> String {
+    format!("{instance}/{snapshot}")
+}
+
+fn address(instance: &str, snapshot: &str) -> String {
+    format!("/1.0/instances/{instance}/snapshots/{snapshot}")
+}
+
+/// The rows of an instance's snapshots, the oldest first. Their names are the snapshots' own.
+pub(super) fn rows_of(
+    host: &Host,
+    project: &str,
+    instance: &str,
+) -> Result<Vec<Versioned<rows::Snapshot>>, Error> {
+    let mut found = host.store().rows::<rows::Snapshot>().list_from(project, &row_name(instance, ""))?;
+    for snapshot in &mut found {
+        if let Some((_, name)) = snapshot.name.split_once('/') {
+            snapshot.name = name.to_owned();
+        }
+    }
+    found.sort_by(|a, b| (&a.row.created_at, &a.name).cmp(&(&b.row.created_at, &b.name)));
+    Ok(found)
+}
+
+pub(super) fn load_snapshot(
+    host: &Host,
+    project: &str,
+    instance: &str,
+    snapshot: &str,
+) -> Result<Versioned<rows::Snapshot>, Error> {
+    load(host, project, instance)?;
+    let found = host.store().rows::<rows::Snapshot>().get(project, &row_name(instance, snapshot))?;
+    found.ok_or_else(|| Error::not_found(WHAT, row_name(instance, snapshot)))
+}
+
+fn render(name: String, row: rows::Snapshot, profiles: &Profiles) -> InstanceSnapshot {
+    let expanded = expand_parts((&row.profiles, &row.config, &row.devices), profiles);
+    let time = |time: String| if time.is_empty() { ZERO_TIME.to_owned() } else { time };
+    InstanceSnapshot {
+        name,
+        architecture: row.architecture,
+        config: ConfigMap(row.config),
+        created_at: row.created_at,
+        description: row.description,
+        devices: DevicesMap(row.devices),
+        ephemeral: row.ephemeral,
+        expanded_config: ConfigMap(expanded.config),
+        expanded_devices: DevicesMap(expanded.devices),
+        expires_at: time(row.expires_at),
+        last_used_at: time(row.last_used_at),
+        profiles: row.profiles,
+        size: i64::try_from(row.size).unwrap_or(i64::MAX),
+        stateful: false,
+    }
+}
+
+/// The snapshots of an instance, the oldest first.
+///
+/// # Errors
+/// When there is no such instance.
+pub fn snapshots(host: &Host, project: &str, instance: &str) -> Result<Vec<InstanceSnapshot>, Error> {
+    load(host, project, instance)?;
+    of(host, project, instance, &profiles(host, project)?)
+}
+
+/// The same for an instance that is known to be there.
+pub(super) fn of(
+    host: &Host,
+    project: &str,
+    instance: &str,
+    profiles: &Profiles,
+) -> Result<Vec<InstanceSnapshot>, Error> {
+    let found = rows_of(host, project, instance)?;
+    Ok(found.into_iter().map(|found| render(found.name, found.row, profiles)).collect())
+}
+
+/// One snapshot.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn snapshot(host: &Host, project: &str, instance: &str, name: &str) -> Result<InstanceSnapshot, Error> {
+    let found = load_snapshot(host, project, instance, name)?;
+    Ok(render(name.to_owned(), found.row, &profiles(host, project)?))
+}
+
+/// The tag of what PUT changes of a snapshot.
+#[must_use]
+pub fn snapshot_tag(snapshot: &InstanceSnapshot) -> String {
+    etag::etag(&snapshot.expires_at)
+}
