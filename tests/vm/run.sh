@@ -22,7 +22,8 @@ check() {
     else
         failed=$((failed + 1))
         echo "FAILED $sentence ($(since))"
-        sed 's/^/       | /' $note | tail -25
+        # Of a test program, what its tests said as they failed.
+        { grep -E -A8 'panicked at' $note || tail -60 $note; } | head -150 | sed 's/^/       | /'
         return 1
     fi
 }
@@ -82,6 +83,8 @@ picture() {
     ps -eo comm= | grep -E '^(cabin-|dnsmasq)' | sort
 }
 as_before() { picture | diff "$1" -; }
+# The directory that holds the cgroups of all containers comes with the first and goes with the daemon.
+without_containers() { picture | grep -vx /sys/fs/cgroup/cabin | diff "$1" -; }
 
 installed() { make -s -C "$here/tree" install PROFILE="$PROFILE"; }
 uninstalled() { make -s -C "$here/tree" uninstall PROFILE="$PROFILE"; }
@@ -126,104 +129,130 @@ new_init() { now=$(init_of deb) && [ "$now" != 0 ] && [ "$now" != "$1" ] && is_s
 echo "host: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), $(systemctl --version | sed -n 1p)"
 check "the host has cgroup2 alone" says cgroup2fs stat -f -c %T /sys/fs/cgroup
 check "the host has AppArmor" says Y cat /sys/module/apparmor/parameters/enabled
-picture >/run/bare
 
-must "make install puts it in place" installed
-must "systemd starts cabind" systemctl enable --now cabind.socket cabind.service
-must "the daemon answers" answers
-check "the doctor finds nothing that is needed missing" cabin doctor
-check "the kernel's limits of the package hold" says 8192 sysctl -n fs.inotify.max_user_instances
-check "the socket belongs to root and group cabin" says "root cabin 660" stat -c '%U %G %a' /run/cabin/unix.socket
-picture >/run/served
+# From installing it to taking it away, with a busybox and a Debian 12 that live in between.
+life() {
+    picture >/run/bare
 
-must "a busybox image is imported" cabin image import "$here/images/busybox.tar.zst" --alias busybox
-must "a busybox is launched" cabin launch busybox bb
-check "it has an address of the bridge" within 60 address bb
-check "a command runs in it" says bb cabin exec bb -- hostname
-check "a command's exit code comes back" fails cabin exec bb -- sh -c 'exit 3'
-check "the host reaches it" ping -c1 -W5 "$(address bb)"
-check "root in it is not root of the host" fails grep -q '^ *0 *0 ' "/proc/$(init_of bb)/uid_map"
+    must "make install puts it in place" installed
+    must "systemd starts cabind" systemctl enable --now cabind.socket cabind.service
+    must "the daemon answers" answers
+    check "the doctor finds nothing that is needed missing" cabin doctor
+    check "the kernel's limits of the package hold" says 8192 sysctl -n fs.inotify.max_user_instances
+    check "the socket belongs to root and group cabin" says "root cabin 660" stat -c '%U %G %a' /run/cabin/unix.socket
+    picture >/run/served
 
-check "a memory limit is set" cabin config set bb limits.memory=64MiB
-check "memory within the limit is had" swallow 32M
-check "who takes more is killed" is_killed 200M
-check "the limit is lifted live" cabin config set bb limits.memory=400MiB
-check "and then it is had" swallow 200M
-check "a limit of processes is set" cabin config set bb limits.processes=100
-check "the 101st process is refused" too_many
-check "the limit is lifted live" cabin config unset bb limits.processes
-check "it restarts by force" cabin restart --force bb
-check "and then there may be more processes" many
-check "it restarts by force with them" cabin restart --force bb
-check "it gets two processors" gets 110 230 bb
-check "an allowance is set" cabin config set bb limits.cpu.allowance=20ms/100ms
-check "a fifth of a processor is what it gets" gets 5 30 bb
-check "one processor is given" cabin config set bb limits.cpu=1
-check "it sees one" says 1 cabin exec bb -- nproc
-check "the limits are lifted" cabin config unset bb limits.cpu.allowance
-check "it gets one processor" gets 60 120 bb
-check "the processor is no longer pinned" cabin config unset bb limits.cpu
-check "it sees both again" says 2 cabin exec bb -- nproc
+    must "a busybox image is imported" cabin image import "$here/busybox.tar.zst" --alias busybox
+    must "a busybox is launched" cabin launch busybox bb
+    check "it has an address of the bridge" within 60 address bb
+    check "a command runs in it" says bb cabin exec bb -- hostname
+    check "a command's exit code comes back" fails cabin exec bb -- sh -c 'exit 3'
+    check "the host reaches it" ping -c1 -W5 "$(address bb)"
+    check "root in it is not root of the host" fails grep -q '^ *0 *0 ' "/proc/$(init_of bb)/uid_map"
 
-cabin exec bb -- sh -c 'setsid sh -c "while :; do date +%s%N >/root/beat; done" >/dev/null 2>&1 &'
-check "it is frozen" cabin pause bb
-check "it is said to be" is_status bb Frozen
-check "nothing moves in it" stands_still
-check "it is thawed" cabin resume bb
-check "it goes on" within 20 goes_on "$(pulled)"
+    check "a memory limit is set" cabin config set bb limits.memory=64MiB
+    check "memory within the limit is had" swallow 32M
+    check "who takes more is killed" is_killed 200M
+    check "the limit is lifted live" cabin config set bb limits.memory=400MiB
+    check "and then it is had" swallow 200M
+    check "a limit of processes is set" cabin config set bb limits.processes=100
+    check "the 101st process is refused" too_many
+    check "the limit is lifted live" cabin config unset bb limits.processes
+    check "it restarts by force" cabin restart --force bb
+    check "and then there may be more processes" many
+    check "it restarts by force with them" cabin restart --force bb
+    check "it gets two processors" gets 110 230 bb
+    check "an allowance is set" cabin config set bb limits.cpu.allowance=20ms/100ms
+    check "a fifth of a processor is what it gets" gets 5 30 bb
+    check "one processor is given" cabin config set bb limits.cpu=1
+    check "it sees one" says 1 cabin exec bb -- nproc
+    check "the limits are lifted" cabin config unset bb limits.cpu.allowance
+    check "it gets one processor" gets 60 120 bb
+    check "the processor is no longer pinned" cabin config unset bb limits.cpu
+    check "it sees both again" says 2 cabin exec bb -- nproc
 
-must "a Debian 12 image is imported" cabin image import "$here/images/debian-12.tar.zst" --alias debian/12
-must "a Debian 12 is launched" cabin launch debian/12 deb
-check "its systemd is running, without a failed unit" up
-check "it has an address of the bridge" within 60 address deb
-check "it reaches the other by name" cabin exec deb -- getent ahosts bb
-check "its console says what it is" within 60 sh -c 'cabin console deb --show-log | grep -q "Debian GNU/Linux 12"'
-check "it may make cgroups of its own" cabin exec deb -- systemd-run --wait -q -p MemoryMax=50M true
+    cabin exec bb -- sh -c 'setsid sh -c "while :; do date +%s%N >/root/beat; done" >/dev/null 2>&1 &'
+    check "it is frozen" cabin pause bb
+    check "it is said to be" is_status bb Frozen
+    check "nothing moves in it" stands_still
+    check "it is thawed" cabin resume bb
+    check "it goes on" within 20 goes_on "$(pulled)"
 
-must "a service is put into it" cabin exec deb -- sh -c 'printf "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\nExecStop=touch /root/ended-well\n[Install]\nWantedBy=multi-user.target\n" \
-    >/etc/systemd/system/witness.service && systemctl enable -q --now witness'
-before=$(init_of deb)
-cabin exec deb -- reboot
-check "it reboots from inside" within 200 new_init "$before"
-check "and is up again" up
-check "its services were ended in order" cabin exec deb -- rm /root/ended-well
-check "it stops when asked" cabin stop deb --timeout 200
-check "it is said to be stopped" is_status deb Stopped
-check "it starts again" cabin start deb
-check "and is up again" up
-check "its services were ended in order" cabin exec deb -- rm /root/ended-well
+    must "a Debian 12 image is imported" cabin image import "$here/debian-12.tar.zst" --alias debian/12
+    must "a Debian 12 is launched" cabin launch debian/12 deb
+    check "its systemd is running, without a failed unit" up
+    check "it has an address of the bridge" within 60 address deb
+    check "it reaches the other by name" cabin exec deb -- getent ahosts bb
+    check "its console says what it is" within 60 sh -c 'cabin console deb --show-log | grep -q "Debian GNU/Linux 12"'
+    check "it may make cgroups of its own" cabin exec deb -- systemd-run --wait -q -p MemoryMax=50M true
 
-cabin exec deb -- sh -c 'echo here >/run/mark'
-inits="$(init_of bb) $(init_of deb)"
-same_inits() { is "$(init_of bb) $(init_of deb)" "$inits"; }
-check "cabind is restarted" systemctl restart cabind.service
-check "the containers did not notice" same_inits
-check "what ran in them runs" says here cabin exec deb -- cat /run/mark
-check "they keep their addresses" address deb
-check "systemd reads its units again" systemctl daemon-reload
-check "limits still change" cabin config set bb limits.memory=64MiB
-check "and hold" is_killed 200M
-was=$(systemctl show -P MainPID cabind)
-kill -KILL "$was"
-back() { now=$(systemctl show -P MainPID cabind) && [ "$now" != "$was" ] && [ "$now" != 0 ] && answers; }
-check "a cabind that dies comes back" within 60 back
-check "the containers did not notice" same_inits
-check "cabind is stopped" systemctl stop cabind.service
-check "the containers run on" sh -c "for pid in $inits; do kill -0 \$pid || exit 1; done"
-check "the socket wakes cabind" answers
-check "it has found its containers" same_inits
+    must "a service is put into it" cabin exec deb -- sh -c 'printf "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\nExecStop=touch /root/ended-well\n[Install]\nWantedBy=multi-user.target\n" \
+        >/etc/systemd/system/witness.service && systemctl enable -q --now witness'
+    before=$(init_of deb)
+    cabin exec deb -- reboot
+    check "it reboots from inside" within 200 new_init "$before"
+    check "and is up again" up
+    check "its services were ended in order" cabin exec deb -- rm /root/ended-well
+    check "it stops when asked" cabin stop deb --timeout 200
+    check "it is said to be stopped" is_status deb Stopped
+    check "it starts again" cabin start deb
+    check "and is up again" up
+    check "its services were ended in order" cabin exec deb -- rm /root/ended-well
 
-check "a Debian 12 is stopped by force" cabin stop --force deb
-check "it is said to be stopped" is_status deb Stopped
-check "it is deleted" cabin delete deb
-check "a running busybox is deleted by force" cabin delete --force bb
-check "nothing of them is left on the host" within 10 as_before /run/served
-check "their files are gone" says "" sh -c 'ls /var/lib/cabin/containers /var/lib/cabin/storage-pools/*/containers | grep -w "bb\|deb"'
+    cabin exec deb -- sh -c 'echo here >/run/mark'
+    inits="$(init_of bb) $(init_of deb)"
+    same_inits() { is "$(init_of bb) $(init_of deb)" "$inits"; }
+    check "cabind is restarted" systemctl restart cabind.service
+    check "the containers did not notice" same_inits
+    check "what ran in them runs" says here cabin exec deb -- cat /run/mark
+    check "they keep their addresses" address deb
+    check "systemd reads its units again" systemctl daemon-reload
+    check "limits still change" cabin config set bb limits.memory=64MiB
+    check "and hold" is_killed 200M
+    was=$(systemctl show -P MainPID cabind)
+    kill -KILL "$was"
+    back() { now=$(systemctl show -P MainPID cabind) && [ "$now" != "$was" ] && [ "$now" != 0 ] && answers; }
+    check "a cabind that dies comes back" within 60 back
+    check "the containers did not notice" same_inits
+    check "cabind is stopped" systemctl stop cabind.service
+    check "the containers run on" sh -c "for pid in $inits; do kill -0 \$pid || exit 1; done"
+    check "the socket wakes cabind" answers
+    check "it has found its containers" same_inits
 
-check "the daemon is shut down" cabind shutdown
-check "cabind ends well" within 30 says inactive systemctl is-active cabind.service
-check "make uninstall takes it away" uninstalled
-check "nothing runs and nothing is left in the kernel" within 10 as_before /run/bare
-check "no file of it is left" says "" find /usr /etc /run -iname '*cabin*' ! -name cabin.log
-check "its state stays" test -d /var/lib/cabin/database
+    check "a Debian 12 is stopped by force" cabin stop --force deb
+    check "it is said to be stopped" is_status deb Stopped
+    check "it is deleted" cabin delete deb
+    check "a running busybox is deleted by force" cabin delete --force bb
+    check "nothing of them is left on the host" within 10 without_containers /run/served
+    check "their files are gone" says "" sh -c 'ls /var/lib/cabin/containers /var/lib/cabin/storage-pools/*/containers | grep -w "bb\|deb"'
+
+    check "the daemon is shut down" timeout 120 cabin admin shutdown
+    check "it ends well and stays away" within 30 says inactive systemctl is-active cabind.service
+    check "the socket wakes it" answers
+    check "it is shut down by its own program" timeout 120 cabind shutdown
+    check "it ends well and stays away" within 30 says inactive systemctl is-active cabind.service
+    check "make uninstall takes it away" uninstalled
+    check "nothing runs and nothing is left in the kernel" within 10 as_before /run/bare
+    check "no file of it is left" says "" find /usr /etc /run -iname '*cabin*' ! -name cabin.log
+    check "its state stays" test -d /var/lib/cabin/database
+}
+
+# The test programs of the tree, where they expect to be and with the images they ask for.
+suites() {
+    mkdir -p "$(dirname "$TOP")" "$(dirname "$CACHE")"
+    ln -sfn "$here/tree" "$TOP"
+    cp -r "$here/images" "$CACHE"
+    # Some start a Debian without any daemon, from a tree that they would otherwise make.
+    (cd "${CACHE%/*}" && tar --numeric-owner -xf "$here/debian-12.tar.zst" rootfs && mv rootfs bookworm-systemd)
+    for program in "$here"/tests/*; do
+        [ -x "$program" ] || continue
+        # How quick something is says nothing here.
+        CABIN_PROFILE=$PROFILE RUST_TEST_THREADS=2 RUST_BACKTRACE=0 \
+            check "$(basename "$program") passes" "$program" --skip quick
+        sed -n 's/^test result: /       /p' $note | tail -1
+    done
+}
+
+[ "$LIFE" = no ] || life
+suites
 finish
