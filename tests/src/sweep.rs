@@ -71,6 +71,7 @@ pub fn fail_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
             if let Err(difference) = settled(subject, &wanted) {
                 tally.wrong.push(format!("{told}: is not as before\n{difference}"));
             }
+            tally.wrong.extend(audited(subject).into_iter().map(|it| format!("{told}: audit: {it}")));
             if halfway.is_some() {
                 (verb.back)(subject);
             }
@@ -79,6 +80,18 @@ pub fn fail_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
             }
             (verb.back)(subject);
         }
+    }
+}
+
+/// What the daemon's own audit finds that does not go away by itself within three seconds.
+pub fn audited(subject: &Subject) -> Vec<String> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
+    loop {
+        let found = subject.strays();
+        if found.is_empty() || std::time::Instant::now() >= deadline {
+            return found;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(30));
     }
 }
 
@@ -119,9 +132,7 @@ pub fn kill_each(subject: &mut Subject, verbs: &[Verb], again: Again, tally: &mu
                     tally.wrong.push(format!("{told}: neither after nor before\n{difference}"))
                 }
             }
-            for stray in subject.strays() {
-                tally.wrong.push(format!("{told}: audit: {stray}"));
-            }
+            tally.wrong.extend(audited(subject).into_iter().map(|it| format!("{told}: audit: {it}")));
             (verb.back)(subject);
             if let Err(why) = (verb.act)(subject) {
                 tally.wrong.push(format!("{told}: the verb does not do afterwards: {why}"));

@@ -113,3 +113,16 @@ fn a_daemon_that_dies_changing_networks_leaves_the_old_or_the_new() {
 fn a_daemon_that_dies_changing_pools_leaves_the_old_or_the_new() {
     swept("deaths in changes of storage pools", verbs::POOLS, Again::Once);
 }
+
+#[test]
+fn a_daemon_that_dies_while_it_recovers_leaves_the_old_or_the_new() {
+    let chosen = |name: &str| verbs::LIFE.iter().chain(verbs::LIVE).find(|verb| verb.name == name);
+    let names = ["instance rename", "instance restart", "instance update, a changed nic in a running one"];
+    let mut subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let mut tally = Tally::default();
+    for verb in names.iter().filter_map(|name| chosen(name)) {
+        kill_each(&mut subject, std::slice::from_ref(verb), Again::Dying, &mut tally);
+    }
+    tally.close("deaths in recovery");
+}

@@ -135,13 +135,24 @@ impl Registry {
             }
         }
         for (name, ids) in instances {
-            let file = ids.base.to_string();
-            if self.read(&file).is_none() {
-                let text = format!("{}\n{name}\n", self.owner);
-                self.dir.replace(&file, text.as_bytes(), 0o600).map_err(Error::io("register host ids"))?;
-            }
+            self.assign(*ids, name)?;
         }
         Ok(())
+    }
+
+    /// Writes down whose a run of this daemon is; that of another daemon stays as it is.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn assign(&self, ids: Ids, name: &str) -> Result<(), Error> {
+        let file = ids.base.to_string();
+        match self.read(&file) {
+            Some((owner, present)) if owner != self.owner || present == name => Ok(()),
+            _ => {
+                let text = format!("{}\n{name}\n", self.owner);
+                self.dir.replace(&file, text.as_bytes(), 0o600).map_err(Error::io("register host ids"))
+            }
+        }
     }
 
     /// The first ids of the runs that instances of this daemon have, and the instances' names.

@@ -33,7 +33,7 @@ pub struct PoolSpec {
 #[derive(Debug)]
 pub struct Storage {
     pools: HostDir,
-    open: Mutex<BTreeMap<String, Arc<Pool>>>,
+    open: Arc<Mutex<BTreeMap<String, Arc<Pool>>>>,
 }
 
 impl Storage {
@@ -47,7 +47,7 @@ impl Storage {
             pool: "*".to_owned(),
             source,
         })?;
-        Ok(Storage { pools, open: Mutex::new(BTreeMap::new()) })
+        Ok(Storage { pools, open: Arc::default() })
     }
 
     /// The directory a pool has when nobody says otherwise.
@@ -70,7 +70,11 @@ impl Storage {
         let root =
             if own { self.pools.create_dir(&spec.name, 0o700).map_err(wrong)? } else { adopt(&spec.source)? };
         let (pools, name, source) = (self.pools.path().to_owned(), spec.name.clone(), spec.source.clone());
-        undo.push(format!("prepare storage pool {}", spec.name), move || dismantle(&pools, &name, &source))?;
+        let open = self.open.clone();
+        undo.push(format!("prepare storage pool {}", spec.name), move || {
+            open.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            dismantle(&pools, &name, &source)
+        })?;
         if let Some(why) = spec.driver.driver().fits(&root).map_err(wrong)? {
             return Err(Error::Filesystem { path: spec.source.clone(), driver: spec.driver.name(), why });
         }

@@ -122,7 +122,9 @@ fn mounts(proc: &HostDir, process: &Process, dir: &str, findings: &mut Findings)
 
 /// The daemon's groups in every hierarchy the host has mounted.
 fn cgroups(host: &Host, known: &Known, proc: &HostDir, findings: &mut Findings) -> Result<(), Error> {
-    let table = proc.read("self/mountinfo", TABLE).map_err(Error::io("read the mount table"))?;
+    let table = proc
+        .read(&format!("{}/mountinfo", std::process::id()), TABLE)
+        .map_err(Error::io("read the mount table"))?;
     for line in String::from_utf8_lossy(&table).lines() {
         let fields: Vec<&str> = line.split(' ').collect();
         let kind = fields.iter().position(|field| *field == "-").and_then(|at| fields.get(at + 1));
@@ -192,7 +194,7 @@ fn links(host: &Host, known: &Known, findings: &mut Findings) -> Result<(), Erro
 /// Files of the daemon's own that it holds open though they are removed.
 fn own_descriptors(host: &Host, findings: &mut Findings) -> Result<(), Error> {
     let act = || Error::io("list open files");
-    let fds = HostDir::open(Path::new("/proc/self/fd")).map_err(act())?;
+    let fds = HostDir::open(Path::new(&format!("/proc/{}/fd", std::process::id()))).map_err(act())?;
     let dir = host.settings().dir.display().to_string();
     for fd in fds.list().map_err(act())? {
         let Ok(target) = rustix::fs::readlinkat(&fds, fd.name.as_str(), Vec::new()) else { continue };

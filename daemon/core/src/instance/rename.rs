@@ -49,6 +49,9 @@ pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(
         pool.rename(&from, &to, undo)?;
         super::create::link(host, new, &row.pool, undo)?;
         move_logs(host, old, new, undo)?;
+        host.ids().assign(row.ids, new)?;
+        let (again, name) = (host.clone(), old.to_owned());
+        undo.push("owner of the host ids", move || again.ids().assign(row.ids, &name))?;
         let mut txn = host.store().begin();
         for snapshot in super::snapshot::rows_of(host, project, old)? {
             let mut row = snapshot.row;

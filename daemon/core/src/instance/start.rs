@@ -8,13 +8,15 @@ use cabin_undo::{Undo, atomically};
 use super::{WHAT, expand, load, profiles_of};
 use crate::live::{Live, Plugged};
 use crate::resolve::{self, Start};
-use crate::{Error, Host, clock};
+use crate::{Error, Host, Kind, clock};
 
 /// Starts a stopped instance; the caller holds its turn.
 pub(super) fn start(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
     let started = begin(host, project, name);
     match &started {
         Ok(pid) => super::logs::note(host, name, &format!("started: init is process {pid}")),
+        // Of one that was deleted meanwhile nothing is written down.
+        Err(error) if error.kind() == Kind::NotFound => {}
         Err(error) => super::logs::note(host, name, &format!("could not be started: {}", error.report())),
     }
     started.map(drop)
