@@ -10,6 +10,7 @@ pub mod image;
 pub mod instance;
 pub mod network;
 pub mod profile;
+pub mod snapshot;
 pub mod storage;
 pub mod system;
 
@@ -80,6 +81,13 @@ pub enum Command {
     /// Give an instance a new name
     #[command(visible_alias = "mv")]
     Move(instance::Rename),
+    /// Make a new instance from another one or from a snapshot
+    #[command(visible_alias = "cp")]
+    Copy(snapshot::Copy),
+    /// Take, list, restore and delete snapshots of instances
+    Snapshot(snapshot::Snapshot),
+    /// Bring back what a snapshot holds
+    Restore(snapshot::Restore),
     /// Run a command in an instance; its exit code is passed on
     Exec(instance::Exec),
     /// Open a login shell in an instance

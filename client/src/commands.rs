@@ -16,6 +16,7 @@ mod alias;
 mod completion;
 mod config;
 mod console;
+mod copy;
 mod create;
 mod delete;
 mod device;
@@ -37,6 +38,7 @@ mod pull;
 mod push;
 mod query;
 mod rename;
+mod snapshot;
 mod state;
 mod storage;
 mod version;
@@ -71,6 +73,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Resume(args) => state::run_plain(context, state::Action::Unfreeze, args).await?,
         Command::Delete(args) => delete::run(context, args).await?,
         Command::Rename(args) | Command::Move(args) => rename::run(context, &args).await?,
+        Command::Copy(args) => copy::run(context, &args).await?,
+        Command::Snapshot(args) => snapshot::run(context, args).await?,
+        Command::Restore(args) => snapshot::restore(context, &args).await?,
         Command::Exec(args) => return exec::run(context, args).await,
         Command::Shell(args) => return exec::shell(context, args).await,
         Command::Console(args) => console::run(context, &args).await?,

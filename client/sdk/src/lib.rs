@@ -18,6 +18,7 @@ mod profiles;
 mod request;
 mod server;
 mod sessions;
+mod snapshots;
 mod storage;
 mod upload;
 

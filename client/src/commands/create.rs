@@ -66,7 +66,7 @@ async fn make(
     Ok((if given { post.name } else { made.unwrap_or_default() }, given))
 }
 
-fn named(addresses: Option<&Vec<String>>) -> Option<String> {
+pub(super) fn named(addresses: Option<&Vec<String>>) -> Option<String> {
     let address = addresses?.first()?;
     let path = address.split('?').next()?;
     path.rsplit('/').next().map(str::to_owned)

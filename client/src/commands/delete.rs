@@ -1,6 +1,5 @@
 //! `delete`: with force, running instances are stopped first.
 
-use anyhow::bail;
 use cabin_api::instance::InstanceStatePut;
 use cabin_client::{Client, Error};
 
@@ -20,15 +19,15 @@ pub async fn run(context: &Context, args: Delete) -> anyhow::Result<()> {
         }
         names = wanted;
     }
-    if let Some(name) = names.iter().find(|name| name.contains('/')) {
-        bail!("`{name}`: snapshots are not supported yet");
-    }
     if names.is_empty() {
         return Ok(());
     }
     let client = &context.client().await?;
     let force = args.force;
     state::each(context, &names, "delete", async |context, name| {
+        if let Some((instance, snapshot)) = name.split_once('/') {
+            return super::snapshot::delete(context, client, instance, snapshot).await;
+        }
         let refused = match delete(context, client, name, force).await {
             Err(error) if force => error,
             done => return done,

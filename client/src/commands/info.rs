@@ -27,6 +27,17 @@ pub async fn run(context: &Context, args: Info) -> anyhow::Result<()> {
     if let Some(state) = full.state.as_ref().filter(|state| state.pid > 0) {
         let _ = resources(&mut said, state);
     }
+    let snapshots = full.snapshots.unwrap_or_default();
+    if !snapshots.is_empty() {
+        let _ = writeln!(said, "\nSnapshots:");
+        for snapshot in &snapshots {
+            let expires = match text::time(&snapshot.expires_at) {
+                never if never.is_empty() => String::new(),
+                time => format!(" (expires {time})"),
+            };
+            let _ = writeln!(said, "  {}: {}{expires}", snapshot.name, text::time(&snapshot.created_at));
+        }
+    }
     if args.show_log {
         let log = client.instance_log(name, "lxc.log").await?;
         let _ = write!(said, "\nLog:\n\n{log}");

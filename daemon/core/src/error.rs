@@ -153,6 +153,14 @@ impl Error {
             Error::Unsupported { .. } => Kind::Unsupported,
             Error::Unavailable { .. } => Kind::Unavailable,
             Error::LeftBehind { source, .. } => source.kind(),
+            Error::Storage(error) => match error.kind() {
+                cabin_storage::Kind::NotFound => Kind::NotFound,
+                cabin_storage::Kind::Conflict => Kind::Conflict,
+                cabin_storage::Kind::Invalid => Kind::Invalid,
+                cabin_storage::Kind::Unsupported => Kind::Unsupported,
+                cabin_storage::Kind::Unavailable => Kind::Unavailable,
+                cabin_storage::Kind::Internal => Kind::Internal,
+            },
             Error::Images(error) if error.kind() == cabin_images::Kind::Invalid => Kind::Invalid,
             _ => Kind::Internal,
         }

@@ -97,7 +97,9 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
     let _source_turn = turn(host, project, instance, "copy")?;
     let source = source(host, project, &named)?;
     let mut row = row_of(post, volatile(None));
-    row.config.insert("volatile.apply_template".into(), "copy".into());
+    // One that never ran has its first files still to be written.
+    let pending = source.config.get("volatile.apply_template").filter(|pending| *pending == "create");
+    row.config.insert("volatile.apply_template".into(), pending.map_or("copy", String::as_str).into());
     if let Some(image) = source.config.get("volatile.base_image") {
         row.config.insert("volatile.base_image".into(), image.clone());
     }

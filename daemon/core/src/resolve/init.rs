@@ -74,6 +74,7 @@ fn rendered(
         let trigger = match pending {
             Some("create") if has(&template, "create") => Trigger::Create,
             Some("rename") if has(&template, "rename") => Trigger::Rename,
+            Some("copy") if has(&template, "copy") => Trigger::Copy,
             _ if has(&template, "start") => Trigger::Start,
             _ => continue,
         };

@@ -1,0 +1,62 @@
+//! Snapshots of instances: `/1.0/instances/{name}/snapshots`.
+
+use cabin_api::snapshot::{InstanceSnapshot, InstanceSnapshotPost, InstanceSnapshotsPost};
+use serde_json::json;
+
+use crate::{Address, Client, Reply, Result};
+
+fn root(instance: &str) -> Address {
+    Address::new("/1.0/instances").name(instance).then("snapshots")
+}
+
+impl Client {
+    /// The snapshots of an instance, the oldest first.
+    ///
+    /// # Errors
+    /// When the instance is not there.
+    pub async fn snapshots(&self, instance: &str) -> Result<Vec<InstanceSnapshot>> {
+        self.get(root(instance).query("recursion", "1")).await
+    }
+
+    /// One snapshot.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub async fn snapshot(&self, instance: &str, name: &str) -> Result<InstanceSnapshot> {
+        self.get(root(instance).name(name)).await
+    }
+
+    /// Takes a snapshot.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn create_snapshot(&self, instance: &str, post: &InstanceSnapshotsPost) -> Result<Reply> {
+        self.post(root(instance), post).await
+    }
+
+    /// Gives a snapshot a new name.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn rename_snapshot(&self, instance: &str, name: &str, new: &str) -> Result<Reply> {
+        let post = InstanceSnapshotPost { name: new.to_owned(), migration: false };
+        self.post(root(instance).name(name), &post).await
+    }
+
+    /// Deletes a snapshot.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn delete_snapshot(&self, instance: &str, name: &str) -> Result<Reply> {
+        self.delete(root(instance).name(name)).await
+    }
+
+    /// Brings back what a snapshot holds; with `disk_only` the files alone.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn restore_snapshot(&self, instance: &str, name: &str, disk_only: bool) -> Result<Reply> {
+        let put = json!({ "restore": name, "disk_only": disk_only });
+        self.put(Address::new("/1.0/instances").name(instance), &put, None).await
+    }
+}

@@ -1,0 +1,140 @@
+//! The verbs that work on snapshots, and `copy`.
+
+use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
+
+use super::ListFormat;
+use crate::complete;
+
+/// `snapshot`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct Snapshot {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Option<Verb>,
+    /// Without a command: take a snapshot
+    #[command(flatten)]
+    pub take: Option<Take>,
+}
+
+/// What to do with snapshots.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Take a snapshot of an instance, whether it runs or not
+    Create(Take),
+    /// List the snapshots of an instance
+    #[command(visible_alias = "ls")]
+    List {
+        /// The instance
+        #[arg(add = ArgValueCompleter::new(complete::instances))]
+        instance: String,
+        /// How it is shown
+        #[command(flatten)]
+        format: ListFormat,
+    },
+    /// Show a snapshot as YAML
+    Show(One),
+    /// Give a snapshot a new name
+    Rename {
+        /// The instance
+        #[arg(add = ArgValueCompleter::new(complete::instances))]
+        instance: String,
+        /// The snapshot
+        name: String,
+        /// Its new name
+        new: String,
+    },
+    /// Delete snapshots, in any order
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// The instance
+        #[arg(add = ArgValueCompleter::new(complete::instances))]
+        instance: String,
+        /// The snapshots
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Ask before each
+        #[arg(short, long)]
+        interactive: bool,
+    },
+    /// Bring back what a snapshot holds; a running instance is stopped and started again
+    Restore(Restore),
+}
+
+/// `snapshot create`.
+#[derive(Debug, Args)]
+pub struct Take {
+    /// The instance
+    #[arg(add = ArgValueCompleter::new(complete::instances))]
+    pub instance: String,
+    /// The snapshot's name; made up by `snapshots.pattern` when left out
+    pub name: Option<String>,
+    /// When it is deleted: a time span such as `1d 12H` (units S M H d w m y), or a time
+    #[arg(long, value_name = "WHEN", conflicts_with = "no_expiry")]
+    pub expiry: Option<String>,
+    /// Keep it whatever the config says
+    #[arg(long)]
+    pub no_expiry: bool,
+    /// Delete an older one of the same name first
+    #[arg(long)]
+    pub reuse: bool,
+    /// Memory is not kept in snapshots yet
+    #[arg(long, hide = true)]
+    pub stateful: bool,
+}
+
+/// One snapshot, in one word or two.
+#[derive(Debug, Args)]
+pub struct One {
+    /// The instance, or INSTANCE/SNAPSHOT
+    #[arg(add = ArgValueCompleter::new(complete::instances))]
+    pub instance: String,
+    /// The snapshot
+    pub name: Option<String>,
+}
+
+/// `restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// Which
+    #[command(flatten)]
+    pub one: One,
+    /// The files alone; the config stays as it is
+    #[arg(long, visible_alias = "disk-only")]
+    pub diskonly: bool,
+    /// Memory is not kept in snapshots yet
+    #[arg(long, hide = true)]
+    pub stateful: bool,
+}
+
+/// `copy`.
+#[derive(Debug, Args)]
+pub struct Copy {
+    /// The instance, or INSTANCE/SNAPSHOT
+    #[arg(add = ArgValueCompleter::new(complete::instances))]
+    pub source: String,
+    /// The new instance's name; made up when left out
+    pub name: Option<String>,
+    /// Config to set, above the source's
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub config: Vec<String>,
+    /// A device's properties, above the source's
+    #[arg(short, long, value_name = "DEVICE,KEY=VALUE…")]
+    pub device: Vec<String>,
+    /// Delete the new instance when it stops
+    #[arg(short, long)]
+    pub ephemeral: bool,
+    /// A profile to apply instead of the source's; can be given again
+    #[arg(short, long, value_name = "PROFILE", add = ArgValueCompleter::new(complete::profiles))]
+    pub profile: Vec<String>,
+    /// Apply no profile
+    #[arg(long, conflicts_with = "profile")]
+    pub no_profiles: bool,
+    /// Leave the snapshots out
+    #[arg(long)]
+    pub instance_only: bool,
+    /// Do not hold a running instance still for the moment of the copy
+    #[arg(long)]
+    pub allow_inconsistent: bool,
+}
