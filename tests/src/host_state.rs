@@ -61,6 +61,11 @@ impl HostState {
             let nics: Vec<&String> =
                 state["network"].as_object().into_iter().flat_map(|it| it.keys()).collect();
             lines.insert(format!("state {url} {} init {pid} nics {nics:?}", state["status"]));
+            let snapshots = format!("{}/snapshots?recursion=1", url.as_str().unwrap_or_default());
+            for mut snapshot in subject.get(&snapshots).as_array().cloned().unwrap_or_default() {
+                forget_passing(&mut snapshot);
+                lines.insert(format!("snapshot of {url} {snapshot}"));
+            }
         }
         let dir = &subject.dir;
         files(dir, Path::new(""), &mut lines);

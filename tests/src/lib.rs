@@ -13,6 +13,7 @@ pub mod images;
 pub mod lab;
 pub mod manifest;
 pub mod rules;
+pub mod snapshot_verbs;
 pub mod subject;
 pub mod sweep;
 pub mod tree;

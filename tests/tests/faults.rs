@@ -1,6 +1,7 @@
 //! Every step of every verb is made to fail once: the verb says so, nothing is left over, and it does the next
 //! time.
 
+use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, fail_each};
 use cabin_tests::verbs::{self, Verb};
@@ -31,6 +32,11 @@ fn a_step_of_a_change_of_profiles_and_images_that_fails_leaves_nothing() {
 #[test]
 fn a_step_of_a_change_of_networks_that_fails_leaves_nothing() {
     swept("networks", verbs::NETWORKS);
+}
+
+#[test]
+fn a_step_of_a_snapshot_or_copy_that_fails_leaves_nothing() {
+    swept("snapshots and copies", snapshot_verbs::KEPT);
 }
 
 #[test]
