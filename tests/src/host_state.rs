@@ -102,7 +102,19 @@ impl HostState {
 /// # Errors
 /// What differs, after five seconds.
 pub fn settled(subject: &Subject, wanted: &[(&HostState, Look)]) -> Result<usize, String> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    settled_within(5, subject, wanted)
+}
+
+/// As [`settled`], with another number of seconds.
+///
+/// # Errors
+/// What differs when they are over.
+pub fn settled_within(
+    seconds: u64,
+    subject: &Subject,
+    wanted: &[(&HostState, Look)],
+) -> Result<usize, String> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
     loop {
         let found = HostState::of(subject, Look::Exact);
         let masked = found.masked();

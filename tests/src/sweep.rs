@@ -1,6 +1,6 @@
 //! Sweeps: a verb is done again and again, and each time another of its steps fails, or the daemon dies there.
 
-use crate::host_state::{HostState, Look, settled};
+use crate::host_state::{HostState, Look, settled, settled_within};
 use crate::subject::{Point, Subject};
 use crate::verbs::Verb;
 
@@ -80,6 +80,25 @@ pub fn fail_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
             }
             (verb.back)(subject);
         }
+    }
+}
+
+/// Makes the last step of a verb that can fail do so, and looks whether everything is as before: all the steps
+/// before it are to be taken back.
+pub fn fail_once(subject: &Subject, verb: &Verb, tally: &mut Tally) {
+    (verb.before)(subject);
+    let points = count(subject, verb);
+    let Some(number) = points.iter().rposition(|point| point.fails).map(|at| at + 1) else { return };
+    tally.points += 1;
+    let before = HostState::of(subject, Look::Exact);
+    subject.arm(&format!("fail:{number}"));
+    let attempt = (verb.act)(subject);
+    subject.arm("off");
+    if attempt.is_ok() {
+        tally.wrong.push(format!("{}: failed, but the verb says it was done", verb.name));
+    }
+    if let Err(difference) = settled_within(1, subject, &[(&before, Look::Exact)]) {
+        tally.wrong.push(format!("{}: is not as before\n{difference}", verb.name));
     }
 }
 

@@ -3,7 +3,7 @@
 
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
-use cabin_tests::sweep::{Tally, fail_each};
+use cabin_tests::sweep::{Tally, fail_each, fail_once};
 use cabin_tests::verbs::{self, Verb};
 
 fn swept(what: &str, verbs: &[Verb]) {
@@ -42,4 +42,26 @@ fn a_step_of_a_snapshot_or_copy_that_fails_leaves_nothing() {
 #[test]
 fn a_step_of_a_change_of_pools_that_fails_leaves_nothing() {
     swept("storage pools", verbs::POOLS);
+}
+
+#[test]
+fn a_sweep_finds_each_step_that_is_not_taken_back() {
+    let found = |name: &str, step: &str| {
+        let verb = verbs::LIFE.iter().chain(verbs::NETWORKS).find(|verb| verb.name == name);
+        let mut subject = Subject::start();
+        subject.import("busybox").expect("the image");
+        subject.forget_to_undo(step);
+        let mut tally = Tally::default();
+        fail_once(&subject, verb.expect("a verb of that name"), &mut tally);
+        assert!(!tally.wrong.is_empty(), "{name}: nobody noticed that `{step}` is not taken back");
+    };
+    std::thread::scope(|scope| {
+        let of_create = ["host ids", "create volume", "link"];
+        scope.spawn(move || of_create.map(|step| found("instance create", step)));
+        let of_start = ["cgroup", "container", "port"];
+        scope.spawn(move || of_start.map(|step| found("instance start", step)));
+        let of_rename = ["intent", "rename volume", "owner of the host ids"];
+        scope.spawn(move || of_rename.map(|step| found("instance rename", step)));
+        scope.spawn(move || found("network create", "bridge"));
+    });
 }

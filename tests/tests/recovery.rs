@@ -1,55 +1,11 @@
-//! The daemon goes, by crash or by order; the containers do not notice, and the next daemon takes them over.
+//! The daemon dies at every step of every verb, and of its own recovery; the next one finds the old state or the
+//! new one and leaves nothing over. What containers do meanwhile is in `absence.rs`.
 
 use cabin_tests::lab::Lab;
+use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Again, Tally, kill_each};
 use cabin_tests::verbs::{self, Verb};
-
-#[test]
-fn containers_outlive_a_crash_of_the_daemon_and_are_adopted() {
-    outlived_by_containers(|lab| lab.daemon_mut().crash());
-}
-
-#[test]
-fn containers_outlive_an_orderly_end_of_the_daemon_and_are_adopted() {
-    outlived_by_containers(|lab| lab.daemon_mut().terminate());
-}
-
-fn outlived_by_containers(end: impl Fn(&mut Lab)) {
-    let mut lab = Lab::own();
-    lab.busybox("survivor").busybox("sleeper");
-    lab.cabin(&["stop", "-f", "sleeper"]).ok();
-    let address = lab.wait_address("survivor", 20);
-    let init = lab.init_pid("survivor");
-    lab.sh("survivor", "echo before >/run/mark");
-    end(&mut lab);
-    assert!(std::path::Path::new(&format!("/proc/{init}")).exists(), "its init ended with the daemon");
-    lab.daemon_mut().boot();
-
-    assert_eq!(lab.init_pid("survivor"), init);
-    assert_eq!((lab.status("survivor"), lab.status("sleeper")), ("Running".into(), "Stopped".into()));
-    assert_eq!(lab.sh("survivor", "cat /run/mark"), "before");
-    assert_eq!(lab.wait_address("survivor", 20), address);
-    lab.cabin(&["config", "set", "survivor", "limits.memory=64MiB"]).ok();
-    assert_eq!(lab.exec("survivor", &["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"]).code, 137);
-    lab.cabin(&["restart", "survivor"]).ok();
-    assert_ne!(lab.init_pid("survivor"), init);
-    lab.cabin(&["start", "sleeper"]).ok();
-    lab.cabin(&["delete", "-f", "survivor", "sleeper"]).ok();
-}
-
-#[test]
-fn a_container_that_ends_while_nobody_looks_is_found_stopped() {
-    let mut lab = Lab::own();
-    lab.busybox("ghost");
-    let init = lab.init_pid("ghost");
-    lab.daemon_mut().crash();
-    cabin_tests::cli::host(&["kill", "-KILL", &init.to_string()]).ok();
-    lab.daemon_mut().boot();
-    lab.wait_status("ghost", "Stopped", 10);
-    lab.cabin(&["start", "ghost"]).ok();
-    assert_eq!(lab.status("ghost"), "Running");
-}
 
 #[test]
 fn what_was_acknowledged_is_there_after_a_crash() {
@@ -107,6 +63,16 @@ fn a_daemon_that_dies_changing_profiles_and_images_leaves_the_old_or_the_new() {
 #[test]
 fn a_daemon_that_dies_changing_networks_leaves_the_old_or_the_new() {
     swept("deaths in changes of networks", verbs::NETWORKS, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_at_a_snapshot_or_copy_leaves_the_old_or_the_new() {
+    swept("deaths in snapshots and copies", snapshot_verbs::KEPT, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_restoring_a_running_instance_leaves_the_old_or_the_new() {
+    swept("deaths in restoring", &[snapshot_verbs::RESTORE_RUNNING], Again::Once);
 }
 
 #[test]

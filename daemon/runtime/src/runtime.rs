@@ -129,17 +129,18 @@ impl Runtime {
         }
     }
 
-    /// Removes what the last run left in the run directory: the exit record and the console output. Nothing
-    /// to remove is success.
+    /// Removes what the last run left in the run directory: the exit record, the console output, and the
+    /// control socket of a supervisor that was killed. Nothing to remove is success.
     ///
     /// # Errors
     /// When a file cannot be removed.
     pub fn forget(&self, name: &str) -> Result<()> {
         self.clear_exit_record(name)?;
-        self.inner
-            .run_dir
-            .remove_file(&console_name(name))
-            .map_err(|source| Error::Record { name: name.to_owned(), source })
+        for file in [console_name(name), socket_name(name)] {
+            let removed = self.inner.run_dir.remove_file(&file);
+            removed.map_err(|source| Error::Record { name: name.to_owned(), source })?;
+        }
+        Ok(())
     }
 
     /// Runs a command in a running container. `given` are stdin, stdout and stderr for

@@ -38,6 +38,8 @@ pub async fn audit(call: Call) -> Result<Reply, Fault> {
 #[derive(Deserialize)]
 struct FaultPlan {
     plan: String,
+    #[serde(default)]
+    skip: Option<String>,
 }
 
 /// A daemon that was not started for a test has no such addresses.
@@ -48,11 +50,12 @@ fn for_tests(call: &Call) -> Result<(), Fault> {
     }
 }
 
-/// PUT: arms a plan; counting begins anew.
+/// PUT: arms a plan; counting begins anew. `skip` names steps that are not taken back, to see a sweep find it.
 pub async fn arm_fault(mut call: Call) -> Result<Reply, Fault> {
     for_tests(&call)?;
     let sent: FaultPlan = call.json().await?;
     let plan = Plan::parse(&sent.plan);
+    fault::skip(sent.skip);
     fault::arm(plan.ok_or_else(|| Fault::invalid("a plan is `off`, `count`, `fail:N` or `kill:N`"))?);
     Ok(Reply::empty())
 }

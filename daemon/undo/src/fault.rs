@@ -17,6 +17,8 @@ static TARGET: AtomicU64 = AtomicU64::new(0);
 static SEEN: AtomicU64 = AtomicU64::new(0);
 static PASSED: Mutex<Vec<Point>> = Mutex::new(Vec::new());
 
+static SKIPPED: Mutex<Option<String>> = Mutex::new(None);
+
 /// How many points are remembered by name.
 const REMEMBERED: usize = 10_000;
 
@@ -74,6 +76,18 @@ pub fn arm(plan: Plan) {
     list().clear();
     TARGET.store(target, Ordering::SeqCst);
     MODE.store(mode, Ordering::SeqCst);
+}
+
+/// Makes every undo leave out the steps whose names begin so: a sweep that finds nothing then is worth
+/// nothing. `None` undoes everything again.
+pub fn skip(beginning: Option<String>) {
+    *SKIPPED.lock().unwrap_or_else(PoisonError::into_inner) = beginning;
+}
+
+/// Whether this step is left out.
+pub(crate) fn skips(what: &str) -> bool {
+    let skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    skipped.as_ref().is_some_and(|beginning| what.starts_with(beginning))
 }
 
 /// How many points were passed since the plan was armed.

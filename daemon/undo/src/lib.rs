@@ -58,7 +58,7 @@ impl Undo {
 
     fn unwind(self) -> Vec<LeftBehind> {
         let mut left = Vec::new();
-        for step in self.steps.into_iter().rev() {
+        for step in self.steps.into_iter().rev().filter(|step| !fault::skips(&step.what)) {
             if let Err(why) = (step.inverse)() {
                 left.push(LeftBehind { what: step.what, why });
             }
@@ -155,6 +155,17 @@ mod tests {
         assert_eq!(failed.left_behind[0].what, "second");
         assert_eq!(failed.to_string(), "no; could not take back `second`: stuck");
         assert!(*ran.lock().unwrap());
+    }
+
+    #[test]
+    fn a_step_that_is_left_out_is_not_taken_back() {
+        fault::skip(Some("left out".to_owned()));
+        let failed = atomically(|undo| -> Result<(), Box<dyn Error + Send + Sync>> {
+            undo.push("left out", || Err("was taken back"))?;
+            Err("no".into())
+        });
+        fault::skip(None);
+        assert!(failed.unwrap_err().left_behind.is_empty());
     }
 
     #[test]
