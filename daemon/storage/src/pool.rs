@@ -342,6 +342,9 @@ impl Pool {
                 }
             }
         }
+        for owner in self.owners_of_snapshots()? {
+            self.tidy(&owner).map_err(|e| self.pool_error("sweep", e))?;
+        }
         for image in self.list_images()? {
             self.reap(&image)?;
             if !self.inner.root.exists(&image_tree(&image)) {

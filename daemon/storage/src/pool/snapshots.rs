@@ -324,7 +324,7 @@ impl Pool {
     }
 
     /// The directory of a volume's snapshots goes with the last of them.
-    fn tidy(&self, volume: &VolumeName) -> io::Result<()> {
+    pub(super) fn tidy(&self, volume: &VolumeName) -> io::Result<()> {
         self.inner.root.remove_empty(&snapshots_of(volume)).map(drop)
     }
 
