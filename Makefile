@@ -62,8 +62,9 @@ packages:
 	@sh .ci/packages
 
 .PHONY: docs
-docs: ## write docs/config.md anew from the table of keys
+docs: ## write docs/config.md and docs/cli.md anew from the tables they come from
 	CABIN_BLESS=1 $(CARGO) test -q -p cabin-tests --test docs docs_are_fresh
+	CABIN_BLESS=1 $(CARGO) test -q -p cabin
 
 BINARIES := cabind cabin distrobuilder
 HELPERS := cabin-init cabin-files cabin-unpack
@@ -100,3 +101,5 @@ uninstall: ## take away what `make install` put there (state in /var/lib/cabin s
 	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cabin \
 	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cabin.fish
 	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	@# What running containers keep there stays.
+	@[ -n "$(DESTDIR)" ] || [ ! -d /run/cabin ] || { rm -f /run/cabin/unix.socket; find /run/cabin -depth -type d -empty -delete; }
