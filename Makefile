@@ -100,6 +100,6 @@ uninstall: ## take away what `make install` put there (state in /var/lib/cabin s
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cabin \
 	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cabin \
 	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cabin.fish
-	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
-	@# What running containers keep there stays.
-	@[ -n "$(DESTDIR)" ] || [ ! -d /run/cabin ] || { rm -f /run/cabin/unix.socket; find /run/cabin -depth -type d -empty -delete; }
+	@# The socket that systemd made, and directories; what containers that still run keep there stays.
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; \
+	    rm -f /run/cabin/unix.socket; find /run/cabin -depth -type d -empty -delete 2>/dev/null || true; fi
