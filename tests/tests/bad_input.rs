@@ -122,9 +122,9 @@ fn wrong_types_are_a_bad_request() {
         "[]",
         "7",
         "\"text\"",
-        "{\"config\":7,\"name\":7,\"action\":7,\"command\":7,\"source\":7,\"width\":\"x\",\"target\":7,\"properties\":7}",
-        "{\"config\":[],\"name\":[],\"action\":[],\"command\":{},\"source\":[],\"width\":[],\"target\":[],\"properties\":[]}",
-        "{\"name\":{\"a\":1},\"config\":{\"a\":{\"b\":1}},\"action\":{},\"command\":[1],\"source\":\"x\",\"width\":{},\"target\":{},\"properties\":\"x\"}",
+        "{\"config\":7,\"name\":7,\"action\":7,\"command\":7,\"source\":7,\"width\":\"x\",\"target\":7,\"properties\":7,\"expires_at\":7}",
+        "{\"config\":[],\"name\":[],\"action\":[],\"command\":{},\"source\":[],\"width\":[],\"target\":[],\"properties\":[],\"expires_at\":[]}",
+        "{\"name\":{\"a\":1},\"config\":{\"a\":{\"b\":1}},\"action\":{},\"command\":[1],\"source\":\"x\",\"width\":{},\"target\":{},\"properties\":\"x\",\"expires_at\":{}}",
     ];
     for (method, target) in &bodies(&lab) {
         for body in wrong {
@@ -173,7 +173,7 @@ fn every_described_route_names_what_is_missing() {
     let parted = described(&lab).into_iter().filter(|(_, path, _)| path.contains('{'));
     for (method, path, _) in parted {
         let mut target = path.replace("{name}", "absent").replace("{fingerprint}", "0123456789abcdef");
-        for part in ["{file}", "{part}", "{id}", "{pool}", "{kind}", "{type}", "{volume}"] {
+        for part in ["{file}", "{snapshot}", "{part}", "{id}", "{pool}", "{kind}", "{type}", "{volume}"] {
             target = target.replace(part, "absent");
         }
         assert!(!target.contains('{'), "a part this test does not know: {target}");

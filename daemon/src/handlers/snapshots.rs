@@ -59,6 +59,15 @@ pub async fn show(call: Call) -> Result<Reply, Fault> {
 /// PUT and PATCH: when it is to go.
 pub async fn update(mut call: Call) -> Result<Reply, Fault> {
     let body = call.object().await?;
+    let said = match body.get("expires_at") {
+        None => None,
+        Some(Value::Null) => Some(String::new()),
+        Some(Value::String(at)) => Some(at.clone()),
+        Some(_) => return Err(Fault::invalid("`expires_at` is no text")),
+    };
+    if let Some(at) = &said {
+        instance::check_expiry(at).map_err(Fault::Core)?;
+    }
     let (project, name, snapshot) = named(&call);
     let tag = call.if_match();
     let (instance, looked_up) = (name.clone(), snapshot.clone());
@@ -66,14 +75,11 @@ pub async fn update(mut call: Call) -> Result<Reply, Fault> {
     if tag.as_ref().is_some_and(|tag| *tag != instance::snapshot_tag(&now)) {
         return Err(Fault::Changed);
     }
-    let put = match body.get("expires_at") {
-        None if call.parts.method == http::Method::PATCH => {
-            InstanceSnapshotPut { expires_at: now.expires_at }
-        }
-        None | Some(Value::Null) => InstanceSnapshotPut::default(),
-        Some(Value::String(at)) => InstanceSnapshotPut { expires_at: at.clone() },
-        Some(_) => return Err(Fault::invalid("`expires_at` is no text")),
+    let expires_at = match said {
+        None if call.parts.method == http::Method::PATCH => now.expires_at,
+        said => said.unwrap_or_default(),
     };
+    let put = InstanceSnapshotPut { expires_at };
     let plan = call.plan("Updating snapshot", resources(&name));
     let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
         instance::update_snapshot(host, op, project, &name, &snapshot, &put, tag.as_deref())?;

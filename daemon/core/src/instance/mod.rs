@@ -39,7 +39,7 @@ pub use logs::{
 pub use power::{change_all, change_state, check_state_change};
 pub use rename::{check_rename, rename};
 pub use snapshot::{
-    check_new_snapshot, check_rename_snapshot, check_restore, create_snapshot, delete_snapshot,
+    check_expiry, check_new_snapshot, check_rename_snapshot, check_restore, create_snapshot, delete_snapshot,
     rename_snapshot, restore, snapshot, snapshot_tag, snapshots, update_snapshot,
 };
 pub use state::state;
@@ -47,7 +47,7 @@ pub use update::{patch, update};
 
 pub(crate) use change::Change;
 pub(crate) use create::give_macs;
-pub(crate) use intent::forget as forget_intent;
+pub(crate) use intent::{forget as forget_intent, intend_restart};
 pub(crate) use power::{start_again, start_one, stop_one};
 pub(crate) use rename::take_back;
 pub(crate) use snapshot::{finish_snapshots, watch_snapshots};

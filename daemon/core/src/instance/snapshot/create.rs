@@ -56,6 +56,14 @@ pub(super) fn check_name(name: &str) -> Result<(), Error> {
     Ok(cabin_storage::check_snapshot_name(name)?)
 }
 
+/// Refuses what is no time.
+///
+/// # Errors
+/// When it is neither RFC 3339 nor empty.
+pub fn check_expiry(text: &str) -> Result<(), Error> {
+    expiry(text).map(drop)
+}
+
 /// A time from a request as it is kept: empty for never.
 pub(super) fn expiry(text: &str) -> Result<String, Error> {
     if text.is_empty() || text == ZERO_TIME {

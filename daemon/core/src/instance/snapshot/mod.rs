@@ -15,7 +15,7 @@ use super::{Profiles, expand_parts, load, profiles};
 use crate::{Error, Host, etag};
 
 pub use alter::{check_rename_snapshot, delete_snapshot, rename_snapshot, update_snapshot};
-pub use create::{check_new_snapshot, create_snapshot};
+pub use create::{check_expiry, check_new_snapshot, create_snapshot};
 pub use restore::{check_restore, restore};
 
 pub(crate) use finish::finish as finish_snapshots;
