@@ -62,8 +62,15 @@ pub fn mount_proc_and_sys(root: &OwnedFd, host: &Host, spec: &InitSpec) -> Resul
     }
     if spec.ids == IdMap::Privileged {
         // Root inside is root: only this keeps it from the host's own settings.
+        // The settings of its own network stay the container's: taken before the cover lies over them, for
+        // kernels before 6.15 copy nothing from a tree that is not in place.
+        let what = "leave `/proc/sys/net` writable";
+        let net = find(root, "proc/sys/net").step(what)?;
+        let net = net.map(|net| mount::clone_tree(net, "", Depth::One)).transpose().step(what)?;
         bind(root, "proc/sys", Attributes::MOUNT_ATTR_RDONLY)?;
-        bind_writable_net(root, &proc)?;
+        if let (Some(net), Some(target)) = (net, find(root, "proc/sys/net").step(what)?) {
+            mount::attach(&net, &target, "").step(what)?;
+        }
     }
     Ok(())
 }
@@ -129,22 +136,6 @@ fn bind(root: &OwnedFd, path: &str, attributes: Attributes) -> Result<(), Failur
     let copy = mount::clone_tree(&target, "", Depth::One).step(what())?;
     mount::set_attributes(&copy, attributes | mount::INERT, Depth::One).step(what())?;
     mount::attach(&copy, &target, "").step(what())
-}
-
-/// The settings of its own network stay the container's: taken from below the read-only cover.
-fn bind_writable_net(root: &OwnedFd, proc: &OwnedFd) -> Result<(), Failure> {
-    let what = "leave `/proc/sys/net` writable";
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    // The cover is a mount over `sys`; from a copy of the bare /proc, the way leads below it.
-    let bare = mount::clone_tree(proc, "", Depth::One).step(what)?;
-    let net = rustix::fs::openat(&bare, "sys/net", flags, Mode::empty()).step(what)?;
-    let copy = mount::clone_tree(&net, "", Depth::One);
-    let Some(target) = find(root, "proc/sys/net").step(what)? else { return Ok(()) };
-    match copy {
-        Ok(copy) => mount::attach(&copy, &target, "").step(what),
-        // Kernels before 6.15 copy nothing from a tree that is not in place.
-        Err(_) => Ok(()),
-    }
 }
 
 /// Puts a detached mount at `path` below `root`; a missing directory is made.
