@@ -160,7 +160,7 @@ for line in sys.stdin:
 s=socket.socket(socket.AF_PACKET,socket.SOCK_RAW,socket.htons(3))
 s.bind(('eth0',3))
 s.setsockopt(socket.SOL_SOCKET,socket.SO_RCVBUF,1<<23)
-s.settimeout(6)
+s.settimeout(30)
 print('ready',flush=True)
 while True:
     f=s.recv(65535)
