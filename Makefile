@@ -100,6 +100,6 @@ uninstall: ## take away what `make install` put there (state in /var/lib/cabin s
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cabin \
 	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cabin \
 	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cabin.fish
-	@# The socket that systemd made, and directories; what containers that still run keep there stays.
+	@# What containers that still run have there stays.
 	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; \
-	    rm -f /run/cabin/unix.socket; find /run/cabin -depth -type d -empty -delete 2>/dev/null || true; fi
+	    ls -d /run/cabin/containers/*/ >/dev/null 2>&1 || rm -rf --one-file-system /run/cabin; fi
