@@ -178,7 +178,9 @@ fn of_instances() -> Vec<Route> {
         row!(POST "/1.0/instances/{name}", instances::rename, "Rename an instance")
             .takes(shapes::INSTANCE_POST)
             .gives(Gives::Operation),
-        row!(DELETE "/1.0/instances/{name}", instances::delete, "Delete an instance").gives(Gives::Operation),
+        row!(DELETE "/1.0/instances/{name}", instances::delete, "Delete an instance")
+            .gives(Gives::Operation)
+            .query(&["force"]),
         row!(GET "/1.0/instances/{name}/state", instances::state, "Get what an instance does now")
             .object(shapes::INSTANCE_STATE),
         row!(PUT "/1.0/instances/{name}/state", instances::change_state, "Start, stop, restart, freeze or unfreeze")

@@ -1,7 +1,7 @@
 //! `/1.0/instances`: the objects themselves and what they do.
 
 use cabin_api::instance::{InstancePost, InstancePut, InstanceStatePut, InstancesPost, InstancesPut};
-use cabin_core::instance;
+use cabin_core::instance::{self, WhenRunning};
 use serde_json::Value;
 
 use crate::call::Call;
@@ -137,12 +137,13 @@ pub async fn delete(call: Call) -> Result<Reply, Fault> {
     let (project, name) = (call.project(), call.name("name").to_owned());
     let looked_up = name.clone();
     let now = call.blocking(move |host| instance::get(host, project, &looked_up)).await?;
-    if now.status_code != cabin_api::StatusCode::Stopped {
+    let running = if call.flag("force") { WhenRunning::Kill } else { WhenRunning::Refuse };
+    if now.status_code != cabin_api::StatusCode::Stopped && running == WhenRunning::Refuse {
         return Err(Fault::invalid(format!("instance `{name}` is running; stop it first")));
     }
     let plan = call.plan("Deleting instance", resources(&name));
     let op = call.app.host.operations().run(&call.app.host, plan, move |host, _| {
-        instance::delete(host, project, &name)?;
+        instance::delete(host, project, &name, running)?;
         Ok(Value::Null)
     });
     Ok(Reply::Async(op))

@@ -10,20 +10,34 @@ use serde_json::Value;
 use super::{WHAT, address, expand, load, profiles_of, turn};
 use crate::{Error, Host, storage};
 
-/// Deletes a stopped instance.
+/// What to do with an instance that runs when it is to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenRunning {
+    /// Leave it alone and say so.
+    Refuse,
+    /// Stop it without asking the guest.
+    Kill,
+}
+
+/// Deletes an instance.
 ///
 /// # Errors
-/// When there is none, it runs or is protected. When its tree cannot be removed the instance is gone and
+/// When there is none, it is protected, or it runs and is not to be killed. When its tree cannot be removed the instance is gone and
 /// the error names the tree.
-pub fn delete(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
+pub fn delete(host: &Arc<Host>, project: &str, name: &str, running: WhenRunning) -> Result<(), Error> {
     let _turn = turn(host, project, name, "delete")?;
-    let found = load(host, project, name)?;
-    if super::status(host, name) != cabin_api::StatusCode::Stopped {
+    let mut found = load(host, project, name)?;
+    let runs = super::status(host, name) != cabin_api::StatusCode::Stopped;
+    if runs && running == WhenRunning::Refuse {
         return Err(Error::WrongStatus { name: name.to_owned(), action: "delete", status: "running" });
     }
     let expanded = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?);
     if crate::resolve::is_true(&expanded.config, "security.protection.delete") {
         return Err(Error::Protected { name: name.to_owned(), key: "security.protection.delete" });
+    }
+    if runs {
+        super::stop::stop(host, project, name, true, None, rows::Power::Stopped)?;
+        found = load(host, project, name)?;
     }
     remove(host, project, name, &found)
 }

@@ -30,7 +30,7 @@ use crate::{Error, Host, etag};
 
 pub use console::{Console, attach_console, clear_console_log, console_log};
 pub use create::{check_new, create};
-pub use delete::delete;
+pub use delete::{WhenRunning, delete};
 pub use exec::{ExecStreams, Session, exec};
 pub use files::{Files, files};
 pub use logs::{
