@@ -44,7 +44,8 @@ impl Daemon {
     #[must_use]
     pub fn start_with(args: &[&str]) -> Daemon {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{}-{number}", std::process::id());
+        // One name must not be the beginning of another.
+        let id = format!("{}-{number:03}", std::process::id());
         let mut daemon = Daemon {
             dir: Path::new(PLACE).join(format!("{PREFIX}{id}")),
             netns: format!("cbt{id}"),

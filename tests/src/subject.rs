@@ -46,7 +46,7 @@ impl Subject {
     /// When it is not ready within 30 seconds.
     #[must_use]
     pub fn start() -> Subject {
-        let id = format!("f{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let id = format!("f{}-{:03}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = Path::new(PLACE).join(format!("{PREFIX}{id}"));
         let programs = dir.with_extension("bin");
         std::fs::create_dir(&dir).expect("a directory of its own");
@@ -235,6 +235,13 @@ impl Subject {
             .call("PUT", "/internal/fault", Some(&json!({ "plan": plan, "skip": self.skip })))
             .expect("an answer");
         assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+
+    /// Ends a plan. `false` when the daemon died of it before it could answer.
+    #[must_use]
+    pub fn disarm(&self) -> bool {
+        let reply = self.call("PUT", "/internal/fault", Some(&json!({ "plan": "off", "skip": self.skip })));
+        reply.is_ok_and(|reply| reply.status == 200)
     }
 
     /// The points passed since a plan was armed.

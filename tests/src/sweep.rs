@@ -100,6 +100,7 @@ pub fn fail_once(subject: &Subject, verb: &Verb, tally: &mut Tally) {
     if let Err(difference) = settled_within(1, subject, &[(&before, Look::Exact)]) {
         tally.wrong.push(format!("{}: is not as before\n{difference}", verb.name));
     }
+    tally.wrong.extend(subject.strays());
 }
 
 /// What the daemon's own audit finds that does not go away by itself within three seconds.
@@ -168,8 +169,11 @@ fn start_again(subject: &mut Subject, again: Again) -> usize {
         // Recovery's own steps are few; each death leaves less to do, so this comes to an end.
         for number in 1..=20 {
             if subject.boot(&format!("kill:{number}")) {
-                subject.arm("off");
-                return deaths;
+                // It may die yet: instances are started behind the answer that it is ready.
+                if subject.disarm() {
+                    return deaths;
+                }
+                subject.wait_gone();
             }
             deaths += 1;
         }

@@ -27,6 +27,15 @@ pub(crate) fn note(
     Ok(())
 }
 
+/// Notes that an instance is going to be started, whatever becomes of this daemon.
+///
+/// # Errors
+/// When it cannot be stored.
+pub(crate) fn intend_restart(host: &Host, project: &str, name: &str) -> Result<(), Error> {
+    host.store().begin().write(project, name, &rows::Intent::Restart)?.commit()?;
+    Ok(())
+}
+
 /// Removes the note. None is success.
 ///
 /// # Errors

@@ -200,14 +200,19 @@ pub(crate) fn start_one(host: &Arc<Host>, project: &str, name: &str) -> Result<(
     if status(host, name) != StatusCode::Stopped {
         return Ok(());
     }
-    start::start(host, project, name)?;
+    start_again(host, project, name)?;
     host.events().lifecycle(project, "instance-started", &address(name), name, Value::Null, None);
     Ok(())
 }
 
 /// Starts an instance whose turn the caller holds already.
 pub(crate) fn start_again(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
-    start::start(host, project, name)
+    atomically(|undo| -> Result<(), Error> {
+        // Nobody waits for this start who could ask again: the next daemon has to know of it.
+        super::intent::note(host, project, name, &Intent::Restart, undo)?;
+        start::start(host, project, name)
+    })?;
+    Ok(())
 }
 
 /// Stops an instance for the daemon itself (shutdown): cleanly, then by force. It runs again when the daemon

@@ -164,8 +164,11 @@ fn ended(
     if traces || power != found.row.power {
         instance::write_power(host, DEFAULT_PROJECT, name, power)?;
     }
-    if intent.is_some() {
-        instance::forget_intent(host, DEFAULT_PROJECT, name)?;
+    match what {
+        // Its start removes the note: a daemon that dies before that begins with it again.
+        Found::Due => instance::intend_restart(host, DEFAULT_PROJECT, name)?,
+        _ if intent.is_some() => instance::forget_intent(host, DEFAULT_PROJECT, name)?,
+        _ => {}
     }
     host.runtime().forget(name)?;
     fault::reach("records removed");
