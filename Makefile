@@ -38,7 +38,7 @@ deny:
 .PHONY: test
 test: packages build ## every test, those that need root included (installs what is missing)
 	@sh .ci/sweep
-	RUST_TEST_THREADS=4 $(CARGO) test --workspace
+	RUST_TEST_THREADS=4 $(CARGO) test --workspace --no-fail-fast
 
 .PHONY: test-v2
 test-v2: packages $(if $(filter debug,$(PROFILE)),build,release) ## the product on a fresh Debian 12 with cgroup2 and AppArmor, in an emulated machine
