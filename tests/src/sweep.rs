@@ -38,7 +38,21 @@ fn count(subject: &Subject, verb: &Verb) -> Vec<Point> {
         panic!("{}: {why}", verb.name);
     }
     (verb.back)(subject);
+    if std::env::var_os("CABIN_POINTS").is_some() {
+        let shown: Vec<String> =
+            points.iter().map(|it| format!("    {} {}", if it.fails { "F" } else { "-" }, it.what)).collect();
+        eprintln!("{}:\n{}", verb.name, shown.join("\n"));
+    }
     points
+}
+
+/// The state that is right though neither before nor after the verb, when it has one.
+fn halfway(subject: &Subject, verb: &Verb) -> Option<HostState> {
+    let halfway = verb.halfway?;
+    halfway(subject);
+    let state = HostState::of(subject, Look::Shape);
+    (verb.back)(subject);
+    Some(state)
 }
 
 /// Makes every step of the verbs fail once. Each time the verb must say so, everything must be as before, and
@@ -47,12 +61,7 @@ pub fn fail_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
     for verb in verbs {
         (verb.before)(subject);
         let points = count(subject, verb);
-        let halfway = verb.halfway.map(|halfway| {
-            halfway(subject);
-            let state = HostState::of(subject, Look::Shape);
-            (verb.back)(subject);
-            state
-        });
+        let halfway = halfway(subject, verb);
         for (number, point) in points.iter().enumerate().map(|(at, point)| (at + 1, point)) {
             if !point.fails {
                 continue;
@@ -130,6 +139,7 @@ pub fn kill_each(subject: &mut Subject, verbs: &[Verb], again: Again, tally: &mu
     for verb in verbs {
         (verb.before)(subject);
         let points = count(subject, verb);
+        let halfway = halfway(subject, verb);
         for (number, point) in points.iter().enumerate().map(|(at, point)| (at + 1, point)) {
             let told = format!("{}, step {number} (`{}`)", verb.name, point.what);
             let before = HostState::of(subject, Look::Shape);
@@ -146,11 +156,10 @@ pub fn kill_each(subject: &mut Subject, verbs: &[Verb], again: Again, tally: &mu
                 subject.wait_gone();
                 tally.points += start_again(subject, again);
             }
-            match settled(subject, &[(&after, Look::Shape), (&before, Look::Shape)]) {
-                Ok(_) => {}
-                Err(difference) => {
-                    tally.wrong.push(format!("{told}: neither after nor before\n{difference}"))
-                }
+            let mut wanted = vec![(&after, Look::Shape), (&before, Look::Shape)];
+            wanted.extend(halfway.iter().map(|halfway| (halfway, Look::Shape)));
+            if let Err(difference) = settled(subject, &wanted) {
+                tally.wrong.push(format!("{told}: neither after nor before\n{difference}"));
             }
             tally.wrong.extend(audited(subject).into_iter().map(|it| format!("{told}: audit: {it}")));
             (verb.back)(subject);

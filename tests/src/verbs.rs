@@ -106,7 +106,11 @@ pub const LIFE: &[Verb] = &[
     },
     Verb {
         name: "instance rename",
-        before: |subject| create(subject, "one"),
+        before: |subject| {
+            // With logs, which move along.
+            run(subject, "one");
+            halt(subject, "one");
+        },
         act: |subject| subject.ask("POST", "/1.0/instances/one", &json!({ "name": "two" })),
         back: |subject| {
             if !subject.status("two").is_empty() {
@@ -364,6 +368,21 @@ pub const ROWS: &[Verb] = &[
         act: |subject| subject.ask("DELETE", &format!("/1.0/images/{}", fingerprint(subject)), &Value::Null),
         back: image,
         halfway: None,
+    },
+    Verb {
+        name: "instance create, the first of its image",
+        before: nothing,
+        act: |subject| subject.ask("POST", "/1.0/instances", &instance("made")),
+        back: |subject| {
+            delete(subject, "/1.0/instances/made");
+            delete(subject, &format!("/1.0/images/{}", fingerprint(subject)));
+            image(subject);
+        },
+        // The image stays unpacked for the next one.
+        halfway: Some(|subject| {
+            create(subject, "made");
+            delete(subject, "/1.0/instances/made");
+        }),
     },
     Verb {
         name: "image import",

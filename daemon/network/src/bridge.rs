@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use cabin_undo::Undo;
+use cabin_undo::{Undo, fault};
 
 use crate::error::{Error, Result};
 use crate::firewall::own_addresses;
@@ -86,13 +86,16 @@ impl Network {
     /// The first failure.
     pub fn destroy_bridge(&self, name: &IfName) -> Result<()> {
         let stopped = self.inner.servers.stop(name);
+        fault::reach("name server stopped");
         let removed = match self.host_state(name) {
             Ok(Some(state)) if state.group == self.inner.group => self.inner.netlink.drop_link(name),
             other => other.map(|_| ()),
         };
+        fault::reach("bridge's link removed");
         // Newer kernels keep a chain whose device is gone.
         let dead = self.dead_ports().unwrap_or_default();
         let filter = self.inner.firewall.drop_bridge(name, &dead);
+        fault::reach("bridge's filter removed");
         self.inner.reservations.forget(name);
         let files = self.inner.servers.forget(name);
         stopped.and(removed).and(filter).and(files)
@@ -103,10 +106,12 @@ impl Network {
         let mac = self.mac_of(spec);
         let inner = &self.inner;
         sysctl::apply(spec)?;
+        fault::pass("switches of the bridge")?;
         let before = old.map(|old| own_addresses(old, self.mac_of(old))).unwrap_or_default();
         let now = own_addresses(spec, mac);
         let gone: Vec<Ipv6Addr> = before.into_iter().filter(|address| !now.contains(address)).collect();
         inner.firewall.set_bridge(spec, mac, &gone)?;
+        fault::pass("filter of the bridge")?;
         let wanted = addresses(spec, mac);
         let have = self.host_state(&spec.name)?.map(|state| state.addresses).unwrap_or_default();
         for address in &have {
@@ -119,7 +124,10 @@ impl Network {
                 inner.netlink.add_address(&spec.name, address, prefix)?;
             }
         }
-        inner.netlink.raise_bridge(&spec.name, mac, spec.mtu, &inner.table)
+        fault::pass("addresses of the bridge")?;
+        inner.netlink.raise_bridge(&spec.name, mac, spec.mtu, &inner.table)?;
+        fault::pass("bridge switched on")?;
+        Ok(())
     }
 
     /// Who holds which address on a bridge: the bridge itself, what is reserved, what the server gave.

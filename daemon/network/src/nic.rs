@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 
-use cabin_undo::Undo;
+use cabin_undo::{Undo, fault};
 
 use crate::error::{Error, Result};
 use crate::lease::{self, Given};
@@ -71,6 +71,7 @@ impl Network {
         let inner = &self.inner;
         sysctl::silence_port(nic.host_name.as_str())?;
         inner.firewall.set_port(bridge, nic, ipv4)?;
+        fault::pass("filter of the port")?;
         let flags =
             PortFlags { locked: nic.filter.pins_mac(), isolated: nic.isolation == Isolation::Isolated };
         inner.netlink.raise_port(&nic.host_name, nic.mac, flags, &inner.table)
@@ -83,12 +84,14 @@ impl Network {
     /// The first failure.
     pub fn unplug(&self, bridge: &IfName, nic: &NicSpec) -> Result<()> {
         let port = self.drop_port(bridge, nic);
+        fault::reach("port removed");
         let address = self.give_up(bridge, nic.mac, Release::WithPort);
         port.and(address)
     }
 
     fn drop_port(&self, bridge: &IfName, nic: &NicSpec) -> Result<()> {
         let link = self.inner.netlink.drop_link(&nic.host_name);
+        fault::reach("port's link removed");
         let filter = self.inner.firewall.drop_port(bridge, nic);
         link.and(filter)
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cabin_sys::process;
-use cabin_undo::Undo;
+use cabin_undo::{Undo, fault};
 
 use crate::cgroup::Layout;
 use crate::error::{Error, Result};
@@ -79,6 +79,8 @@ pub(crate) fn spawn(
         .map_err(|source| Error::Interrupted { name: name.clone(), source })?;
 
     cgroups.attach(&name, init_pid).map_err(cgroup_failed)?;
+    fault::pass("container in its cgroup")
+        .map_err(|source| Error::Interrupted { name: name.clone(), source })?;
     let guest = match cgroups.layout() {
         Layout::Unified | Layout::Hybrid => GuestCgroups::Unified,
         Layout::Legacy => GuestCgroups::Named,

@@ -93,6 +93,7 @@ impl Storage {
         root.replace(MARK, format!("driver: {}\n", spec.driver.name()).as_bytes(), 0o600).map_err(wrong)?;
         let pool = Arc::new(Pool::new(&spec.name, spec.driver, root));
         self.lock().insert(spec.name.clone(), pool.clone());
+        fault::pass("mark of the pool")?;
         Ok(pool)
     }
 

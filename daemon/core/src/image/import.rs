@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cabin_api::image as api;
 use cabin_store::rows;
-use cabin_undo::atomically;
+use cabin_undo::{atomically, fault};
 use serde_json::Value;
 
 use super::{UNIX_ZERO, WHAT, address, get};
@@ -109,6 +109,7 @@ pub fn import(host: &Arc<Host>, op: &Op, staging: &Staging, hints: Hints) -> Res
     }
     let found = host.unpacker().inspect(&meta)?;
     let row = row_of(found, &meta, rootfs.as_ref(), &hints)?;
+    fault::pass("files of the image staged")?;
     keep(host, staging, &fingerprint, &row, &hints.aliases)?;
     let context = Value::Null;
     host.events().lifecycle(

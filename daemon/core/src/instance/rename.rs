@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cabin_storage::VolumeName;
 use cabin_store::rows;
-use cabin_undo::atomically;
+use cabin_undo::{atomically, fault};
 use serde_json::json;
 
 use super::{WHAT, address, load, turn};
@@ -77,6 +77,7 @@ pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(
     })?;
     // What is left of the old name is only for people; start-up removes it when this fails.
     let _ = host.dir().remove_file(&format!("containers/{old}"));
+    fault::reach("old link removed");
     let context = json!({ "old_name": old });
     host.events().lifecycle(project, "instance-renamed", &address(new), new, context, None);
     Ok(())

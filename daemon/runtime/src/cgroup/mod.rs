@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cabin_undo::Undo;
+use cabin_undo::{Undo, fault};
 use rustix::process::{Pid, Signal};
 
 pub use error::Error;
@@ -152,6 +152,7 @@ impl Cgroups {
         if let Some(mount) = &self.inner.mounts.unified {
             unified::create(&Group::open(mount, "")?, &self.inner.prefix, name, limits, owner)?;
         }
+        fault::pass("cgroup in every hierarchy")?;
         self.set(name, limits)
     }
 
