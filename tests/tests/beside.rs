@@ -96,3 +96,17 @@ fn a_daemon_is_only_activated_when_it_has_work() {
     };
     needed().ok();
 }
+
+#[test]
+fn a_user_can_ask_what_is_left_over() {
+    let lab = Lab::own();
+    lab.busybox("tidy");
+    assert_eq!(lab.cabin(&["admin", "audit", "-f", "json"]).ok().trim(), "[]");
+    let stray = lab.dir.join("storage-pools/default/containers/nobodys");
+    std::fs::create_dir(&stray).unwrap();
+    let found = lab.cabin(&["admin", "audit"]);
+    assert_eq!(found.code, 1, "{found:?}");
+    assert!(found.out.contains("nobodys"), "{found:?}");
+    std::fs::remove_dir(&stray).unwrap();
+    lab.cabin(&["delete", "-f", "tidy"]).ok();
+}

@@ -61,4 +61,12 @@ impl Client {
     pub async fn doctor(&self) -> Result<Value> {
         self.get(Address::new("/internal/doctor")).await
     }
+
+    /// What is left over on the host, or missing, as objects with `kind`, `name` and `why`.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn audit(&self) -> Result<Vec<Value>> {
+        self.get(Address::new("/internal/audit")).await
+    }
 }

@@ -118,6 +118,11 @@ pub enum Admin {
         #[arg(short, long, default_value_t = 0, value_name = "SECONDS")]
         timeout: u64,
     },
+    /// Look for what is left over on this host, or missing; fails when something is found
+    Audit {
+        #[command(flatten)]
+        list: PlainList,
+    },
     /// Ask the daemon to end
     Shutdown {
         /// Stop the instances even if they are busy

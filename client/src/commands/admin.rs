@@ -12,7 +12,7 @@ use tokio::time::{interval, timeout};
 use super::object::{Target, entry};
 use super::{Context, preseed};
 use crate::cli::system::{Admin, Init};
-use crate::output;
+use crate::output::{self, Table, table};
 
 /// How often a daemon that starts or ends is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -24,10 +24,26 @@ pub async fn run(context: &Context, command: Admin) -> anyhow::Result<()> {
         Admin::Waitready { timeout } => {
             limited(timeout, "the daemon to be ready", wait_ready(context)).await?
         }
+        Admin::Audit { list } => audit(context, list.format.format).await,
         Admin::Shutdown { force: _, timeout } => {
             let client = context.client().await?;
             limited(timeout, "the daemon to end", shut_down(&client)).await?
         }
+    }
+}
+
+async fn audit(context: &Context, format: table::Format) -> anyhow::Result<()> {
+    let strays = context.client().await?.audit().await?;
+    table::show(format, &strays, || {
+        let mut table = Table::new(["KIND", "NAME", "WHY"]);
+        for stray in &strays {
+            table.row(["kind", "name", "why"].map(|key| stray[key].as_str().unwrap_or_default()));
+        }
+        table
+    })?;
+    match strays.len() {
+        0 => Ok(()),
+        found => bail!("{found} things on this host are left over or missing"),
     }
 }
 
