@@ -64,8 +64,6 @@ pub enum Error {
         "no host ids are left for another instance: give root a larger range in /etc/subuid and /etc/subgid"
     )]
     NoIds,
-    #[error("the operation was cancelled")]
-    Cancelled,
     #[error("the operation ended unexpectedly: {message}")]
     Panicked { message: String },
     #[error("cannot {act}")]

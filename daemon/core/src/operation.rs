@@ -1,10 +1,9 @@
-//! Operations: every change a client waits for is one. They are watched, waited for, cancelled, and fade
-//! away a little after they ended.
+//! Operations: every change a client waits for is one. They are watched, waited for, and fade away a
+//! little after they ended.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cabin_api::StatusCode;
@@ -45,7 +44,6 @@ pub struct Op {
     created_at: String,
     state: Mutex<State>,
     changed: watch::Sender<StatusCode>,
-    cancelled: AtomicBool,
     events: Arc<crate::Events>,
 }
 
@@ -122,7 +120,6 @@ impl Operations {
                 error: String::new(),
             }),
             changed: watch::Sender::new(StatusCode::Pending),
-            cancelled: AtomicBool::new(false),
             events: self.events.clone(),
         });
         self.all.lock().insert(op.id.clone(), op.clone());
@@ -231,9 +228,7 @@ impl Op {
 
     /// The work failed.
     pub fn fail(&self, error: &Error) {
-        let status =
-            if matches!(error, Error::Cancelled) { StatusCode::Cancelled } else { StatusCode::Failure };
-        self.set(status, |state| state.error = error.report());
+        self.set(StatusCode::Failure, |state| state.error = error.report());
     }
 
     /// Asks the work to stop.
@@ -243,12 +238,6 @@ impl Op {
     pub fn cancel(&self) -> Result<(), Error> {
         let reason = "this operation cannot be cancelled";
         Err(Error::Unsupported { what: format!("cancelling `{}`", self.plan.description), reason })
-    }
-
-    /// Whether somebody asked the work to stop.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
     }
 
     /// Waits until it ended, or the time is over; then how it stands.
