@@ -226,7 +226,10 @@ fn run(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> io::Result<()> {
     while source < end {
         let left = usize::try_from(end - source).unwrap_or(usize::MAX).min(1 << 30);
         // The kernel moves both positions on.
-        if rfs::copy_file_range(from, Some(&mut source), to, Some(&mut target), left)? == 0 {
+        let copied = rustix::io::retry_on_intr(|| {
+            rfs::copy_file_range(from, Some(&mut source), to, Some(&mut target), left)
+        })?;
+        if copied == 0 {
             // It was cut shorter meanwhile; the rest stays a hole.
             break;
         }

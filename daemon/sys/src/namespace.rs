@@ -70,7 +70,7 @@ pub fn user_namespace(map: &[IdRun]) -> io::Result<OwnedFd> {
     let child = process::clone(Namespaces::NEWUSER, None, || {
         process::close_raw(writer);
         let mut byte = [0u8; 1];
-        let _ = rustix::io::read(&ours, &mut byte);
+        let _ = rustix::io::retry_on_intr(|| rustix::io::read(&ours, &mut byte));
         0
     })?;
     let made = write_id_maps(child.pid, map, map)

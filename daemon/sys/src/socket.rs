@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -42,7 +43,9 @@ pub fn send(socket: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Re
     if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    let sent = net::sendmsg(socket, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    let sent = retry_on_intr(|| {
+        net::sendmsg(&socket, &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL)
+    })?;
     if sent != message.len() {
         return Err(io::Error::from(io::ErrorKind::WriteZero));
     }
@@ -65,8 +68,11 @@ pub fn recv_up_to(socket: impl AsFd, limit: usize) -> io::Result<(Vec<u8>, Vec<O
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut message = vec![0u8; limit];
-    let got =
-        net::recvmsg(socket, &mut [IoSliceMut::new(&mut message)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    // A socket with a timeout is interrupted even without a handler: by a stop and its end, a frozen cgroup or
+    // a machine that is frozen whole (signal(7)).
+    let got = retry_on_intr(|| {
+        net::recvmsg(&socket, &mut [IoSliceMut::new(&mut message)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    })?;
     let fds = ancillary
         .drain()
         .flat_map(|part| match part {
@@ -96,5 +102,22 @@ mod tests {
         assert_eq!(fds.len(), 1);
         drop(a);
         assert_eq!(recv(&b).unwrap().0.len(), 0);
+    }
+
+    /// What a frozen and thawed machine does to every process in it, done to this one.
+    #[test]
+    fn a_process_that_is_stopped_and_goes_on_still_gets_its_message() {
+        use rustix::net::sockopt::{Timeout, set_socket_timeout};
+        let (a, b) = pair().unwrap();
+        set_socket_timeout(&b, Timeout::Recv, Some(std::time::Duration::from_secs(60))).unwrap();
+        let sender = std::thread::spawn(move || {
+            for _ in 0..5 {
+                let pause = "kill -STOP $PPID; timeout 0.05 tail -f /dev/null; kill -CONT $PPID";
+                std::process::Command::new("sh").args(["-c", pause]).status().unwrap();
+            }
+            send(&a, b"late", &[]).unwrap();
+        });
+        assert_eq!(recv(&b).unwrap().0, b"late");
+        sender.join().unwrap();
     }
 }

@@ -121,7 +121,7 @@ impl Group {
     fn write_raw(&self, file: &str, value: &str) -> io::Result<()> {
         let fd = self.open_control(file, OFlags::WRONLY)?;
         // One call: the kernel takes each write as a command of its own.
-        let written = rustix::io::write(&fd, value.as_bytes())?;
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(&fd, value.as_bytes()))?;
         if written == value.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::WriteZero)) }
     }
 

@@ -137,7 +137,7 @@ impl Watcher {
         ];
         fds.extend(self.console.streams().iter().map(|fd| PollFd::new(fd, stream)));
         fds.extend(self.control.clients().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        poll(&mut fds, None).ok()?;
+        rustix::io::retry_on_intr(|| poll(&mut fds, None)).ok()?;
         Some(fds.iter().map(PollFd::revents).collect())
     }
 
