@@ -216,6 +216,13 @@ pub const INSTANCE: &[Key] = &[
     )
     .default("snap%d")
     .live(),
+    Key::new(
+        "snapshots.schedule",
+        Kind::Schedule,
+        "When snapshots are taken by themselves: cron's five fields, or `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly`, `@startup`; several with a comma and a space between; `@never` against a profile's",
+    )
+    .live(),
+    Key::new("snapshots.schedule.stopped", Kind::Bool, "Take them of a stopped instance too").default("false").live(),
     Key::new("user.*", Kind::Blob, "Anything you like").live(),
     Key::new("volatile.*", Kind::Blob, "What the daemon remembers")
         .live()

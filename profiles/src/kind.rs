@@ -1,6 +1,6 @@
 //! The sorts of value that keys and properties have, and the check of each.
 
-use crate::value::{Invalid, address, cpu, name, number, size, snapshot};
+use crate::value::{Invalid, address, cpu, name, number, schedule, size, snapshot};
 
 /// What a value must be. The parsers behind are in [`crate::value`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub enum Kind {
     Expiry,
     /// How snapshots are named.
     SnapshotPattern,
+    /// When snapshots are taken.
+    Schedule,
 }
 
 impl Kind {
@@ -104,6 +106,7 @@ impl Kind {
             Kind::LeaseTime => number::lease_time(text).map(drop),
             Kind::Expiry => snapshot::expiry(text).map(drop),
             Kind::SnapshotPattern => snapshot::pattern(text).map(drop),
+            Kind::Schedule => schedule::parse(text, 0).map(drop),
         }
     }
 

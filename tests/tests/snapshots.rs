@@ -237,6 +237,30 @@ fn an_expired_snapshot_goes_by_itself() {
 }
 
 #[test]
+fn snapshots_are_taken_by_the_clock_and_at_a_start() {
+    let mut lab = Lab::own();
+    lab.image("busybox");
+    lab.cabin(&["create", "busybox", "still", "-c", "snapshots.schedule=* * * * *"]).ok();
+    lab.cabin(&["create", "busybox", "both", "-c", "snapshots.schedule=* * * * *"]).ok();
+    lab.cabin(&["config", "set", "both", "snapshots.schedule.stopped=true", "snapshots.pattern=auto%d"]).ok();
+    lab.cabin(&["config", "set", "both", "snapshots.expiry=1d"]).ok();
+    lab.cabin(&["create", "busybox", "boot", "-c", "snapshots.schedule=@startup"]).ok();
+    lab.cabin(&["start", "boot"]).ok();
+    assert_eq!(snapshots(&lab, "boot"), ["snap0"], "what it was before the start");
+    let refused = lab.cabin(&["config", "set", "boot", "snapshots.schedule=sometimes"]).refused();
+    assert!(refused.contains("five fields"), "{refused}");
+    // The daemon looks when it starts, and once a minute.
+    lab.daemon_mut().terminate();
+    lab.daemon_mut().boot();
+    until_true("the snapshot of the minute", 90, || !snapshots(&lab, "both").is_empty());
+    assert_eq!(snapshots(&lab, "both").first().map(String::as_str), Some("auto0"));
+    let shown = lab.cabin(&["snapshot", "show", "both", "auto0"]).ok();
+    assert!(!shown.contains("expires_at: \"0001") && !shown.contains("expires_at: 0001"), "{shown}");
+    assert!(snapshots(&lab, "still").is_empty(), "stopped, and not asked for then");
+    lab.cabin(&["delete", "-f", "still", "both", "boot"]).ok();
+}
+
+#[test]
 fn a_pool_of_whole_trees_does_the_same() {
     let lab = Lab::own();
     lab.image("busybox");

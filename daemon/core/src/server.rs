@@ -74,6 +74,8 @@ const EXTENSIONS: &[&str] = &[
     "snapshot_expiry",
     "snapshot_expiry_creation",
     "snapshot_manual_expiry",
+    "snapshot_schedule_aliases",
+    "snapshot_scheduling",
     "storage",
     "storage_api_project",
     "storage_driver_overlay",

@@ -4,6 +4,7 @@ pub mod address;
 pub mod cpu;
 pub mod name;
 pub mod number;
+pub mod schedule;
 pub mod size;
 pub mod snapshot;
 

@@ -10,7 +10,7 @@ use cabin_store::rows::{Intent, Power};
 use cabin_undo::atomically;
 use serde_json::Value;
 
-use super::{address, load, start, status, stop, turn};
+use super::{address, load, snapshot, start, status, stop, turn};
 use crate::{Error, Host, Op};
 
 /// How long a clean stop may take when nothing is said.
@@ -132,6 +132,7 @@ pub fn change_state(
     };
     match action {
         Action::Start => {
+            snapshot::at_startup(host, project, name);
             start::start(host, project, name)?;
             tell("instance-started");
         }
@@ -200,6 +201,7 @@ pub(crate) fn start_one(host: &Arc<Host>, project: &str, name: &str) -> Result<(
     if status(host, name) != StatusCode::Stopped {
         return Ok(());
     }
+    snapshot::at_startup(host, project, name);
     start_again(host, project, name)?;
     host.events().lifecycle(project, "instance-started", &address(name), name, Value::Null, None);
     Ok(())

@@ -6,7 +6,8 @@ use cabin_api::ZERO_TIME;
 use cabin_api::snapshot::InstanceSnapshotsPost;
 use cabin_profiles::value::snapshot::{self as naming, Part};
 use cabin_storage::VolumeName;
-use cabin_store::rows;
+use cabin_store::Versioned;
+use cabin_store::rows::{self, Config};
 use cabin_undo::atomically;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Zoned};
@@ -40,9 +41,7 @@ pub fn check_new_snapshot(
     let present = rows_of(host, project, instance)?;
     if post.name.is_empty() {
         let config = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?).config;
-        let pattern = config.get("snapshots.pattern").filter(|pattern| !pattern.is_empty());
-        let names: Vec<&str> = present.iter().map(|found| found.name.as_str()).collect();
-        post.name = made_up_name(pattern.map_or(PATTERN, String::as_str), &names)?;
+        post.name = next_name(&config, &present)?;
     }
     check_name(&post.name)?;
     if present.iter().any(|found| found.name == post.name) {
@@ -79,7 +78,7 @@ pub(super) fn expiry(text: &str) -> Result<String, Error> {
 }
 
 /// When a snapshot taken now is to go, by this span of the config.
-fn after(span: &str) -> Result<String, Error> {
+pub(super) fn after(span: &str) -> Result<String, Error> {
     let read = naming::expiry(span)?;
     let span = Span::new()
         .years(read.years)
@@ -91,6 +90,13 @@ fn after(span: &str) -> Result<String, Error> {
         .seconds(read.seconds);
     let then = Zoned::now().with_time_zone(TimeZone::UTC).checked_add(span);
     Ok(then.map(|then| then.timestamp().to_string()).unwrap_or_default())
+}
+
+/// The name that a snapshot gets when nobody gives it one.
+pub(super) fn next_name(config: &Config, present: &[Versioned<rows::Snapshot>]) -> Result<String, Error> {
+    let pattern = config.get("snapshots.pattern").filter(|pattern| !pattern.is_empty());
+    let names: Vec<&str> = present.iter().map(|found| found.name.as_str()).collect();
+    made_up_name(pattern.map_or(PATTERN, String::as_str), &names)
 }
 
 fn made_up_name(pattern: &str, present: &[&str]) -> Result<String, Error> {
@@ -176,7 +182,7 @@ pub fn create_snapshot(
 }
 
 /// Gives the microseconds for which the instance stood still. The caller holds its turn.
-fn take(
+pub(super) fn take(
     host: &Arc<Host>,
     project: &str,
     instance: &str,

@@ -1,12 +1,13 @@
-//! How long snapshots are kept: a look once a minute.
+//! What is done with snapshots by the clock: once a minute those are taken that are due, and those deleted that
+//! are to go.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use cabin_store::rows;
-use jiff::Timestamp;
+use jiff::{Span, Timestamp, Zoned};
 
-use super::delete_snapshot;
+use super::{delete_snapshot, schedule};
 use crate::{DEFAULT_PROJECT, Error, Host};
 
 /// How often is looked.
@@ -20,12 +21,15 @@ pub(crate) fn watch(host: &Arc<Host>) {
         .stack_size(512 * 1024)
         .spawn(move || keep_looking(&host));
     if let Err(error) = spawned {
-        tracing::error!(%error, "no thread to delete expired snapshots");
+        tracing::error!(%error, "no thread to take and delete snapshots by the clock");
     }
 }
 
 fn keep_looking(host: &Weak<Host>) {
+    // The minute in which the daemon starts belongs to it too.
+    let mut last = Zoned::now().saturating_sub(Span::new().minutes(1));
     while let Some(host) = host.upgrade() {
+        last = schedule::take_due(&host, &last);
         match expired(&host) {
             Ok(due) => due.iter().for_each(|name| delete(&host, name)),
             Err(error) => tracing::error!(error = %error.report(), "snapshots cannot be read"),

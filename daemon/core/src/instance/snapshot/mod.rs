@@ -6,6 +6,7 @@ mod finish;
 mod hold;
 mod keep;
 mod restore;
+mod schedule;
 
 use cabin_api::snapshot::InstanceSnapshot;
 use cabin_api::{ConfigMap, DevicesMap, ZERO_TIME};
@@ -21,6 +22,7 @@ pub use restore::{check_restore, restore};
 pub(crate) use finish::finish as finish_snapshots;
 pub(super) use hold::held;
 pub(crate) use keep::watch as watch_snapshots;
+pub(super) use schedule::at_startup;
 
 pub(super) const WHAT: &str = "snapshot";
 
