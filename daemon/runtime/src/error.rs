@@ -99,6 +99,16 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A disk could not be mounted or taken away.
+    #[error("cannot change the disks of `{name}`: {step}")]
+    Disk {
+        /// The container.
+        name: String,
+        /// What was being done.
+        step: String,
+        /// Why.
+        source: io::Error,
+    },
     /// A test armed a fault for this step.
     #[error("the start of `{name}` was interrupted")]
     Interrupted {

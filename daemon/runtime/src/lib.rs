@@ -7,6 +7,7 @@
 
 pub mod cgroup;
 pub mod confine;
+mod disk;
 mod error;
 mod exec;
 pub mod files;

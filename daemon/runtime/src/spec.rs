@@ -96,6 +96,51 @@ pub struct RenderedFile {
     pub mode: Option<u32>,
 }
 
+/// A mount inside a container, besides its root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSpec {
+    /// Where, absolute, inside. Missing directories are made; for a file an empty one is.
+    pub path: String,
+    /// What.
+    pub source: DiskSource,
+    /// Whether nothing can be written through it.
+    pub readonly: bool,
+}
+
+/// What a mount inside a container shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskSource {
+    /// A directory of the daemon's own whose content is a guest's.
+    Volume {
+        /// The directory.
+        root: PathBuf,
+        /// A directory beneath it, reached through no link.
+        beneath: Option<String>,
+        /// Whether the ids on disk are the container's own; else they are the host's.
+        shifted: bool,
+    },
+    /// A directory or file of the host's.
+    Host {
+        /// Absolute; links on the way are followed.
+        path: PathBuf,
+        /// Whether the ids on disk are the container's own; else they are the host's.
+        shifted: bool,
+        /// Whether what is mounted beneath comes along.
+        recursive: bool,
+    },
+    /// A filesystem in memory, empty at each start.
+    Memory {
+        /// Bytes; half of the host's memory without.
+        size: Option<u64>,
+        /// The owner of its root inside.
+        uid: u32,
+        /// The group of its root inside.
+        gid: u32,
+        /// The mode of its root.
+        mode: u32,
+    },
+}
+
 /// The limits a container's cgroup holds; `None` means no limit of that kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupLimits {

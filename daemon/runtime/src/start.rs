@@ -7,14 +7,18 @@ use cabin_sys::process;
 use cabin_undo::{Undo, fault};
 
 use crate::cgroup::Layout;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::runtime::{self, PATIENCE, Runtime, check_name};
-use crate::spec::{CgroupLimits, IdMap, InitSpec};
+use crate::spec::{CgroupLimits, DiskSpec, IdMap, InitSpec};
 use crate::supervisor::Supervisor;
-use crate::wire::{self, GuestCgroups, Order, Progress};
+use crate::wire::{self, GuestCgroups, Order, Progress, Standing};
 
 /// `SIGKILL`.
 const KILL: i32 = 9;
+
+/// How long a process that has ended may take to tell why.
+const TELLING: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A container whose init waits to be released. Dropping it ends the container.
 #[derive(Debug)]
@@ -23,7 +27,10 @@ pub struct Starting {
     name: String,
     socket: OwnedFd,
     init_pid: u32,
+    init: OwnedFd,
+    standing: Standing,
     netns: OwnedFd,
+    ready: bool,
 }
 
 impl Starting {
@@ -39,12 +46,32 @@ impl Starting {
         self.init_pid
     }
 
+    /// Puts disks in place, once the root filesystem is.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] or [`Error::Start`] names the step that failed.
+    pub fn attach(&mut self, disks: &[DiskSpec]) -> Result<()> {
+        if disks.is_empty() {
+            return Ok(());
+        }
+        self.wait()?;
+        disk::change(&self.runtime, &self.name, self.init.as_fd(), &self.standing, &[], disks)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        if !self.ready {
+            expect(&self.socket, &self.name, |progress| matches!(progress, Progress::Ready))?;
+            self.ready = true;
+        }
+        Ok(())
+    }
+
     /// Waits until the root filesystem is in place, and lets init run.
     ///
     /// # Errors
     /// [`Error::Start`] names the step that failed; nothing of the container stays then.
-    pub fn release(self) -> Result<Supervisor> {
-        expect(&self.socket, &self.name, |progress| matches!(progress, Progress::Ready))?;
+    pub fn release(mut self) -> Result<Supervisor> {
+        self.wait()?;
         tell(&self.socket, &self.name, &Order::Release)?;
         expect(&self.socket, &self.name, |progress| matches!(progress, Progress::Running))?;
         self.runtime.connect(&self.name)?.ok_or(Error::NotRunning { name: self.name })
@@ -74,11 +101,15 @@ pub(crate) fn spawn(
     let (progress, fds) = expect(&socket, &name, |progress| matches!(progress, Progress::Born { .. }))?;
     let Progress::Born { init_pid } = progress else { return Err(odd(&name)) };
     let [init, netns, supervisor] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| odd(&name))?;
+    let handle = init.try_clone().map_err(|source| lost(&name, source))?;
     let (inverse_of, stray) = (runtime.clone(), name.clone());
     undo.push(format!("container {name}"), move || end(&inverse_of, &stray, &init, &supervisor))
         .map_err(|source| Error::Interrupted { name: name.clone(), source })?;
 
-    cgroups.attach(&name, init_pid).map_err(cgroup_failed)?;
+    if let Err(source) = cgroups.attach(&name, init_pid) {
+        // It may have ended for a reason of its own meanwhile, and told it.
+        return Err(told(&socket, &name).unwrap_or_else(|| cgroup_failed(source)));
+    }
     fault::pass("container in its cgroup")
         .map_err(|source| Error::Interrupted { name: name.clone(), source })?;
     let guest = match cgroups.layout() {
@@ -86,7 +117,9 @@ pub(crate) fn spawn(
         Layout::Legacy => GuestCgroups::Named,
     };
     tell(&socket, &name, &Order::Placed(guest))?;
-    Ok(Starting { runtime: runtime.clone(), name, socket, init_pid, netns })
+    let standing = Standing { init_pid, ids: spec.ids, rlimits: spec.rlimits.clone() };
+    let ready = false;
+    Ok(Starting { runtime: runtime.clone(), name, socket, init_pid, init: handle, standing, netns, ready })
 }
 
 /// The inverse of a start, at whatever point it stopped. The kernel kills init with its supervisor.
@@ -131,6 +164,17 @@ fn expect(
         Some((progress, fds)) if wanted(&progress) => Ok((progress, fds)),
         Some(_) => Err(odd(name)),
         None => Err(lost(name, io::Error::from(io::ErrorKind::UnexpectedEof))),
+    }
+}
+
+/// The failure that the other side has told, if it has.
+fn told(socket: &OwnedFd, name: &str) -> Option<Error> {
+    match wire::receive_within(socket, TELLING) {
+        Ok(Some((Progress::Failed(failure), _))) => {
+            let source = failure.source();
+            Some(Error::Start { name: name.to_owned(), step: failure.step, source })
+        }
+        _ => None,
     }
 }
 

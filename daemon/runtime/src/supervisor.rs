@@ -9,9 +9,11 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::init_kind::InitKind;
 use crate::runtime::{Exit, PATIENCE, Runtime, socket_name};
+use crate::spec::DiskSpec;
 use crate::wire::{self, Answer, Ask, Standing};
 
 /// A running container's supervisor. Each call is a connection of its own, so the value stays good over any
@@ -172,6 +174,15 @@ impl Supervisor {
     /// As [`Supervisor::console_log`].
     pub fn resize_console(&self, width: u16, height: u16) -> Result<()> {
         self.ask(&Ask::Resize(width, height), "resize the console").map(|_| ())
+    }
+
+    /// Takes the mounts at these paths inside away, then puts disks in place. What is not mounted is passed
+    /// over, and so is a disk that is in its place already. When one fails, none of them stays.
+    ///
+    /// # Errors
+    /// [`Error::Disk`] names the step.
+    pub fn change_disks(&self, detach: &[String], attach: &[DiskSpec]) -> Result<()> {
+        disk::change(&self.runtime, &self.name, self.pidfd(), &self.standing, detach, attach)
     }
 
     /// Sends init a signal by number.

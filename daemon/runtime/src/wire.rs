@@ -13,10 +13,13 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{ExecSpec, IdMap, InitSpec, Rlimit};
+use crate::spec::{DiskSpec, ExecSpec, IdMap, InitSpec, Rlimit};
 
 /// The first argument that makes `cabin-init` run a command instead of an init.
 pub const EXEC_MODE: &str = "exec";
+
+/// The first argument that makes `cabin-init` mount disks in a running container.
+pub const DISK_MODE: &str = "disk";
 
 /// A step that failed on the other side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +172,28 @@ pub enum SessionProgress {
     Exited(i32),
     /// A signal ended the command.
     Killed(i32),
+}
+
+/// From the daemon to `cabin-init disk`; the descriptor is a pidfd of the container's init.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DiskOrder {
+    /// The container's first process, by the host's number.
+    pub init_pid: u32,
+    /// Its ids.
+    pub ids: IdMap,
+    /// What is taken away first: paths inside.
+    pub detach: Vec<String>,
+    /// What is put in place then, in this order.
+    pub attach: Vec<DiskSpec>,
+}
+
+/// What `cabin-init disk` answers once.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum DiskReply {
+    /// All of it is done.
+    Done,
+    /// A step failed; what was attached before it is detached again.
+    Failed(Failure),
 }
 
 /// Packs a message.

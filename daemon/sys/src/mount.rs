@@ -62,9 +62,17 @@ pub fn clone_tree(dir: impl AsFd, path: impl AsRef<Path>, depth: Depth) -> io::R
 /// As open_tree(2) and mount_setattr(2); `EINVAL` when the filesystem cannot be idmapped.
 pub fn clone_idmapped(dir: impl AsFd, path: impl AsRef<Path>, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let tree = clone_tree(dir, path, Depth::One)?;
-    let userns_fd = u64::try_from(userns.as_raw_fd()).map_err(io::Error::other)?;
-    setattr(tree.as_fd(), Depth::One, &MountAttr { set: ATTR_IDMAP, userns_fd, ..MountAttr::default() })?;
+    show_through(&tree, userns, Depth::One)?;
     Ok(tree)
+}
+
+/// Shows ids in a detached mount, seen by nobody yet, through the user namespace `userns`.
+///
+/// # Errors
+/// As mount_setattr(2); `EINVAL` when the filesystem cannot be idmapped, `EPERM` when it is already.
+pub fn show_through(tree: impl AsFd, userns: BorrowedFd<'_>, depth: Depth) -> io::Result<()> {
+    let userns_fd = u64::try_from(userns.as_raw_fd()).map_err(io::Error::other)?;
+    setattr(tree.as_fd(), depth, &MountAttr { set: ATTR_IDMAP, userns_fd, ..MountAttr::default() })
 }
 
 /// Like [`clone_idmapped`] for an absolute path of the daemon's own.

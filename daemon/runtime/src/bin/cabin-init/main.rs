@@ -1,4 +1,5 @@
-//! Starts a container and watches over it; as `cabin-init exec`, runs one command in a running container.
+//! Starts a container and watches over it; as `cabin-init exec`, runs one command in a running container; as
+//! `cabin-init disk`, mounts disks in one.
 //!
 //! Run by the daemon with a socket as standard input, over which everything else comes. It copies itself
 //! at once and the first process ends: what goes on belongs to nobody who would have to wait for it, and
@@ -12,6 +13,7 @@ mod confine;
 mod console;
 mod control;
 mod devices;
+mod disk;
 mod filesystems;
 mod link;
 mod network;
@@ -31,9 +33,21 @@ use cabin_sys::process;
 use rustix::fs::{Mode, OFlags};
 
 fn main() -> ExitCode {
-    let session = std::env::args_os().nth(1).is_some_and(|mode| mode == wire::EXEC_MODE);
-    match detach(session) {
+    let mode = std::env::args_os().nth(1).unwrap_or_default();
+    if mode == wire::DISK_MODE {
+        return mount_disks();
+    }
+    match detach(mode == wire::EXEC_MODE) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The daemon waits for this one, and ends it when it takes too long.
+fn mount_disks() -> ExitCode {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3);
+    match socket.map_err(io::Error::from).and_then(|socket| settle(&socket).map(|()| socket)) {
+        Ok(socket) => disk::run(&socket),
         Err(_) => ExitCode::FAILURE,
     }
 }
