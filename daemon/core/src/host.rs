@@ -215,6 +215,7 @@ fn lay_out(settings: &Settings) -> Result<HostDir, Error> {
     ] {
         dir.ensure_dir(name, mode).map_err(Error::io(format!("make the directory `{name}`")))?;
     }
+    dir.sync().map_err(Error::io(format!("sync the directory `{}`", settings.dir.display())))?;
     let run = if settings.run_dir.starts_with(&settings.dir) { 0o700 } else { 0o711 };
     make(&settings.run_dir, run)?;
     Ok(dir)

@@ -6,7 +6,6 @@
 //! cannot take the same one. A run whose daemon's directory is gone is free again.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,6 +43,8 @@ impl Range {
 pub(crate) struct Registry {
     dir: HostDir,
     owner: String,
+    /// What a file has for a name until it is whole; held while one is made.
+    temporary: parking_lot::Mutex<String>,
     whole: Range,
     others: Vec<Range>,
 }
@@ -57,7 +58,9 @@ impl Registry {
         let act = || format!("open the registry of host ids `{REGISTRY}`");
         let dir = HostDir::ensure(Path::new(REGISTRY), 0o700).map_err(Error::io(act()))?;
         let (whole, others) = host_ranges();
-        let registry = Registry { dir, owner: settings.dir.display().to_string(), whole, others };
+        let owner = settings.dir.display().to_string();
+        let temporary = parking_lot::Mutex::new(format!(".{}.new", settings.prefix));
+        let registry = Registry { dir, owner, temporary, whole, others };
         for entry in registry.dir.list().map_err(Error::io(act()))? {
             let Some((owner, _)) = registry.read(&entry.name) else { continue };
             let gone = owner != registry.owner
@@ -84,8 +87,11 @@ impl Registry {
         self.take(UNPACKER)
     }
 
-    /// Takes the first run that is free.
+    /// Takes the first run that is free. It is on disk before anything is made with it: after a power cut
+    /// another daemon may be the first to look.
     fn take(&self, name: &str) -> Result<Ids, Error> {
+        let temporary = self.temporary.lock();
+        let text = format!("{}\n{name}\n", self.owner);
         let taken: BTreeSet<u32> = self
             .dir
             .list()
@@ -94,12 +100,8 @@ impl Registry {
             .filter_map(|entry| entry.name.parse().ok())
             .collect();
         for base in free(self.whole, &self.others, &taken) {
-            match self.dir.create_file(&base.to_string(), 0o600) {
-                Ok(mut file) => {
-                    let text = format!("{}\n{name}\n", self.owner);
-                    file.write_all(text.as_bytes()).map_err(Error::io("register host ids"))?;
-                    return Ok(Ids { base, size: SIZE });
-                }
+            match self.dir.create_whole(&base.to_string(), &temporary, text.as_bytes(), 0o600) {
+                Ok(()) => return Ok(Ids { base, size: SIZE }),
                 // Another daemon was faster.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io("register host ids")(error)),

@@ -50,12 +50,19 @@ fn for_tests(call: &Call) -> Result<(), Fault> {
     }
 }
 
+/// Leaves out what a test named: steps that are not taken back, or what is not flushed to disk.
+pub fn leave_out(what: Option<String>) {
+    fault::skip(what);
+    let [names, trees] = ["sync of names", "sync of trees"].map(fault::leaves_out);
+    cabin_sys::dir::leave_unsynced(names, trees);
+}
+
 /// PUT: arms a plan; counting begins anew. `skip` names steps that are not taken back, to see a sweep find it.
 pub async fn arm_fault(mut call: Call) -> Result<Reply, Fault> {
     for_tests(&call)?;
     let sent: FaultPlan = call.json().await?;
     let plan = Plan::parse(&sent.plan);
-    fault::skip(sent.skip);
+    leave_out(sent.skip);
     fault::arm(plan.ok_or_else(|| Fault::invalid("a plan is `off`, `count`, `fail:N` or `kill:N`"))?);
     Ok(Reply::empty())
 }

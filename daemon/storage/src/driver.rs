@@ -85,7 +85,7 @@ pub(crate) trait Driver: Send + Sync {
 
     /// Fills the new directory `volume` so that it holds an empty tree.
     fn create_empty(&self, volume: &HostDir) -> io::Result<()> {
-        volume.create_dir(ROOTFS, 0o755).map(drop)
+        volume.create_dir(ROOTFS, 0o755)?.sync()
     }
 
     /// Fills the new directory `to` with what the volume or snapshot in `from` holds. Nothing is synced.

@@ -229,6 +229,8 @@ fn dismantle(pools: &Path, name: &str, source: &Path) -> io::Result<()> {
             for directory in DIRECTORIES {
                 root.remove_tree(directory)?;
             }
+            // Before its name goes: whoever finds a mark there later takes it for somebody's pool.
+            root.sync()?;
             fault::reach("directories of the pool removed");
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{self as rfs, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 
@@ -44,6 +45,25 @@ pub enum EntryKind {
     Other,
 }
 
+/// Whether directories are not flushed, see [`leave_unsynced`].
+static NAMES_UNSYNCED: AtomicBool = AtomicBool::new(false);
+/// Whether filesystems are not flushed, see [`leave_unsynced`].
+static TREES_UNSYNCED: AtomicBool = AtomicBool::new(false);
+
+/// From now on the names in directories, or whole filesystems, are not sent to disk when they should be: a
+/// test of power loss that does not notice is worth nothing.
+pub fn leave_unsynced(names: bool, trees: bool) {
+    NAMES_UNSYNCED.store(names, Ordering::Relaxed);
+    TREES_UNSYNCED.store(trees, Ordering::Relaxed);
+}
+
+fn sync_names(dir: impl AsFd) -> io::Result<()> {
+    if NAMES_UNSYNCED.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    Ok(rfs::fsync(dir)?)
+}
+
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
@@ -58,16 +78,21 @@ impl HostDir {
     }
 
     /// Opens a directory the daemon's own settings name, making it and its parents when missing.
-    /// `mode` is set on the last one even when it was there.
+    /// `mode` is set on the last one even when it was there. What was made is on disk when this returns.
     ///
     /// # Errors
-    /// As mkdir(2), open(2), fchmod(2).
+    /// As mkdir(2), open(2), fchmod(2), fsync(2).
     pub fn ensure(path: &Path, mode: u32) -> io::Result<HostDir> {
         let mut built = PathBuf::new();
         for part in path.components() {
             built.push(part);
             match rfs::mkdir(&built, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Ok(()) => {
+                    if let Some(parent) = built.parent() {
+                        HostDir::open(parent)?.sync()?;
+                    }
+                }
+                Err(rustix::io::Errno::EXIST) => {}
                 Err(rustix::io::Errno::ROFS | rustix::io::Errno::ISDIR) if rfs::stat(&built).is_ok() => {}
                 Err(e) => return Err(e.into()),
             }
@@ -174,19 +199,24 @@ impl HostDir {
     pub fn replace(&self, relative: &str, content: &[u8], mode: u32) -> io::Result<()> {
         let (dir, name) = self.parent(relative)?;
         let temporary = format!(".{name}.new");
-        let _ = rfs::unlinkat(&dir, &temporary, AtFlags::empty());
-        let fd = rfs::openat(
-            &dir,
-            &temporary,
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
-            Mode::from_raw_mode(mode),
-        )?;
-        let mut file = File::from(fd);
-        file.write_all(content)?;
-        file.sync_all()?;
+        write_synced(&dir, &temporary, content, mode)?;
         rfs::renameat(&dir, &temporary, &dir, name)?;
-        rfs::fsync(&dir)?;
-        Ok(())
+        sync_names(&dir)
+    }
+
+    /// Makes a file that must not exist yet so that a crash leaves all of it or nothing. It has the name
+    /// `temporary` first, which no two may use at a time; what a crash left of that name is replaced.
+    ///
+    /// # Errors
+    /// As openat2(2), write(2), fsync(2), renameat2(2); `AlreadyExists`.
+    pub fn create_whole(&self, relative: &str, temporary: &str, content: &[u8], mode: u32) -> io::Result<()> {
+        let (dir, name) = self.parent(relative)?;
+        write_synced(&dir, temporary, content, mode)?;
+        if let Err(e) = rfs::renameat_with(&dir, temporary, &dir, name, rfs::RenameFlags::NOREPLACE) {
+            let _ = rfs::unlinkat(&dir, temporary, AtFlags::empty());
+            return Err(e.into());
+        }
+        sync_names(&dir)
     }
 
     /// Renames within this directory; both names may have directories in front. An existing target is
@@ -198,9 +228,8 @@ impl HostDir {
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
         rfs::renameat_with(&from_dir, from_name, &to_dir, to_name, rfs::RenameFlags::NOREPLACE)?;
-        rfs::fsync(&to_dir)?;
-        rfs::fsync(&from_dir)?;
-        Ok(())
+        sync_names(&to_dir)?;
+        sync_names(&from_dir)
     }
 
     /// Exchanges two names beneath this directory in one act; both must be there. The directories are synced.
@@ -211,9 +240,8 @@ impl HostDir {
         let (one_dir, one_name) = self.parent(one)?;
         let (other_dir, other_name) = self.parent(other)?;
         rfs::renameat_with(&one_dir, one_name, &other_dir, other_name, rfs::RenameFlags::EXCHANGE)?;
-        rfs::fsync(&other_dir)?;
-        rfs::fsync(&one_dir)?;
-        Ok(())
+        sync_names(&other_dir)?;
+        sync_names(&one_dir)
     }
 
     /// Removes a directory that is empty; false when it is not. One already gone is success.
@@ -298,7 +326,7 @@ impl HostDir {
     /// # Errors
     /// As fsync(2).
     pub fn sync(&self) -> io::Result<()> {
-        Ok(rfs::fsync(&self.fd)?)
+        sync_names(&self.fd)
     }
 
     /// Flushes the whole filesystem the directory lies on (syncfs(2)).
@@ -306,6 +334,9 @@ impl HostDir {
     /// # Errors
     /// As syncfs(2).
     pub fn sync_filesystem(&self) -> io::Result<()> {
+        if TREES_UNSYNCED.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         Ok(rfs::syncfs(&self.fd)?)
     }
 }
@@ -323,6 +354,15 @@ fn kind(file_type: FileType) -> EntryKind {
         FileType::Symlink => EntryKind::Link,
         _ => EntryKind::Other,
     }
+}
+
+/// Writes a new file and flushes its content; one of that name is removed first.
+fn write_synced(dir: &OwnedFd, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
+    let _ = rfs::unlinkat(dir, name, AtFlags::empty());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mut file = File::from(rfs::openat(dir, name, flags, Mode::from_raw_mode(mode))?);
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 /// How deep a removal goes before it brings what lies deeper up. A guest can nest directories deeper than
@@ -449,6 +489,18 @@ mod tests {
         drop(at);
         dir.remove_tree("top").unwrap();
         assert!(dir.list().unwrap().is_empty());
+        std::fs::remove_dir_all(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_whole_file_takes_nobodys_place_and_a_crashed_one_is_no_hindrance() {
+        let dir = scratch("whole");
+        dir.replace(".new", b"left by a crash", 0o600).unwrap();
+        dir.create_whole("f", ".new", b"one", 0o600).unwrap();
+        let again = dir.create_whole("f", ".new", b"two", 0o600);
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(dir.read("f", 9).unwrap(), b"one");
+        assert_eq!(dir.list().unwrap().len(), 1);
         std::fs::remove_dir_all(dir.path()).unwrap();
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Armed through the environment variable `CABIN_FAULT` when the daemon starts, or by [`arm`] while it
 //! runs: `fail:N` makes the N-th point since arming fail once, `kill:N` ends the process there with
-//! no unwinding. Unarmed, a point costs one relaxed atomic load.
+//! no unwinding. `skip:WHAT`, read by whoever starts the daemon, is [`skip`]. Unarmed, a point costs one
+//! relaxed atomic load.
 //!
 //! There are points that can fail ([`pass`]) and points behind which there is no way back, where only the
 //! process can end ([`reach`]). Both are counted together.
@@ -78,14 +79,15 @@ pub fn arm(plan: Plan) {
     MODE.store(mode, Ordering::SeqCst);
 }
 
-/// Makes every undo leave out the steps whose names begin so: a sweep that finds nothing then is worth
-/// nothing. `None` undoes everything again.
+/// Makes every undo leave out the steps whose names begin so, and every flush that asks [`leaves_out`]: a
+/// sweep or a power cut that finds nothing then is worth nothing. `None` leaves out nothing again.
 pub fn skip(beginning: Option<String>) {
     *SKIPPED.lock().unwrap_or_else(PoisonError::into_inner) = beginning;
 }
 
-/// Whether this step is left out.
-pub(crate) fn skips(what: &str) -> bool {
+/// Whether this step, or this flush to disk, is left out.
+#[must_use]
+pub fn leaves_out(what: &str) -> bool {
     let skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
     skipped.as_ref().is_some_and(|beginning| what.starts_with(beginning))
 }

@@ -58,7 +58,7 @@ impl Undo {
 
     fn unwind(self) -> Vec<LeftBehind> {
         let mut left = Vec::new();
-        for step in self.steps.into_iter().rev().filter(|step| !fault::skips(&step.what)) {
+        for step in self.steps.into_iter().rev().filter(|step| !fault::leaves_out(&step.what)) {
             if let Err(why) = (step.inverse)() {
                 left.push(LeftBehind { what: step.what, why });
             }

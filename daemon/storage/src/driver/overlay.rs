@@ -39,7 +39,8 @@ impl Driver for Overlay {
             volume.create_dir(WORK, 0o700)?;
             volume.create_dir(ROOTFS, 0o700)?;
             // The root of a mounted overlay looks like the upper layer's, not like the image's.
-            carry(image, &upper, &rfs::fstat(image)?, Role::Whole)
+            carry(image, &upper, &rfs::fstat(image)?, Role::Whole)?;
+            upper.sync()
         };
         make().map_err(|source| Error::Copy { path: UPPER.to_owned(), source })
     }
