@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::error::Error;
 use crate::key::{self, Key, Scope};
 use crate::value::{address, name, number};
-use crate::{Config, Device, Devices, device, network};
+use crate::{Config, Device, Devices, device, disk, network};
 
 /// Whose config it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,10 +109,6 @@ pub fn validate_device(name: &str, device: &Device) -> Result<(), Error> {
             later,
         });
     };
-    if kind == "disk" && set(device, "path") != Some("/") {
-        let rule = "disks other than the root (`path=/` with a `pool`) are not supported yet";
-        return Err(Error::Device { device: name.to_owned(), rule });
-    }
     for (property, value) in device.iter().filter(|(property, _)| *property != "type") {
         let Some(declared) = key::find(known.properties, property) else {
             return Err(unknown_property(name, known, property));
@@ -126,29 +122,18 @@ pub fn validate_device(name: &str, device: &Device) -> Result<(), Error> {
     }
     let broken = match kind {
         "nic" => nic_rule(device),
-        "disk" => disk_rule(device),
+        "disk" => disk::read(device).err(),
         _ => None,
     };
     broken.map_or(Ok(()), |rule| Err(Error::Device { device: name.to_owned(), rule }))
 }
 
 fn unknown_property(name: &str, known: &device::DeviceType, property: &str) -> Error {
-    if known.name == "disk" && property == "size" {
-        let rule = "`size` is not supported by the `dir` and `overlay` drivers";
-        return Error::Device { device: name.to_owned(), rule };
-    }
     Error::UnknownProperty {
         device: name.to_owned(),
         kind: known.name.to_owned(),
         property: property.chars().take(80).collect(),
         hint: key::nearest(known.properties.iter().map(|key| key.name), property),
-    }
-}
-
-fn disk_rule(device: &Device) -> Option<&'static str> {
-    match set(device, "pool") {
-        Some(_) => None,
-        None => Some("the root disk needs a `pool`"),
     }
 }
 
@@ -178,7 +163,14 @@ pub fn validate_expanded_devices(devices: &Devices) -> Result<(), Error> {
         let mut seen: BTreeMap<String, &str> = BTreeMap::new();
         for (name, device) in devices.iter().filter(|(_, device)| set(device, "type") == Some(kind)) {
             let Some(value) = set(device, what) else { continue };
-            if let Some(first) = seen.insert(value.to_ascii_lowercase(), name) {
+            let same = match what {
+                "path" => format!(
+                    "/{}",
+                    value.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/")
+                ),
+                _ => value.to_ascii_lowercase(),
+            };
+            if let Some(first) = seen.insert(same, name) {
                 let (first, second) = (first.to_owned(), name.clone());
                 return Err(Error::Clash { first, second, what, value: value.to_owned() });
             }
@@ -191,7 +183,7 @@ pub fn validate_expanded_devices(devices: &Devices) -> Result<(), Error> {
 #[must_use]
 pub fn root_disk(devices: &Devices) -> Option<(&str, &str)> {
     devices.iter().find_map(|(name, device)| {
-        let root = set(device, "type") == Some("disk") && set(device, "path") == Some("/");
+        let root = set(device, "type") == Some("disk") && set(device, "path").is_some_and(disk::is_root);
         set(device, "pool").filter(|_| root).map(|pool| (name.as_str(), pool))
     })
 }

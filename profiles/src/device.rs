@@ -26,8 +26,25 @@ pub const REFUSED: &[&str] =
     &["gpu", "infiniband", "pci", "proxy", "tpm", "unix-block", "unix-char", "unix-hotplug", "usb"];
 
 const DISK: &[Key] = &[
+    Key::new("initial.gid", Kind::Integer(0, 65_535), "The group of a disk in memory").default("0").live(),
+    Key::new("initial.mode", Kind::Mode, "The mode of a disk in memory").default("0711").live(),
+    Key::new("initial.uid", Kind::Integer(0, 65_535), "The owner of a disk in memory").default("0").live(),
     Key::new("path", Kind::Path, "Where it is mounted inside; `/` for the root"),
-    Key::new("pool", Kind::Pool, "The storage pool the root volume is in"),
+    Key::new("pool", Kind::Pool, "The storage pool the root, or the volume in `source`, is in"),
+    Key::new("readonly", Kind::Bool, "Mount it so that nothing can be written").default("false").live(),
+    Key::new("recursive", Kind::Bool, "Take along what is mounted beneath a path of the host")
+        .default("false")
+        .live(),
+    Key::new("required", Kind::Bool, "Do not start without the path of the host").default("true").live(),
+    Key::new(
+        "shift",
+        Kind::Bool,
+        "Show a path of the host with its ids as the instance's own; with `false` they are the host's, and nobody's inside",
+    )
+    .default("true")
+    .live(),
+    Key::new("size", Kind::Bytes, "The most a disk in memory holds; unset is half of the host's memory").live(),
+    Key::new("source", Kind::Source, "What is mounted").restricted(Restriction::LowLevel),
 ];
 
 const NIC: &[Key] = &[

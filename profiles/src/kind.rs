@@ -19,6 +19,12 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// A size in bytes, or a percentage of the host's memory.
     Memory,
+    /// A size in bytes.
+    Bytes,
+    /// A mode of a file, octal.
+    Mode,
+    /// What a disk shows.
+    Source,
     /// A bool or a size in bytes.
     Swap,
     /// How many or which processors.
@@ -84,6 +90,9 @@ impl Kind {
             Kind::Integer(least, most) => number::integer(text, least, most).map(drop),
             Kind::OneOf(words) => one_of(text, words),
             Kind::Memory => size::memory(text).map(drop),
+            Kind::Bytes => size::bytes(text).map(drop),
+            Kind::Mode => number::mode(text).map(drop),
+            Kind::Source => one_line(text),
             Kind::Swap => size::swap(text).map(drop),
             Kind::Cpus => cpu::cpus(text).map(drop),
             Kind::Allowance => cpu::allowance(text).map(drop),
@@ -131,6 +140,9 @@ impl Kind {
             Kind::Integer(least, most) if least != i64::MIN => format!("{least} to {most}"),
             Kind::Memory => "`512MiB`, `50%` of the host".to_owned(),
             Kind::Swap => "`true`, `false`, `512MiB`".to_owned(),
+            Kind::Bytes => "`512MiB`, `2GB`".to_owned(),
+            Kind::Mode => "`0755`".to_owned(),
+            Kind::Source => "`/path`, `tmpfs:`, with a pool `VOLUME` or `VOLUME/DIRECTORY`".to_owned(),
             Kind::Cpus => "`2` (how many), `0-3`, `1,3`, `1-1` (which)".to_owned(),
             Kind::Allowance => "`50%` (share), `25ms/100ms` (quota)".to_owned(),
             Kind::Rlimit => "`1024`, `1024:4096`, `unlimited`".to_owned(),

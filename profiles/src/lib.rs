@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 pub mod check;
 pub mod device;
+pub mod disk;
 pub mod document;
 pub mod error;
 pub mod expand;

@@ -58,6 +58,38 @@ pub const DRIVERS: &[&str] = &["dir", "overlay"];
 
 /// The keys of a storage volume.
 pub const VOLUME: &[Key] = &[
+    Key::new("initial.gid", Kind::Integer(0, 65_535), "The group a new volume's root has").default("0"),
+    Key::new("initial.mode", Kind::Mode, "The mode a new volume's root has").default("0711"),
+    Key::new("initial.uid", Kind::Integer(0, 65_535), "The owner a new volume's root has").default("0"),
+    Key::new(
+        "security.shifted",
+        Kind::Bool,
+        "Accepted for the sake of what was written for Incus: volumes always look right in every instance at once",
+    )
+    .live(),
+    Key::new(
+        "security.unmapped",
+        Kind::Bool,
+        "Leave the ids on disk as they are on the host: nobody's in an instance that is not privileged",
+    )
+    .default("false"),
+    Key::new("size", Kind::Bytes, "The most it holds; unset is no limit").live(),
+    Key::new("snapshots.expiry", Kind::Expiry, "How long its snapshots are kept, such as `1d 12H`; unset is for ever")
+        .live(),
+    Key::new(
+        "snapshots.expiry.manual",
+        Kind::Expiry,
+        "The same for those that somebody asks for; unset is as `snapshots.expiry`",
+    )
+    .live(),
+    Key::new(
+        "snapshots.pattern",
+        Kind::SnapshotPattern,
+        "The name of a snapshot that is given none: with `%d` for a number, or `{{ creation_date|date:'2006-01-02' }}`",
+    )
+    .default("snap%d")
+    .live(),
+    Key::new("snapshots.schedule", Kind::Schedule, "When snapshots are taken by themselves, as for instances").live(),
     Key::new("user.*", Kind::Blob, "Anything you like").live(),
     Key::new("volatile.*", Kind::Blob, "What the daemon remembers").live().restricted(Restriction::Server),
 ];

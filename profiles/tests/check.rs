@@ -116,7 +116,9 @@ fn each_device_is_checked_for_itself() {
     check(&[("type", "nic"), ("network", "br0"), ("hwaddr", "x")], Some("MAC address"));
     check(&[("type", "disk"), ("path", "/"), ("pool", "default"), ("size", "1GiB")], Some("`size`"));
     check(&[("type", "disk"), ("path", "/")], Some("`pool`"));
-    check(&[("type", "disk"), ("path", "/srv"), ("source", "/srv")], Some("not supported yet"));
+    check(&[("type", "disk"), ("path", "/srv"), ("source", "/srv")], None);
+    check(&[("type", "disk"), ("path", "/srv"), ("source", "web"), ("pool", "default")], None);
+    check(&[("type", "disk"), ("path", "/proc/self"), ("source", "/srv")], Some("/proc"));
     check(&[("type", "none"), ("path", "/")], Some("unknown property"));
     assert!(validate_devices(&devices(&[("../x", &[("type", "none")])]), Who::Instance).is_err());
 }

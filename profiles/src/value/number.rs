@@ -83,6 +83,16 @@ pub fn rlimit(text: &str) -> Result<(Option<u64>, Option<u64>), Invalid> {
     Ok((soft, hard))
 }
 
+/// Reads a mode: octal, with or without zeros in front.
+///
+/// # Errors
+/// When it is none.
+pub fn mode(text: &str) -> Result<u32, Invalid> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let read = u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= 0o7777);
+    read.ok_or_else(|| Invalid::new(text, "a mode such as `0755`"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
