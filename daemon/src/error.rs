@@ -117,6 +117,9 @@ impl Fault {
             text.push_str(&cause.to_string());
             next = cause.source();
         }
+        if let Some(advice) = cabin_core::shortage(self) {
+            text.push_str(&format!(" ({advice})"));
+        }
         text
     }
 }

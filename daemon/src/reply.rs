@@ -146,6 +146,15 @@ fn envelope(code: StatusCode, body: &Value, headers: &[(header::HeaderName, Stri
 }
 
 fn code(fault: &Fault) -> StatusCode {
+    match code_of_act(fault) {
+        StatusCode::INTERNAL_SERVER_ERROR if cabin_core::shortage(fault).is_some() => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        code => code,
+    }
+}
+
+fn code_of_act(fault: &Fault) -> StatusCode {
     match fault {
         Fault::Core(error) => match error.kind() {
             Kind::NotFound => StatusCode::NOT_FOUND,
@@ -205,6 +214,8 @@ mod tests {
             (Fault::NotImplemented { method: "PUT".into() }, 501),
             (Fault::Changed, 412),
             (Fault::Panicked, 500),
+            (Fault::Io { act: "write", source: std::io::Error::from_raw_os_error(28) }, 503),
+            (Fault::Io { act: "write", source: std::io::Error::from_raw_os_error(5) }, 500),
         ] {
             assert_eq!(error(&fault).status().as_u16(), expected, "{fault:?}");
         }

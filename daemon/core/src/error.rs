@@ -4,6 +4,8 @@ use std::error::Error as _;
 
 use cabin_undo::Failed;
 
+use crate::shortage;
+
 /// What sort of failure it is; the door turns it into a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -140,6 +142,13 @@ impl Error {
             Error::Exists { .. } | Error::InUse { .. } => Kind::Conflict,
             Error::Invalid { .. }
             | Error::Body { .. }
+        match self.kind_of_act() {
+            Kind::Internal if shortage::of(self).is_some() => Kind::Unavailable,
+            kind => kind,
+        }
+    }
+
+    fn kind_of_act(&self) -> Kind {
             | Error::Profiles(_)
             | Error::Value(_)
             | Error::NetworkName(_)
@@ -174,7 +183,7 @@ impl Error {
         }
     }
 
-    /// The whole chain on one line, outermost first.
+    /// The whole chain on one line, outermost first; when the host is short of something, what helps.
     #[must_use]
     pub fn report(&self) -> String {
         let mut text = self.to_string();
@@ -192,6 +201,9 @@ impl Error {
 }
 
 impl From<Failed<Error>> for Error {
+        if let Some(advice) = shortage::of(self) {
+            text.push_str(&format!(" ({advice})"));
+        }
     fn from(failed: Failed<Error>) -> Error {
         if failed.left_behind.is_empty() {
             return failed.cause;

@@ -27,6 +27,7 @@ mod recover;
 mod resolve;
 pub mod server;
 mod settings;
+mod shortage;
 pub mod storage;
 mod wanted;
 
@@ -37,6 +38,7 @@ pub use host::Host;
 pub use operation::{Op, Operations, Plan};
 pub use settings::{DEFAULT_DIR, Settings};
 pub use wanted::daemon_wanted;
+pub use shortage::of as shortage;
 
 /// The project everything lies in for now.
 pub const DEFAULT_PROJECT: &str = "default";

@@ -19,6 +19,14 @@ use crate::error::{Error, Result};
 use crate::name::IfName;
 use crate::spec::BridgeSpec;
 
+/// What the server is told by, in the order it is written.
+const FILES: [&str; 2] = ["dnsmasq.raw", "dnsmasq.conf"];
+
+/// The name a file has before it takes the place of the old one.
+fn next(file: &str) -> String {
+    format!("{file}.next")
+}
+
 /// How long dnsmasq has to write its pid file, and to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -80,6 +88,10 @@ impl Servers {
     /// with the same configuration is left alone.
     pub fn ensure(&self, spec: &BridgeSpec) -> Result<()> {
         let home = self.home(&spec.name)?;
+        for file in FILES {
+            // Of a daemon that died before it took them.
+            home.remove_file(&next(file)).map_err(|source| file_error("remove", file, &spec.name, source))?;
+        }
         if !spec.serves() {
             return self.stop(&spec.name);
         }
@@ -91,11 +103,16 @@ impl Servers {
         if !changed && self.find(&spec.name)?.is_some() {
             return Ok(());
         }
+        // Written before the old server ends: a disk without room leaves that one as it is.
+        for (file, content) in FILES.iter().zip([&raw, &conf]) {
+            home.replace(&next(file), content.as_bytes(), 0o600)
+                .map_err(|source| file_error("write", file, &spec.name, source))?;
+        }
         self.stop(&spec.name)?;
         self.outlast_dying(&spec.name);
-        for (file, content) in [("dnsmasq.raw", &raw), ("dnsmasq.conf", &conf)] {
-            home.replace(file, content.as_bytes(), 0o600)
-                .map_err(|source| file_error("write", file, &spec.name, source))?;
+        for file in FILES {
+            home.rename_over(&next(file), file)
+                .map_err(|source| file_error("replace", file, &spec.name, source))?;
         }
         self.start(spec, home.path())
     }

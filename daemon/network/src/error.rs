@@ -115,11 +115,11 @@ pub enum Error {
         source: io::Error,
     },
     /// A file of a network could not be used.
-    #[error("cannot {act} file `{file}` of network `{network}`")]
+    #[error("cannot {act} {} of network `{network}`", shown(file))]
     File {
         /// What was tried.
         act: &'static str,
-        /// The file, relative to the network's directory.
+        /// The file, relative to the network's directory; empty for the directory itself.
         file: String,
         /// The network.
         network: String,
@@ -165,6 +165,10 @@ pub enum Error {
         #[from]
         source: cabin_undo::Injected,
     },
+}
+
+fn shown(file: &str) -> String {
+    if file.is_empty() { "the directory".to_owned() } else { format!("file `{file}`") }
 }
 
 /// What sort of failure it is, for whoever answers a request.

@@ -117,10 +117,17 @@ fn overlay(lowers: &[PathBuf], base: u32) -> Result<OwnedFd, Failure> {
     Ok(tree)
 }
 
+/// Free blocks that are as good as none: the last ones may be spoken for.
+const FEW: u64 = 64;
+
 /// An overlay whose work directory cannot be used comes up read-only, without an error.
 fn writable(tree: BorrowedFd<'_>) -> Result<(), Failure> {
-    let flags = rustix::fs::fstatvfs(tree).step("look at the overlay")?.f_flag;
-    if flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+    let found = rustix::fs::fstatvfs(tree).step("look at the overlay")?;
+    if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        // What it says of free room is the upper layer's.
+        if found.f_bfree < FEW || found.f_ffree == 0 {
+            return Err(rustix::io::Errno::NOSPC).step("make the overlay's work directory");
+        }
         return Err(step::odd("mount the overlay", "its work directory cannot be written"));
     }
     Ok(())

@@ -17,9 +17,6 @@ use crate::wire::{self, GuestCgroups, Order, Progress, Standing};
 /// `SIGKILL`.
 const KILL: i32 = 9;
 
-/// How long a process that has ended may take to tell why.
-const TELLING: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// A container whose init waits to be released. Dropping it ends the container.
 #[derive(Debug)]
 pub struct Starting {
@@ -72,7 +69,7 @@ impl Starting {
     /// [`Error::Start`] names the step that failed; nothing of the container stays then.
     pub fn release(mut self) -> Result<Supervisor> {
         self.wait()?;
-        tell(&self.socket, &self.name, &Order::Release)?;
+        tell(&self.socket, &self.name, &Order::Release, &[])?;
         expect(&self.socket, &self.name, |progress| matches!(progress, Progress::Running))?;
         self.runtime.connect(&self.name)?.ok_or(Error::NotRunning { name: self.name })
     }
@@ -95,9 +92,17 @@ pub(crate) fn spawn(
     cgroups.create(&name, limits, owner, undo).map_err(cgroup_failed)?;
     runtime.clear_exit_record(&name)?;
 
+    let entry = cgroups.entry(&name).map_err(cgroup_failed)?;
+    let guest = match cgroups.layout() {
+        Layout::Unified | Layout::Hybrid => GuestCgroups::Unified,
+        Layout::Legacy => GuestCgroups::Named,
+    };
     let socket = runtime.inner.launch(&[])?;
     let run_dir = runtime.inner.run_dir.path().to_owned();
-    tell(&socket, &name, &Order::Start { spec: Box::new(spec.clone()), run_dir })?;
+    let unified = entry.unified.is_some();
+    let order = Order::Start { spec: Box::new(spec.clone()), run_dir, guest, unified };
+    tell(&socket, &name, &order, &entry.fds())?;
+    drop(entry);
     let (progress, fds) = expect(&socket, &name, |progress| matches!(progress, Progress::Born { .. }))?;
     let Progress::Born { init_pid } = progress else { return Err(odd(&name)) };
     let [init, netns, supervisor] = <[OwnedFd; 3]>::try_from(fds).map_err(|_| odd(&name))?;
@@ -106,17 +111,8 @@ pub(crate) fn spawn(
     undo.push(format!("container {name}"), move || end(&inverse_of, &stray, &init, &supervisor))
         .map_err(|source| Error::Interrupted { name: name.clone(), source })?;
 
-    if let Err(source) = cgroups.attach(&name, init_pid) {
-        // It may have ended for a reason of its own meanwhile, and told it.
-        return Err(told(&socket, &name).unwrap_or_else(|| cgroup_failed(source)));
-    }
     fault::pass("container in its cgroup")
         .map_err(|source| Error::Interrupted { name: name.clone(), source })?;
-    let guest = match cgroups.layout() {
-        Layout::Unified | Layout::Hybrid => GuestCgroups::Unified,
-        Layout::Legacy => GuestCgroups::Named,
-    };
-    tell(&socket, &name, &Order::Placed(guest))?;
     let standing = Standing { init_pid, ids: spec.ids, rlimits: spec.rlimits.clone() };
     let ready = false;
     Ok(Starting { runtime: runtime.clone(), name, socket, init_pid, init: handle, standing, netns, ready })
@@ -140,8 +136,8 @@ fn end(runtime: &Runtime, name: &str, init: &OwnedFd, supervisor: &OwnedFd) -> i
     run_dir.remove_file(&runtime::record_name(name))
 }
 
-fn tell(socket: &OwnedFd, name: &str, order: &Order) -> Result<()> {
-    match wire::send(socket, order, &[]) {
+fn tell(socket: &OwnedFd, name: &str, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    match wire::send(socket, order, fds) {
         Ok(()) => Ok(()),
         // It has already ended, and says why in what it sent before.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -164,17 +160,6 @@ fn expect(
         Some((progress, fds)) if wanted(&progress) => Ok((progress, fds)),
         Some(_) => Err(odd(name)),
         None => Err(lost(name, io::Error::from(io::ErrorKind::UnexpectedEof))),
-    }
-}
-
-/// The failure that the other side has told, if it has.
-fn told(socket: &OwnedFd, name: &str) -> Option<Error> {
-    match wire::receive_within(socket, TELLING) {
-        Ok(Some((Progress::Failed(failure), _))) => {
-            let source = failure.source();
-            Some(Error::Start { name: name.to_owned(), step: failure.step, source })
-        }
-        _ => None,
     }
 }
 

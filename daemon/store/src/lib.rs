@@ -68,6 +68,24 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
+    /// The disk took nothing; nothing of the transaction is stored.
+    #[error("cannot store `{keys}`")]
+    Refused {
+        /// The keys written.
+        keys: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database's file cannot be opened for keeping room.
+    #[error("cannot keep room for the database `{path}`")]
+    Room {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Something changed between reading and writing; nothing is stored.
     #[error("`{key}` was changed by somebody else meanwhile")]
     Changed {

@@ -232,6 +232,17 @@ impl HostDir {
         sync_names(&from_dir)
     }
 
+    /// Renames within this directory over whatever file has the new name. The directory is synced.
+    ///
+    /// # Errors
+    /// As renameat(2).
+    pub fn rename_over(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from_dir, from_name) = self.parent(from)?;
+        let (to_dir, to_name) = self.parent(to)?;
+        rfs::renameat(&from_dir, from_name, &to_dir, to_name)?;
+        sync_names(&to_dir)
+    }
+
     /// Exchanges two names beneath this directory in one act; both must be there. The directories are synced.
     ///
     /// # Errors
@@ -361,8 +372,12 @@ fn write_synced(dir: &OwnedFd, name: &str, content: &[u8], mode: u32) -> io::Res
     let _ = rfs::unlinkat(dir, name, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut file = File::from(rfs::openat(dir, name, flags, Mode::from_raw_mode(mode))?);
-    file.write_all(content)?;
-    file.sync_all()
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // A full disk is to be no fuller for it. One that cannot be removed goes with the next try.
+        let _ = rfs::unlinkat(dir, name, AtFlags::empty());
+    }
+    written
 }
 
 /// How deep a removal goes before it brings what lies deeper up. A guest can nest directories deeper than

@@ -105,7 +105,10 @@ pub(crate) fn clean_up(host: &Arc<Host>, project: &str, live: &Arc<Live>, power:
             failures.push(format!("{what}: {}", error.report()));
         }
     };
-    keep("console log", keep_console_log(host, live));
+    if let Err(error) = keep_console_log(host, live) {
+        // It is for people: a disk without room is no reason not to stop.
+        tracing::warn!(instance = name, error = %error.report(), "what the console said is lost");
+    }
     for plugged in live.nics.lock().drain(..) {
         keep(&plugged.device, unplug(host, &plugged));
         fault::reach(&format!("unplugged `{}`", plugged.device));

@@ -1,5 +1,6 @@
 //! What a place that keeps documents must do. Small enough for an embedded file and for a shared service.
 
+mod room;
 pub mod sqlite;
 
 use crate::Error;

@@ -1,10 +1,13 @@
 //! Documents in one SQLite file: WAL, `synchronous=FULL`, one writer.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use cabin_undo::fault;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
+use super::room::Room;
 use super::{Engine, Key, Record, Revision, Txn};
 use crate::Error;
 
@@ -18,7 +21,12 @@ const OLDEST: i32 = 3_051_003;
 pub struct Sqlite {
     writer: Mutex<Connection>,
     reader: Mutex<Connection>,
+    room: Room,
+    commits: AtomicU32,
 }
+
+/// After how many commits is looked whether there is still room for more.
+const LOOK: u32 = 64;
 
 impl Sqlite {
     /// Opens the file, makes it when missing, checks it, and brings its schema up to date.
@@ -38,8 +46,33 @@ impl Sqlite {
         }
         migrate(&writer, &name)?;
         let reader = connect(path).map_err(wrong)?;
-        Ok(Sqlite { writer: Mutex::new(writer), reader: Mutex::new(reader) })
+        let room = Room::of(path).map_err(|source| Error::Room { path: name, source })?;
+        // A full disk is no reason not to start: what is there can be read and deleted.
+        let _ = room.take();
+        Ok(Sqlite {
+            writer: Mutex::new(writer),
+            reader: Mutex::new(reader),
+            room,
+            commits: AtomicU32::new(0),
+        })
     }
+
+    fn look_after_room(&self) {
+        if self.commits.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK) {
+            // Without it the next commits go on as long as there is any.
+            let _ = self.room.take();
+        }
+    }
+}
+
+/// What a commit failed of, as the kernel would have said it where SQLite has words of its own.
+fn refused(keys: String, source: rusqlite::Error) -> Error {
+    let number = match source.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => rustix::io::Errno::NOSPC,
+        Some(ErrorCode::ReadOnly) => rustix::io::Errno::ROFS,
+        _ => return Error::Commit { keys, source },
+    };
+    Error::Refused { keys, source: number.into() }
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -48,7 +81,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    // NORMAL loses what was acknowledged: a test of power loss has to notice that.
+    let synchronous = if fault::leaves_out("sync of the database") { "NORMAL" } else { "FULL" };
+    connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     Ok(connection)
 }
@@ -115,7 +150,7 @@ impl Engine for Sqlite {
     fn commit(&self, txn: &Txn) -> Result<Revision, Error> {
         let mut writer = self.writer.lock();
         let keys = || txn.writes.iter().map(|(key, _)| key.0.as_str()).collect::<Vec<_>>().join(", ");
-        let wrong = |source| Error::Commit { keys: keys(), source };
+        let wrong = |source| refused(keys(), source);
         let open =
             writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(wrong)?;
         for (key, expected) in &txn.checks {
@@ -146,6 +181,7 @@ impl Engine for Sqlite {
             .map_err(wrong)?;
         }
         open.commit().map_err(wrong)?;
+        self.look_after_room();
         Ok(revision)
     }
 }

@@ -151,11 +151,13 @@ impl Watcher {
             Ended::Killed(signal) => Exit::Stopped { status: 128 + signal },
         };
         let name = &self.name;
-        self.run_dir.replace(&console_name(name), &self.console.log(), 0o600)?;
-        self.run_dir.replace(&record_name(name), &wire::pack(&exit)?, 0o600)?;
-        // The record first: whoever finds no socket any more finds it.
-        self.run_dir.remove_file(&socket_name(name))?;
+        // On a disk without room the record comes first, and whoever watches is told in any case.
+        let record =
+            wire::pack(&exit).and_then(|record| self.run_dir.replace(&record_name(name), &record, 0o600));
+        let console = self.run_dir.replace(&console_name(name), &self.console.log(), 0o600);
+        // Whoever finds no socket any more finds the record.
+        let socket = self.run_dir.remove_file(&socket_name(name));
         self.control.tell_end(exit);
-        Ok(())
+        record.and(console).and(socket)
     }
 }

@@ -1,0 +1,76 @@
+//! Room on the disk that the database has before it needs it, so that what frees room can be stored when there
+//! is none left: beyond the end of its files, where only they can take it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+/// Bytes the log may take: it is written from the start again once it has 1000 pages (SQLite's default), and a
+/// transaction that comes then is small beside that.
+const LOG: u64 = 8 << 20;
+
+/// Bytes beyond the end of the database: more than all that the log can hold.
+const BEYOND: u64 = 8 << 20;
+
+/// The files of a database, kept open: to close one would give up the locks that SQLite holds on it (fcntl(2)).
+pub struct Room {
+    database: File,
+    log: PathBuf,
+}
+
+impl Room {
+    /// For the database in that file, which is there.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn of(path: &Path) -> io::Result<Room> {
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        Ok(Room { database: File::options().read(true).write(true).open(path)?, log: log.into() })
+    }
+
+    /// Takes what is missing. Without a filesystem that can keep room there is none, and nothing is lost.
+    ///
+    /// # Errors
+    /// When the disk has none left.
+    pub fn take(&self) -> io::Result<()> {
+        let end = self.database.metadata()?.len();
+        keep(&self.database, end + BEYOND / 2, end + BEYOND)?;
+        // Locks are only taken on the database itself, so this one may be closed.
+        let log = File::options().write(true).open(&self.log)?;
+        keep(&log, LOG, LOG)
+    }
+}
+
+/// Sees to it that a file that has less than `least` bytes of room has `wanted`. Its length stays.
+fn keep(file: &File, least: u64, wanted: u64) -> io::Result<()> {
+    if file.metadata()?.blocks() * 512 >= least {
+        return Ok(());
+    }
+    match rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, 0, wanted)) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_taken_and_no_file_grows_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        let log = dir.path().join("x.db-wal");
+        std::fs::write(&path, [1u8; 5000]).unwrap();
+        std::fs::write(&log, []).unwrap();
+        Room::of(&path).unwrap().take().unwrap();
+        let (database, log) = (path.metadata().unwrap(), log.metadata().unwrap());
+        assert_eq!((database.len(), log.len()), (5000, 0));
+        assert!(database.blocks() * 512 >= BEYOND && log.blocks() * 512 >= LOG);
+    }
+}

@@ -1,0 +1,126 @@
+//! Small disks that a test makes for a daemon: filled to the last block or the last inode, made read-only.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::cli::host;
+use crate::daemon::PLACE;
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// An ext4 on a loop device. Dropping it takes it away.
+pub struct Disk {
+    place: PathBuf,
+}
+
+impl Disk {
+    /// Makes one of that many MiB. `inodes` limits how many files there can be.
+    ///
+    /// # Panics
+    /// When it cannot be made: mkfs.ext4 (package e2fsprogs), loop devices.
+    #[must_use]
+    pub fn new(megabytes: u64, inodes: Option<u32>) -> Disk {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let disk =
+            Disk { place: Path::new(PLACE).join(format!("cabin-disk-{}-{number}", std::process::id())) };
+        let image = disk.image();
+        let file = File::create(&image).expect("an image file");
+        file.set_len(megabytes << 20).expect("its size");
+        std::fs::create_dir(&disk.place).expect("a mount point");
+        let path = image.display().to_string();
+        let count = inodes.map(|count| count.to_string());
+        let mut words = vec!["mkfs.ext4", "-q", "-F", "-m", "0"];
+        words.extend(count.iter().flat_map(|count| ["-N", count.as_str()]));
+        words.push(&path);
+        host(&words).ok();
+        host(&["mount", "-o", "loop", &path, &disk.place.display().to_string()]).ok();
+        disk
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    fn image(&self) -> PathBuf {
+        self.place.with_extension("img")
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.place.join("filler")
+    }
+
+    /// Takes every block that is left.
+    ///
+    /// # Panics
+    /// When it does not end with a full disk.
+    pub fn fill(&self) {
+        let file = File::options().create(true).append(true).open(self.filler()).expect("a filler");
+        // What the journal still holds back is free only then.
+        host(&["sync", "-f", &self.place.display().to_string()]).ok();
+        let mut end = file.metadata().expect("its size").len();
+        for size in [16 << 20, 1 << 20, 64 << 10, 4096] {
+            loop {
+                match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), end, size) {
+                    Ok(()) => end += size,
+                    Err(rustix::io::Errno::NOSPC) => break,
+                    Err(why) => panic!("cannot fill the disk: {why}"),
+                }
+            }
+        }
+    }
+
+    /// Whether nothing but root's last block is left.
+    ///
+    /// # Panics
+    /// When it cannot be measured.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let found = rustix::fs::statvfs(&self.place).expect("its numbers");
+        found.f_bfree < 64 || found.f_ffree == 0
+    }
+
+    /// Makes files until there is not one inode left.
+    ///
+    /// # Panics
+    /// When it does not end with a full disk.
+    pub fn fill_inodes(&self) {
+        let dir = self.place.join("files");
+        std::fs::create_dir_all(&dir).expect("a directory for the files");
+        let full = (0..).map(|number| File::create(dir.join(format!("{number}")))).find_map(Result::err);
+        assert_eq!(full.map(|why| why.kind()), Some(std::io::ErrorKind::StorageFull));
+    }
+
+    /// Takes away what filled it.
+    ///
+    /// # Panics
+    /// When that cannot be removed.
+    pub fn free(&self) {
+        for path in [self.filler(), self.place.join("files")] {
+            host(&["rm", "-rf", &path.display().to_string()]).ok();
+        }
+    }
+
+    /// Mounts it anew with that option (`ro`, `rw`), whoever uses it.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn remount(&self, how: &str) {
+        host(&["mount", "-o", &format!("remount,{how}"), &self.place.display().to_string()]).ok();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let place = self.place.display().to_string();
+        let gone = host(&["umount", &place]);
+        if gone.code != 0 {
+            let _ = host(&["umount", "--lazy", &place]);
+        }
+        let _ = std::fs::remove_file(self.image());
+        let _ = std::fs::remove_dir(&self.place);
+        assert!(gone.code == 0 || std::thread::panicking(), "something still uses {place}: {}", gone.err);
+    }
+}
