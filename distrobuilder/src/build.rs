@@ -265,7 +265,7 @@ impl Work<'_> {
             Layout::Unified => {
                 let name = format!("image{}", self.options.compression.extension());
                 cabin_images::pack_unified(
-                    tree.path(),
+                    &cabin_images::TreeSource::Plain(tree.path().to_owned()),
                     &metadata,
                     &mut made(&name)?,
                     self.options.compression,

@@ -9,14 +9,17 @@ use std::process::ExitCode;
 
 use cabin_sys::{process, socket};
 
+use crate::backup::Place;
+use crate::backup::read;
 use crate::confine::confine;
 use crate::decompress::{self, Meter};
 use crate::error::{Error, Kind, Result};
+use crate::extract::{Extract, beneath, only_a_file, unexpected};
 use crate::format::{Compression, Shape, detect};
 use crate::message::{Answer, Job, Limits, Task, UnpackReport};
 use crate::metadata::{MAX_METADATA, MAX_TEMPLATES_SIZE, Metadata, is_template_name};
 use crate::squash;
-use crate::tarball::{Member, MemberKind, Tarball, normalize};
+use crate::tarball::{MemberKind, Tarball, normalize};
 use crate::tree::Tree;
 
 /// Bytes of metadata in one message.
@@ -58,33 +61,54 @@ fn serve(daemon: &OwnedFd) -> Result<UnpackReport> {
     };
     let meta = File::from(next()?);
     let rootfs = if job.split && job.task == Task::Unpack { Some(File::from(next()?)) } else { None };
-    let target = if job.task == Task::Unpack { Some(next()?) } else { None };
+    let mut places = Vec::new();
+    let targets = match job.task {
+        Task::Inspect | Task::Index => Vec::new(),
+        Task::Unpack => vec![next()?],
+        Task::Restore { places: count } => {
+            let (found, targets) = receive_places(daemon, count)?;
+            places = found;
+            targets
+        }
+    };
     let length = |file: &File| file.metadata().map(|m| m.len()).map_err(|source| Error::Read { source });
     let read = match (&rootfs, job.task) {
         (Some(rootfs), Task::Unpack) => rootfs,
         _ => &meta,
     };
-    let total = length(read)?;
+    let total = if matches!(job.task, Task::Restore { .. }) { u64::MAX } else { length(read)? };
     let teller = daemon.try_clone().map_err(|source| Error::Talk { source })?;
-    let root = confine(target.as_ref().map(AsFd::as_fd), job.ids, job.limits)?;
-    drop(target);
+    let roots = confine(&targets, job.ids, job.limits)?;
+    drop(targets);
     let meter = Meter::new(total, move |done, total| {
         // Nobody listens any more: nothing is left to do.
         if send(&teller, &Answer::Progress { done, total }).is_err() {
             process::exit_now(3);
         }
     });
+    let mut trees = roots.into_iter().map(|root| Tree::new(root, job.ids.size, job.limits));
     match job.task {
         Task::Inspect => {
-            let metadata = inspect(&meta, job.limits, &meter)?;
-            let bytes = postcard::to_stdvec(&metadata).map_err(|source| Error::Message { source })?;
-            for piece in bytes.chunks(PIECE) {
-                send(daemon, &Answer::Piece(piece.to_vec()))?;
+            tell(daemon, &inspect(&meta, job.limits, &meter)?)?;
+            Ok(UnpackReport::default())
+        }
+        Task::Index => {
+            // Nothing told is: more is needed.
+            if let Some(text) = read::index(&meta, job.limits, &meter)? {
+                tell(daemon, &text)?;
             }
             Ok(UnpackReport::default())
         }
+        Task::Restore { .. } => {
+            let restored = read::restore(meta, places.into_iter().zip(trees).collect(), job.limits, &meter)?;
+            if let Some(metadata) = &restored.metadata {
+                tell(daemon, metadata)?;
+            }
+            Ok(restored.report)
+        }
         Task::Unpack => {
-            let mut tree = Tree::new(root, job.ids.size, job.limits);
+            let missing = || Error::Talk { source: io::Error::from(io::ErrorKind::UnexpectedEof) };
+            let mut tree = trees.next().ok_or_else(missing)?;
             match (detect(read)?, job.split) {
                 (Shape::Squashfs, true) => squash::unpack(read, job.limits, &meter, &mut tree)?,
                 (Shape::Tarball(compression), split) => {
@@ -98,6 +122,27 @@ fn serve(daemon: &OwnedFd) -> Result<UnpackReport> {
             tree.finish()
         }
     }
+}
+
+/// Sends something long in pieces.
+fn tell(daemon: &OwnedFd, what: &impl serde::Serialize) -> Result<()> {
+    let bytes = postcard::to_stdvec(what).map_err(|source| Error::Message { source })?;
+    bytes.chunks(PIECE).try_for_each(|piece| send(daemon, &Answer::Piece(piece.to_vec())))
+}
+
+/// The places of a backup and the directories for them; one message carries only so many descriptors.
+fn receive_places(daemon: &OwnedFd, count: u32) -> Result<(Vec<Place>, Vec<OwnedFd>)> {
+    let (mut places, mut targets) = (Vec::new(), Vec::new());
+    while places.len() < count as usize {
+        let (bytes, fds) = socket::recv(daemon).map_err(|source| Error::Talk { source })?;
+        let more: Vec<Place> = postcard::from_bytes(&bytes).map_err(|source| Error::Message { source })?;
+        if more.is_empty() || more.len() != fds.len() {
+            return Err(Error::Talk { source: io::Error::from(io::ErrorKind::UnexpectedEof) });
+        }
+        places.extend(more);
+        targets.extend(fds);
+    }
+    Ok((places, targets))
 }
 
 /// Reads `metadata.yaml` and what it names of `templates/`; stops as soon as all of it is there.
@@ -146,23 +191,6 @@ fn inspect(file: &File, limits: Limits, meter: &Meter) -> Result<Metadata> {
     Ok(metadata)
 }
 
-fn only_a_file(member: &Member) -> Result<()> {
-    let whole = match member.extents.as_slice() {
-        [] => member.size == 0,
-        [one] => one.offset == 0 && one.length == member.size,
-        _ => false,
-    };
-    if member.kind == MemberKind::File && whole {
-        Ok(())
-    } else {
-        Err(unexpected(&member.path, "it must be a plain file"))
-    }
-}
-
-fn unexpected(path: &[u8], why: &'static str) -> Error {
-    Error::Member { path: String::from_utf8_lossy(path).chars().take(300).collect(), why }
-}
-
 /// Makes what lies beneath `prefix` in a tarball.
 fn unpack(
     file: &File,
@@ -173,7 +201,7 @@ fn unpack(
     tree: &mut Tree,
 ) -> Result<()> {
     let mut tarball = Tarball::new(decompress::open(file, compression, limits.expanded, meter)?);
-    let mut buffer = vec![0; 256 * 1024];
+    let mut extract = Extract::new(false);
     while let Some(member) = tarball.next()? {
         let whole = normalize(&member.path)?;
         let Some(path) = beneath(&whole, prefix) else {
@@ -183,54 +211,10 @@ fn unpack(
             }
             continue;
         };
-        if path.is_empty() && member.kind != MemberKind::Directory {
-            return Err(unexpected(&whole, "the root must be a directory"));
-        }
-        let attributes = &member.attributes;
-        match &member.kind {
-            MemberKind::Directory => tree.directory(path, attributes)?,
-            MemberKind::Symlink(target) => tree.symlink(path, target, attributes)?,
-            MemberKind::Fifo => tree.fifo(path, attributes)?,
-            MemberKind::HardLink(target) => {
-                let target = normalize(target)?;
-                let inside = beneath(&target, prefix).filter(|target| !target.is_empty());
-                tree.hard_link(path, inside.ok_or_else(|| unexpected(&whole, "it links outside the root"))?)?;
-            }
-            MemberKind::Device => tree.report.devices_skipped += 1,
-            MemberKind::Whiteout => {
-                return Err(unexpected(&whole, "it is the mark an overlay takes for a deleted file"));
-            }
-            MemberKind::File => {
-                let made = tree.file(path, member.size)?;
-                for extent in &member.extents {
-                    let (mut at, end) = (extent.offset, extent.offset + extent.length);
-                    while at < end {
-                        let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
-                        let got = tarball.read(&mut buffer[..most])?;
-                        if got == 0 {
-                            return Err(Error::Archive { why: "it ends too early" });
-                        }
-                        tree.write(&made, path, at, &buffer[..got])?;
-                        at += got as u64;
-                    }
-                }
-                tree.close(&made, path, attributes)?;
-            }
-        }
+        extract.member(&mut tarball, &member, (&whole, path, prefix), tree)?;
     }
     if tree.report.entries == 0 {
         return Err(Error::Archive { why: "it holds no root filesystem" });
     }
     Ok(())
-}
-
-/// `path` as seen from `prefix`; `None` when it lies elsewhere.
-fn beneath<'p>(path: &'p [u8], prefix: &[u8]) -> Option<&'p [u8]> {
-    if prefix.is_empty() {
-        return Some(path);
-    }
-    match path.strip_prefix(prefix)? {
-        [] => Some(b""),
-        rest => rest.strip_prefix(b"/"),
-    }
 }

@@ -6,7 +6,7 @@
 //! root lies on disk as root of the image, without the process being root of anything else.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use cabin_sys::caps::{self, Caps};
 use cabin_sys::landlock::{self, Access, Tcp};
@@ -28,53 +28,65 @@ fn step<T>(step: &'static str, done: io::Result<T>) -> Result<T> {
     done.map_err(|source| Error::Confine { step, source })
 }
 
-/// Confines this process for good. What comes back is the target, or an empty directory when there is none.
-pub(crate) fn confine(target: Option<BorrowedFd<'_>>, ids: IdRange, limits: Limits) -> Result<OwnedFd> {
+/// Confines this process for good. What comes back are the targets, in their order.
+pub(crate) fn confine(targets: &[OwnedFd], ids: IdRange, limits: Limits) -> Result<Vec<OwnedFd>> {
     step("no new privileges", process::set_no_new_privs())?;
     let map = [IdRun { inside: 0, outside: ids.base, count: ids.size }];
     let userns = step("user namespace", namespace::user_namespace(&map))?;
-    let idmapped = target.map(|dir| {
-        use std::os::fd::AsFd;
-        mount::clone_idmapped(dir, "", userns.as_fd())
-    });
-    let idmapped = step("idmapped target (the filesystem must allow it)", idmapped.transpose())?;
+    let idmapped: io::Result<Vec<OwnedFd>> =
+        targets.iter().map(|dir| mount::clone_idmapped(dir, "", userns.as_fd())).collect();
+    let idmapped = step("idmapped target (the filesystem must allow it)", idmapped)?;
     step("enter the user namespace", namespace::enter(&userns, Namespaces::NEWUSER))?;
     step("become its root", process::set_ids(0, 0, &[]))?;
     let others = Namespaces::NEWNS | Namespaces::NEWNET | Namespaces::NEWIPC | Namespaces::NEWUTS;
     step("namespaces", namespace::unshare(others | Namespaces::NEWCGROUP))?;
     step("private mounts", mount::make_all_private())?;
-    let root = match idmapped {
-        Some(tree) => tree,
-        None => step("empty root", mount::filesystem("tmpfs", &[("size", "4k")], mount::INERT))?,
-    };
-    step("attributes of the root", mount::set_attributes(&root, mount::INERT, mount::Depth::One))?;
-    step("mount the root", mount::attach(&root, CWD, "/"))?;
-    step("pivot", mount::pivot_into(&root))?;
+    let roots = step("mount the targets", show(&idmapped))?;
     rustix::process::umask(Mode::empty());
     // A change of ids takes this setting away, so it comes after.
     step("death signal", process::set_parent_death_signal(Some(libc::SIGKILL)))?;
     let needed = Caps::CHOWN | Caps::DAC_OVERRIDE | Caps::FOWNER | Caps::FSETID | Caps::SETFCAP;
     step("capabilities", caps::clear_inherited())?;
     step("capabilities", caps::drop_for_good(Caps::all().difference(needed)))?;
+    let files = 64 + 2 * u64::try_from(targets.len()).unwrap_or(0);
     for (name, limit) in [
         ("fsize", limits.expanded),
         ("as", MEMORY),
         ("cpu", CPU),
-        ("nofile", 64),
+        ("nofile", files),
         ("core", 0),
         ("memlock", 0),
     ] {
         step("resource limits", process::set_rlimit(name, Some(limit), Some(limit)))?;
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let open = step("open the root", rustix::fs::open("/", flags, Mode::empty()).map_err(Into::into))?;
-    let allowed = {
-        use std::os::fd::AsFd;
-        [(open.as_fd(), Access::All)]
-    };
-    step("landlock", landlock::restrict(if target.is_some() { &allowed } else { &[] }, Tcp::Denied))?;
+    let allowed: Vec<_> = roots.iter().map(|root| (root.as_fd(), Access::All)).collect();
+    step("landlock", landlock::restrict(&allowed, Tcp::Denied))?;
     step("system call filter", seccomp::load(&filter()))?;
-    Ok(open)
+    Ok(roots)
+}
+
+/// Makes the targets all there is to be seen: a single one is the root, several lie side by side in an empty
+/// one.
+fn show(targets: &[OwnedFd]) -> io::Result<Vec<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |path: &str| Ok(rustix::fs::open(path, flags, Mode::empty())?);
+    for target in targets {
+        mount::set_attributes(target, mount::INERT, mount::Depth::One)?;
+    }
+    if let [only] = targets {
+        mount::attach(only, CWD, "/")?;
+        mount::pivot_into(only)?;
+        return Ok(vec![open("/")?]);
+    }
+    let root = mount::filesystem("tmpfs", &[("size", "64k")], mount::INERT)?;
+    mount::attach(&root, CWD, "/")?;
+    for (number, target) in targets.iter().enumerate() {
+        let name = number.to_string();
+        rustix::fs::mkdirat(&root, &name, Mode::from_raw_mode(0o700))?;
+        mount::attach(target, &root, &name)?;
+    }
+    mount::pivot_into(&root)?;
+    (0..targets.len()).map(|number| open(&format!("/{number}"))).collect()
 }
 
 /// What reading a file, making a tree and talking on a socket take, and nothing else.

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::format::Compression;
+use crate::format::{Compression, HEAD, Shape, identify};
 
 /// The most memory a decoder may use for its window, in bytes.
 pub(crate) const MAX_WINDOW: u64 = 256 << 20;
@@ -53,6 +53,20 @@ impl Read for Input<'_> {
     }
 }
 
+/// A stream, counting what is read.
+struct Stream<'a> {
+    file: File,
+    meter: &'a Meter,
+}
+
+impl Read for Stream<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.file.read(buffer)?;
+        self.meter.add(got as u64);
+        Ok(got)
+    }
+}
+
 /// Ends with an error once more than `left` bytes came out.
 struct Bounded<R> {
     inner: R,
@@ -92,9 +106,27 @@ pub(crate) fn open<'a>(
     limit: u64,
     meter: &'a Meter,
 ) -> Result<Box<dyn Read + 'a>> {
-    let input = BufReader::with_capacity(256 * 1024, Input { file, offset: 0, meter });
+    decode(Input { file, offset: 0, meter }, compression, limit)
+}
+
+/// The decompressed bytes of a stream that can be read once; its form is seen by its first bytes.
+pub(crate) fn stream<'a>(mut file: File, limit: u64, meter: &'a Meter) -> Result<Box<dyn Read + 'a>> {
+    let mut head = Vec::new();
+    let most = u64::try_from(HEAD).unwrap_or(0);
+    Read::by_ref(&mut file).take(most).read_to_end(&mut head).map_err(|source| Error::Read { source })?;
+    if head.is_empty() {
+        return Err(Error::Archive { why: Error::EARLY });
+    }
+    let Shape::Tarball(compression) = identify(&head)? else {
+        return Err(Error::WrongFormat { found: "squashfs", wanted: "a backup" });
+    };
+    decode(io::Cursor::new(head).chain(Stream { file, meter }), compression, limit)
+}
+
+fn decode<'a>(input: impl Read + 'a, compression: Compression, limit: u64) -> Result<Box<dyn Read + 'a>> {
+    let input = BufReader::with_capacity(256 * 1024, input);
     let read = |source| Error::Read { source };
-    let decoder: Box<dyn Read> = match compression {
+    let decoder: Box<dyn Read + 'a> = match compression {
         Compression::None => Box::new(input),
         Compression::Gzip => Box::new(Decoder(flate2::bufread::MultiGzDecoder::new(input))),
         Compression::Xz => {

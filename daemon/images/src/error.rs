@@ -57,6 +57,13 @@ pub enum Error {
         #[source]
         source: serde_yaml::Error,
     },
+    /// `index.yaml` of a backup is not YAML.
+    #[error("cannot parse `index.yaml`")]
+    ParseIndex {
+        /// Why.
+        #[source]
+        source: serde_yaml::Error,
+    },
     /// Well-formed metadata that breaks a rule.
     #[error("metadata is not acceptable: {why}: `{value}`")]
     Metadata {
@@ -166,6 +173,9 @@ pub enum Error {
 }
 
 impl Error {
+    /// What an archive lacks that is cut off.
+    pub(crate) const EARLY: &'static str = "it ends too early";
+
     /// What kind of failure it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -174,6 +184,7 @@ impl Error {
             | Error::WrongFormat { .. }
             | Error::Fingerprint { .. }
             | Error::ParseMetadata { .. }
+            | Error::ParseIndex { .. }
             | Error::Metadata { .. }
             | Error::Archive { .. }
             | Error::Member { .. }
@@ -190,7 +201,7 @@ impl Error {
         match source.downcast::<Error>() {
             Ok(ours) => ours,
             Err(source) => match source.kind() {
-                io::ErrorKind::UnexpectedEof => Error::Archive { why: "it ends too early" },
+                io::ErrorKind::UnexpectedEof => Error::Archive { why: Error::EARLY },
                 _ => Error::Read { source },
             },
         }

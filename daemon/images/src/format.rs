@@ -65,7 +65,7 @@ impl Shape {
 /// # Errors
 /// When it cannot be read, or is none of the forms we know.
 pub fn detect(file: &File) -> Result<Shape> {
-    let mut head = [0u8; 512];
+    let mut head = [0u8; HEAD];
     let mut filled = 0;
     while filled < head.len() {
         match file.read_at(&mut head[filled..], filled as u64) {
@@ -74,7 +74,14 @@ pub fn detect(file: &File) -> Result<Shape> {
             Err(source) => return Err(Error::Read { source }),
         }
     }
-    let head = &head[..filled];
+    identify(&head[..filled])
+}
+
+/// How many bytes [`identify`] looks at.
+pub(crate) const HEAD: usize = 512;
+
+/// Looks at the first bytes of something.
+pub(crate) fn identify(head: &[u8]) -> Result<Shape> {
     if head.starts_with(b"hsqs") {
         return Ok(Shape::Squashfs);
     }
@@ -84,7 +91,7 @@ pub fn detect(file: &File) -> Result<Shape> {
         Compression::Xz
     } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         Compression::Zstd
-    } else if head.len() == 512 && &head[257..262] == b"ustar" {
+    } else if head.len() == HEAD && &head[257..262] == b"ustar" {
         Compression::None
     } else {
         return Err(Error::UnknownFormat);

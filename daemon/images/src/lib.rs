@@ -5,10 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod backup;
 mod child;
 mod confine;
 mod decompress;
 mod error;
+mod extract;
 mod fingerprint;
 mod format;
 mod message;
@@ -19,11 +21,12 @@ mod tarball;
 mod tree;
 mod unpacker;
 
+pub use backup::{BackupWriter, Place};
 pub use child::main as child_main;
 pub use error::{Error, Kind, Reported, Result};
 pub use fingerprint::{Fingerprint, HashingWriter, digest, fingerprint};
 pub use format::{Compression, Format, Shape, detect};
 pub use message::{IdRange, Limits, UnpackReport};
 pub use metadata::{MAX_METADATA, Metadata, Template};
-pub use pack::{pack_metadata, pack_squashfs, pack_unified};
+pub use pack::{TreeSource, pack_metadata, pack_rootfs, pack_squashfs, pack_unified};
 pub use unpacker::{ImageFiles, Unpacker};

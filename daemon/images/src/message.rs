@@ -29,7 +29,8 @@ impl Default for Limits {
 }
 
 /// What the unpacking process is to do. The descriptors that come along: the metadata file (or unified
-/// tarball), then the rootfs file if there is one, then for [`Task::Unpack`] the target directory.
+/// tarball), then the rootfs file if there is one, then for [`Task::Unpack`] the target directory. A
+/// backup's trees have theirs in messages of their own.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub task: Task,
@@ -40,8 +41,14 @@ pub(crate) struct Job {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Task {
+    /// What an image says about itself.
     Inspect,
+    /// The root filesystem of an image.
     Unpack,
+    /// The index of a backup, from a file with the beginning of it.
+    Index,
+    /// The trees of a backup, from a stream. Messages with so many places and their directories follow.
+    Restore { places: u32 },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,4 +76,14 @@ pub struct UnpackReport {
     pub xattrs_skipped: u64,
     /// Members outside `rootfs/` that were passed over.
     pub ignored: u64,
+}
+
+impl UnpackReport {
+    pub(crate) fn add(&mut self, other: &UnpackReport) {
+        self.entries += other.entries;
+        self.bytes += other.bytes;
+        self.devices_skipped += other.devices_skipped;
+        self.xattrs_skipped += other.xattrs_skipped;
+        self.ignored += other.ignored;
+    }
 }

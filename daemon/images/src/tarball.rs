@@ -53,11 +53,22 @@ pub(crate) struct Tarball<R> {
     /// Bytes of the current member not read yet.
     left: u64,
     padding: u64,
+    ended: bool,
 }
 
 impl<R: Read> Tarball<R> {
     pub fn new(input: R) -> Tarball<R> {
-        Tarball { input, left: 0, padding: 0 }
+        Tarball { input, left: 0, padding: 0, ended: false }
+    }
+
+    /// Whether the mark of the end was there; without it something may be missing.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// What is behind the archive.
+    pub fn into_inner(self) -> R {
+        self.input
     }
 
     /// The next member, or `None` at the end.
@@ -104,7 +115,7 @@ impl<R: Read> Tarball<R> {
         }
         let got = self.input.read(&mut buffer[..wanted]).map_err(Error::reading)?;
         if got == 0 {
-            return Err(damaged("it ends too early"));
+            return Err(damaged(Error::EARLY));
         }
         self.left -= got as u64;
         Ok(got)
@@ -148,11 +159,12 @@ impl<R: Read> Tarball<R> {
         while filled < BLOCK {
             match self.input.read(&mut block[filled..]).map_err(Error::reading)? {
                 0 if filled == 0 => return Ok(None),
-                0 => return Err(damaged("it ends too early")),
+                0 => return Err(damaged(Error::EARLY)),
                 more => filled += more,
             }
         }
         if block.iter().all(|byte| *byte == 0) {
+            self.ended = true;
             return Ok(None);
         }
         let header = Header::from_byte_slice(&block);

@@ -1,6 +1,7 @@
 //! The daemon's side of unpacking: starts the confined process, gives it open files, hears its answers.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -11,6 +12,7 @@ use cabin_sys::dir::HostDir;
 use cabin_sys::socket;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
+use crate::backup::Place;
 use crate::error::{Error, Kind, Reported, Result};
 use crate::message::{Answer, IdRange, Job, Limits, Task, UnpackReport};
 use crate::metadata::Metadata;
@@ -18,7 +20,7 @@ use crate::metadata::Metadata;
 /// How long the process may be silent before it counts as stuck.
 const SILENCE: Duration = Duration::from_secs(300);
 /// The most bytes of metadata taken from the process: what the limits of its parts allow, and some more.
-const MAX_ANSWER: usize = 8 << 20;
+const MAX_ANSWER: usize = 16 << 20;
 
 /// The files of an image.
 #[derive(Debug)]
@@ -72,6 +74,51 @@ impl Unpacker {
         self.run(&job, &fds, progress, &mut Vec::new())
     }
 
+    /// The index of a backup as JSON text, from a file with the first bytes of it; `None` when more of them are
+    /// needed. Nothing in it is checked but that it is YAML of a bearable size.
+    ///
+    /// # Errors
+    /// As [`Unpacker::inspect`].
+    pub fn index(&self, head: &File) -> Result<Option<String>> {
+        let job = Job { task: Task::Index, split: false, ids: self.ids, limits: self.limits };
+        let mut bytes = Vec::new();
+        self.run(&job, &[head.as_fd()], &mut |_, _| {}, &mut bytes)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        postcard::from_bytes(&bytes).map(Some).map_err(|source| Error::Message { source })
+    }
+
+    /// Makes the trees of a backup, which is read from `input` to its end, in the empty directories given for
+    /// them; gives the instance's metadata too, if there is any. `progress` hears bytes read. Nothing is
+    /// synced; after a failure the directories may hold parts.
+    ///
+    /// # Errors
+    /// As [`Unpacker::inspect`]; also when the places are not exactly those in the backup.
+    pub fn restore(
+        &self,
+        input: File,
+        places: &[(Place, HostDir)],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(UnpackReport, Option<Metadata>)> {
+        let count = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        let task = Task::Restore { places: count };
+        let job = Job { task, split: false, ids: self.ids, limits: self.limits };
+        let mut bytes = Vec::new();
+        let mut heard = |done, _| progress(done);
+        let report = self.talk(&job, places, &mut heard, &mut bytes, move |ours, job| {
+            // From then on the child alone holds the stream, so that its writer learns when nobody reads.
+            let sent = socket::send(ours, job, &[input.as_fd()]);
+            drop(input);
+            sent
+        })?;
+        let metadata = match bytes.is_empty() {
+            true => None,
+            false => Some(postcard::from_bytes(&bytes).map_err(|source| Error::Message { source })?),
+        };
+        Ok((report, metadata))
+    }
+
     fn run(
         &self,
         job: &Job,
@@ -79,13 +126,31 @@ impl Unpacker {
         progress: &mut dyn FnMut(u64, u64),
         pieces: &mut Vec<u8>,
     ) -> Result<UnpackReport> {
+        self.talk(job, &[], progress, pieces, |ours, job| socket::send(ours, job, fds))
+    }
+
+    /// Starts the process and hears it to its end. `hand` sends the job with its descriptors.
+    fn talk(
+        &self,
+        job: &Job,
+        places: &[(Place, HostDir)],
+        progress: &mut dyn FnMut(u64, u64),
+        pieces: &mut Vec<u8>,
+        hand: impl FnOnce(&OwnedFd, &[u8]) -> io::Result<()>,
+    ) -> Result<UnpackReport> {
         let talk = |source| Error::Talk { source };
         let (ours, theirs) = socket::pair().map_err(talk)?;
         let mut child = self.start(theirs)?;
         let job = postcard::to_stdvec(job).map_err(|source| Error::Message { source });
         let outcome = job.and_then(|job| {
             set_socket_timeout(&ours, Timeout::Recv, Some(SILENCE)).map_err(|e| talk(e.into()))?;
-            socket::send(&ours, &job, fds).map_err(talk)?;
+            hand(&ours, &job).map_err(talk)?;
+            for some in places.chunks(socket::MAX_FDS) {
+                let names: Vec<&Place> = some.iter().map(|(place, _)| place).collect();
+                let names = postcard::to_stdvec(&names).map_err(|source| Error::Message { source })?;
+                let fds: Vec<_> = some.iter().map(|(_, dir)| dir.as_fd()).collect();
+                socket::send(&ours, &names, &fds).map_err(talk)?;
+            }
             listen(&ours, progress, pieces)
         });
         // Whatever it still does, nobody waits for it any more.

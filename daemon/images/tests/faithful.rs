@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::Instant;
 
-use cabin_images::{Compression, Metadata, Template, pack_metadata, pack_squashfs, pack_unified};
+use cabin_images::{Compression, Metadata, Template, TreeSource, pack_metadata, pack_squashfs, pack_unified};
 use cabin_sys::command::Programs;
 use kit::{chain, run, scratch, snapshot, unpack, unpack_with, unpacker};
 
@@ -64,7 +64,13 @@ fn every_form_of_an_image_gives_the_same_tree_and_metadata() {
     for compression in [Compression::None, Compression::Gzip, Compression::Xz, Compression::Zstd] {
         let name = format!("unified{}", compression.extension());
         let archive = dir.path().join(&name);
-        pack_unified(&source, &metadata(), &mut File::create(&archive).unwrap(), compression).unwrap();
+        pack_unified(
+            &TreeSource::Plain(source.clone()),
+            &metadata(),
+            &mut File::create(&archive).unwrap(),
+            compression,
+        )
+        .unwrap();
         let inspected = unpacker().inspect(&File::open(&archive).unwrap()).map_err(|e| chain(&e)).unwrap();
         assert_eq!(inspected, metadata(), "{compression:?}");
         let (tree, report) =
@@ -161,7 +167,13 @@ fn the_same_tree_gives_the_same_bytes() {
     let old = Metadata { creation_date: 1_000_000_000, ..metadata() };
     let pack = |name: &str| {
         let path = dir.path().join(name);
-        pack_unified(&source, &old, &mut File::create(&path).unwrap(), Compression::Zstd).unwrap();
+        pack_unified(
+            &TreeSource::Plain(source.clone()),
+            &old,
+            &mut File::create(&path).unwrap(),
+            Compression::Zstd,
+        )
+        .unwrap();
         fs::read(path).unwrap()
     };
     let first = pack("a");
@@ -197,7 +209,13 @@ fn a_tree_of_200_mb_is_unpacked_in_good_time() {
     for compression in [Compression::Zstd, Compression::Gzip] {
         let archive = dir.path().join("image");
         let begun = Instant::now();
-        pack_unified(&source, &metadata(), &mut File::create(&archive).unwrap(), compression).unwrap();
+        pack_unified(
+            &TreeSource::Plain(source.clone()),
+            &metadata(),
+            &mut File::create(&archive).unwrap(),
+            compression,
+        )
+        .unwrap();
         let packed = begun.elapsed();
         let begun = Instant::now();
         let mut told = 0;

@@ -1,6 +1,5 @@
 //! Compression on the way out, chosen from an enum.
 
-use std::fs::File;
 use std::io::{self, Write};
 
 use crate::format::Compression;
@@ -8,15 +7,15 @@ use crate::format::Compression;
 /// Threads of an encoder. Fixed, because the number shows in the bytes.
 const THREADS: u32 = 2;
 
-pub(super) enum Encoder<'f> {
-    None(&'f mut File),
-    Gzip(flate2::write::GzEncoder<&'f mut File>),
-    Xz(Box<liblzma::write::XzEncoder<&'f mut File>>),
-    Zstd(zstd::stream::write::Encoder<'static, &'f mut File>),
+pub(crate) enum Encoder<W: Write> {
+    None(W),
+    Gzip(flate2::write::GzEncoder<W>),
+    Xz(Box<liblzma::write::XzEncoder<W>>),
+    Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
-impl<'f> Encoder<'f> {
-    pub fn new(out: &'f mut File, compression: Compression) -> io::Result<Encoder<'f>> {
+impl<W: Write> Encoder<W> {
+    pub fn new(out: W, compression: Compression) -> io::Result<Encoder<W>> {
         Ok(match compression {
             Compression::None => Encoder::None(out),
             Compression::Gzip => {
@@ -39,7 +38,7 @@ impl<'f> Encoder<'f> {
     }
 
     pub fn finish(self) -> io::Result<()> {
-        let out = match self {
+        let mut out = match self {
             Encoder::None(out) => out,
             Encoder::Gzip(encoder) => encoder.finish()?,
             Encoder::Xz(encoder) => encoder.finish()?,
@@ -49,7 +48,7 @@ impl<'f> Encoder<'f> {
     }
 }
 
-impl Write for Encoder<'_> {
+impl<W: Write> Write for Encoder<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Encoder::None(out) => out.write(bytes),
