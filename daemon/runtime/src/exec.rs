@@ -50,7 +50,17 @@ pub struct Exec {
     pub stderr: Option<OwnedFd>,
     pid: u32,
     socket: OwnedFd,
-    leaf: Option<ExecLeaf>,
+    leaf: Leaf,
+}
+
+/// The command's cgroup, removed with its owner.
+#[derive(Debug)]
+struct Leaf(Option<ExecLeaf>);
+
+impl Leaf {
+    fn get(&self) -> Option<&ExecLeaf> {
+        self.0.as_ref()
+    }
 }
 
 /// Signals and window sizes for a running command; independent of who waits for it.
@@ -66,30 +76,49 @@ pub(crate) fn start(
     spec: &ExecSpec,
     given: Option<[OwnedFd; 3]>,
 ) -> Result<Exec> {
+    // Whatever step a stop overtook: it is the stop that ended it.
+    enter(runtime, supervisor, spec, given).map_err(|why| match supervisor.signal(0) {
+        Err(gone @ Error::NotRunning { .. }) => gone,
+        _ => why,
+    })
+}
+
+fn enter(
+    runtime: &Runtime,
+    supervisor: &Supervisor,
+    spec: &ExecSpec,
+    given: Option<[OwnedFd; 3]>,
+) -> Result<Exec> {
     let name = supervisor.name();
     let broken = |source| failed(name, "talk to the session's helper", source);
     let serial = format!("{}-{}", std::process::id(), runtime.inner.serial.fetch_add(1, Ordering::Relaxed));
+    let cgroup = |source| Error::Cgroup { name: name.to_owned(), source };
+    let leaf = Leaf(Some(runtime.cgroups().exec_leaf(name, &serial).map_err(cgroup)?));
+    let entry = leaf.get().map(ExecLeaf::entry).transpose().map_err(cgroup)?.unwrap_or_default();
     let socket = runtime.inner.launch(&[wire::EXEC_MODE])?;
     let mut fds = vec![supervisor.pidfd()];
+    fds.extend(entry.fds());
     if spec.streams == Streams::Given {
         let Some(given) = &given else {
             return Err(broken(io::Error::new(io::ErrorKind::InvalidInput, "no streams were given")));
         };
         fds.extend(given.iter().map(AsFd::as_fd));
     }
-    let run = SessionOrder::Run { spec: spec.clone(), standing: supervisor.standing().clone() };
+    let run = SessionOrder::Run {
+        spec: spec.clone(),
+        standing: supervisor.standing().clone(),
+        unified: entry.unified.is_some(),
+        cgroups: entry.fds().len(),
+    };
     wire::send(&socket, &run, &fds).map_err(broken)?;
     // What only this process still holds would keep a pipe from ending.
-    drop(given);
+    drop((given, entry));
 
     let (progress, ends) = next(&socket, name, spec)?;
-    let SessionProgress::Here { pid } = progress else { return Err(odd(name)) };
-    let cgroup = |source| Error::Cgroup { name: name.to_owned(), source };
-    let leaf = runtime.cgroups().exec_leaf(name, &serial).map_err(cgroup)?;
-    let mut exec =
-        Exec { terminal: None, stdin: None, stdout: None, stderr: None, pid, socket, leaf: Some(leaf) };
+    let SessionProgress::Here { pid, placed } = progress else { return Err(odd(name)) };
+    let mut exec = Exec { terminal: None, stdin: None, stdout: None, stderr: None, pid, socket, leaf };
     exec.take_ends(spec.streams, ends, name)?;
-    if let Some(leaf) = &exec.leaf {
+    if let (false, Some(leaf)) = (placed, exec.leaf.get()) {
         leaf.attach(pid).map_err(cgroup)?;
     }
     wire::send(&exec.socket, &SessionOrder::Placed, &[]).map_err(broken)?;
@@ -186,9 +215,9 @@ impl AsFd for Exec {
     }
 }
 
-impl Drop for Exec {
+impl Drop for Leaf {
     fn drop(&mut self) {
-        if let Some(leaf) = self.leaf.take() {
+        if let Some(leaf) = self.0.take() {
             // One that is not empty stays until the container's cgroup is destroyed; nobody waits for it.
             let _ = leaf.remove();
         }

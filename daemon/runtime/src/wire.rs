@@ -61,15 +61,17 @@ pub enum GuestCgroups {
 /// From the daemon to `cabin-init`, which becomes the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// The first message.
+    /// The first message. Descriptors: the container's cgroups ([`crate::cgroup::Entry`]).
     Start {
         /// What to start.
         spec: Box<InitSpec>,
         /// Where the control socket and the exit record go.
         run_dir: PathBuf,
+        /// Which cgroup filesystem the container gets.
+        guest: GuestCgroups,
+        /// Whether the first descriptor is a cgroup2 directory.
+        unified: bool,
     },
-    /// The container's first process is in its cgroups.
-    Placed(GuestCgroups),
     /// Let init run.
     Release,
 }
@@ -139,14 +141,19 @@ pub struct Standing {
 /// From the daemon to `cabin-init exec`.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum SessionOrder {
-    /// The first message. Descriptors: pidfd of the container's init, then the given standard streams.
+    /// The first message. Descriptors: pidfd of the container's init, then the command's cgroups
+    /// ([`crate::cgroup::Entry`]), then the given standard streams.
     Run {
         /// The command.
         spec: ExecSpec,
         /// What it is run in.
         standing: Standing,
+        /// Whether the first of its cgroups is a cgroup2 directory.
+        unified: bool,
+        /// How many descriptors of cgroups there are.
+        cgroups: usize,
     },
-    /// The command's process is in its cgroup.
+    /// The command's process is in its cgroups.
     Placed,
     /// Send the command a signal.
     Signal(i32),
@@ -155,10 +162,14 @@ pub enum SessionOrder {
 /// From `cabin-init exec` to the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum SessionProgress {
-    /// The process waits for its cgroup. Descriptors: the terminal, or the daemon's ends of three pipes.
+    /// The process waits for [`SessionOrder::Placed`]. Descriptors: the terminal, or the daemon's ends of three
+    /// pipes.
     Here {
         /// Its number on the host.
         pid: u32,
+        /// Whether it is in its cgroups already. It is not where the container made its leaf unfit, or may not
+        /// have another process by its limit: moving one there is never refused.
+        placed: bool,
     },
     /// The command runs.
     Started,

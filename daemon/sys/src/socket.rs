@@ -14,7 +14,7 @@ use rustix::net::{
 pub const MAX_MESSAGE: usize = 256 * 1024;
 
 /// The most descriptors one message carries here.
-pub const MAX_FDS: usize = 16;
+pub const MAX_FDS: usize = 32;
 
 /// A connected pair of sequenced-packet sockets, both close-on-exec: messages keep their borders, and the
 /// end of the other side is seen as an empty read.

@@ -63,11 +63,17 @@ impl Group {
         PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_fd().as_raw_fd()))
     }
 
+    /// The open directory, for who is to be born into it.
+    pub(super) fn handle(&self) -> Result<OwnedFd, Error> {
+        let failed = |source| Error::Open { path: self.path().to_owned(), source };
+        self.dir.as_fd().try_clone_to_owned().map_err(failed)
+    }
+
     pub(super) fn has(&self, file: &str) -> bool {
         self.dir.exists(file)
     }
 
-    fn open_control(&self, file: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    pub(super) fn open_control(&self, file: &str, flags: OFlags) -> io::Result<OwnedFd> {
         Ok(rfs::openat(&self.dir, file, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?)
     }
 

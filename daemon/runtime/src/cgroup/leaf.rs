@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::group::Group;
-use super::{Cgroups, Error, unified};
+use super::{Cgroups, Entry, Error, unified};
 
 /// How long the removal of an empty leaf may take.
 const REMOVE: Duration = Duration::from_secs(1);
@@ -80,6 +80,26 @@ impl ExecLeaf {
     /// The leaf beside the delegated cgroup: the same limits, but the container's tools see it as outside.
     fn make_outer(&self) -> Result<Option<Group>, Error> {
         self.parent("")?.map(|parent| parent.ensure(&self.outer_name())).transpose()
+    }
+
+    /// Opens the leaf, and the container's cgroup of every version 1 hierarchy, for the command's process.
+    ///
+    /// # Errors
+    /// When a cgroup is gone.
+    pub fn entry(&self) -> Result<Entry, Error> {
+        let inner = match self.delegated()? {
+            Some(delegated) => delegated.child(&self.inner_name())?,
+            None => None,
+        };
+        let leaf = match inner {
+            Some(inner) => Some(inner),
+            None => self
+                .parent("")?
+                .and_then(|parent| parent.child(&self.outer_name()).transpose())
+                .transpose()?,
+        };
+        let unified = leaf.map(|leaf| leaf.handle()).transpose()?;
+        Ok(Entry { unified, tasks: self.cgroups.tasks(&self.name)? })
     }
 
     /// Moves a process into the container's cgroup of every version 1 hierarchy, and into the leaf.

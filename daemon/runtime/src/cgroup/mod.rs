@@ -7,6 +7,7 @@
 //! reach its limits. Version 1 controllers are written through cgroups-rs ([`v1`]), cgroup2 by file
 //! ([`unified`]).
 
+mod entry;
 mod error;
 mod group;
 mod layout;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use cabin_undo::{Undo, fault};
 use rustix::process::{Pid, Signal};
 
+pub use entry::Entry;
 pub use error::Error;
 pub use layout::Layout;
 pub use leaf::ExecLeaf;

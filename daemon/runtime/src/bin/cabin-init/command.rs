@@ -5,8 +5,9 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use cabin_runtime::cgroup::Entry;
 use cabin_runtime::spec::{ExecSpec, IdMap};
-use cabin_runtime::wire::{self, Failure, SessionProgress};
+use cabin_runtime::wire::{self, Failure, SessionProgress, Standing};
 use cabin_sys::{process, pty};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 /// From the process outside.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Word {
-    /// The command's process is in its cgroup.
+    /// The command's process is in its cgroups. Descriptors: its three streams.
     Placed,
 }
 
@@ -37,27 +38,31 @@ pub enum Terminal {
 }
 
 /// Becomes the command. Returns only when that failed.
-pub fn run(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap, streams: &[OwnedFd; 3]) -> i32 {
-    let Err(why) = become_command(outside, spec, ids, streams);
+pub fn run(
+    outside: &OwnedFd,
+    spec: &ExecSpec,
+    (init, standing): (&OwnedFd, &Standing),
+    entry: &Entry,
+) -> i32 {
+    let entered = entry.walk_in().step("enter the cgroups").and_then(|()| session::enter(init, standing));
+    let entered = entered.map_err(SessionProgress::Failed);
+    let Err(why) = entered.and_then(|()| become_command(outside, spec, standing.ids));
     let _ = wire::send(outside, &why, &[]);
     1
 }
 
-fn become_command(
-    outside: &OwnedFd,
-    spec: &ExecSpec,
-    ids: IdMap,
-    streams: &[OwnedFd; 3],
-) -> Result<Infallible, SessionProgress> {
-    prepare(outside, spec, ids, streams).map_err(SessionProgress::Failed)?;
+fn become_command(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap) -> Result<Infallible, SessionProgress> {
+    prepare(outside, spec, ids).map_err(SessionProgress::Failed)?;
     let argv = payload::strings(&spec.argv).map_err(SessionProgress::Failed)?;
     let env: Vec<String> = spec.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let env = payload::strings(&env).map_err(SessionProgress::Failed)?;
     Err(execute(spec, &argv, &env))
 }
 
-fn prepare(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap, streams: &[OwnedFd; 3]) -> Result<(), Failure> {
-    link::next::<Word>(outside, "wait for the cgroup")?;
+fn prepare(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap) -> Result<(), Failure> {
+    let (Word::Placed, streams) = link::next(outside, "wait for the cgroup")?;
+    let streams =
+        <[OwnedFd; 3]>::try_from(streams).map_err(|_| odd("take the streams", "there are not three"))?;
     match session::terminal(spec.streams) {
         Terminal::Controlling => pty::become_controlling(&streams[0]).step("take the terminal")?,
         Terminal::None => drop(rustix::process::setsid().step("start a session")?),
@@ -65,6 +70,7 @@ fn prepare(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap, streams: &[OwnedFd; 3
     for (stream, standard) in streams.iter().zip(0..) {
         process::place(stream, standard).step("take the streams")?;
     }
+    drop(streams);
     process::close_all_but(&[outside.as_fd()]).step("close descriptors")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).step("open the root directory")?;

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use cabin_runtime::wire::{self, Failure, GuestCgroups};
+use cabin_runtime::wire::{self, Failure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +15,6 @@ pub enum ToPayload {
     Mapped,
     /// The root filesystem is mounted; the descriptor is its root directory.
     Rooted,
-    /// The process is in its cgroups.
-    Placed(GuestCgroups),
     /// Become init.
     Release,
 }

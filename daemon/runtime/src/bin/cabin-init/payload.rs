@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
+use cabin_runtime::cgroup::Entry;
 use cabin_runtime::spec::InitSpec;
 use cabin_runtime::wire::{self, Failure, GuestCgroups};
 use cabin_sys::mount::{self, Depth};
@@ -20,13 +21,18 @@ use crate::{confine, devices, filesystems, network, rendered};
 const KILL: i32 = 9;
 
 /// Builds the container around itself and becomes its init. Returns only when that failed.
-pub fn run(supervisor: &OwnedFd, spec: &InitSpec) -> i32 {
-    let Err(failure) = build(supervisor, spec);
+pub fn run(supervisor: &OwnedFd, spec: &InitSpec, guest: GuestCgroups, entry: &Entry) -> i32 {
+    let placed = entry.walk_in().step("enter the cgroups");
+    let Err(failure) = placed.and_then(|()| build(supervisor, spec, guest));
     let _ = wire::send(supervisor, &FromPayload::Failed(failure), &[]);
     1
 }
 
-fn build(supervisor: &OwnedFd, spec: &InitSpec) -> Result<std::convert::Infallible, Failure> {
+fn build(
+    supervisor: &OwnedFd,
+    spec: &InitSpec,
+    guest: GuestCgroups,
+) -> Result<std::convert::Infallible, Failure> {
     process::close_all_but(&[supervisor.as_fd()]).step("close descriptors")?;
     expect(supervisor, "wait for the id maps", |m| matches!(m, ToPayload::Mapped))?;
     process::set_ids(0, 0, &[]).step("become the container's root")?;
@@ -43,11 +49,6 @@ fn build(supervisor: &OwnedFd, spec: &InitSpec) -> Result<std::convert::Infallib
     let devpts = devices::mount(&root, &host)?;
     let console = devices::console(&root, &devpts)?;
 
-    let (placed, _) = expect(supervisor, "wait for the cgroups", |m| matches!(m, ToPayload::Placed(_)))?;
-    let guest = match placed {
-        ToPayload::Placed(guest) => guest,
-        _ => GuestCgroups::Unified,
-    };
     namespace::unshare(Namespaces::NEWCGROUP).step("make a cgroup namespace")?;
     filesystems::mount_cgroups(&root, guest)?;
 

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use cabin_runtime::cgroup::Entry;
 use cabin_runtime::spec::{ExecSpec, IdMap, Streams};
 use cabin_runtime::wire::{self, Failure, SessionOrder, SessionProgress, Standing};
 use cabin_sys::namespace::{self, Namespaces};
@@ -22,7 +23,7 @@ const KILL: i32 = 9;
 
 /// Runs the command the daemon orders, to its end, and gives the exit status.
 pub fn run(daemon: &OwnedFd) -> i32 {
-    let outcome = begin(daemon).and_then(|(child, command)| start(daemon, child, &command));
+    let outcome = prepare(daemon).map_err(SessionProgress::Failed).and_then(|begun| start(daemon, begun));
     match outcome {
         Ok(child) => accompany(daemon, &child),
         Err(progress) => {
@@ -38,49 +39,84 @@ struct Ends {
     daemon: Vec<OwnedFd>,
 }
 
-/// Enters the container and makes the command's process, which waits.
-fn begin(daemon: &OwnedFd) -> Result<(Child, OwnedFd), SessionProgress> {
-    prepare(daemon).map_err(SessionProgress::Failed)
+/// The command's process, which waits, and what it waits for.
+struct Begun {
+    child: Child,
+    link: OwnedFd,
+    streams: [OwnedFd; 3],
 }
 
-fn prepare(daemon: &OwnedFd) -> Result<(Child, OwnedFd), Failure> {
+/// Makes the command's process and enters the container, as it does.
+fn prepare(daemon: &OwnedFd) -> Result<Begun, Failure> {
     let (order, fds) = link::next(daemon, "read the order")?;
-    let SessionOrder::Run { spec, standing } = order else {
+    let SessionOrder::Run { spec, standing, unified, cgroups } = order else {
         return Err(odd("read the order", "an order out of order"));
     };
     let mut fds = fds.into_iter();
     let init = fds.next().ok_or_else(|| odd("read the order", "no container is given"))?;
+    let entry = Entry::received(unified, fds.by_ref().take(cgroups).collect());
     let given: Vec<OwnedFd> = fds.collect();
     own_pipes(&given, &spec, standing.ids);
     // What inside it may not raise; the command inherits both.
     confine::set_rlimits(0, &standing.rlimits)?;
     let _ = process::set_oom_score_adj(std::process::id(), 0);
-    enter(&init, &standing)?;
+    namespace::enter(&init, OUTER).step("enter the namespaces")?;
 
-    let ends = open_streams(&spec, given)?;
     let (ours, theirs) = socket::pair().step("make a socket pair")?;
-    let child = process::clone(Namespaces::empty(), None, || {
-        command::run(&theirs, &spec, standing.ids, &ends.command)
-    })
-    .step("make the process")?;
-    let far: Vec<_> = ends.daemon.iter().map(AsFd::as_fd).collect();
-    wire::send(daemon, &SessionProgress::Here { pid: child.pid }, &far).step("report the process")?;
-    Ok((child, ours))
+    let (child, placed) = born(&entry, |entry| command::run(&theirs, &spec, (&init, &standing), entry))?;
+    drop((theirs, entry));
+    let opened = enter(&init, &standing).and_then(|()| open_streams(&spec, given)).and_then(|ends| {
+        let far: Vec<_> = ends.daemon.iter().map(AsFd::as_fd).collect();
+        let here = SessionProgress::Here { pid: child.pid, placed };
+        wire::send(daemon, &here, &far).step("report the process")?;
+        Ok(ends.command)
+    });
+    match opened {
+        Ok(streams) => Ok(Begun { child, link: ours, streams }),
+        Err(failure) => {
+            end(&child);
+            Err(failure)
+        }
+    }
 }
 
-/// Joins every namespace of init, and becomes the container's root: no right on the host is left.
-fn enter(init: &OwnedFd, standing: &Standing) -> Result<(), Failure> {
-    let mut kinds = Namespaces::NEWNS
-        | Namespaces::NEWCGROUP
-        | Namespaces::NEWIPC
-        | Namespaces::NEWUTS
-        | Namespaces::NEWNET
-        | Namespaces::NEWPID;
+/// What is joined before the command's process is made. It is made with the host's rights: only they reach from
+/// the daemon's cgroup into the container's, and only out of the host's cgroup namespace. Nothing is looked up
+/// by path with them, and neither process can be traced from inside.
+const OUTER: Namespaces = Namespaces::NEWNS
+    .union(Namespaces::NEWIPC)
+    .union(Namespaces::NEWUTS)
+    .union(Namespaces::NEWNET)
+    .union(Namespaces::NEWPID);
+
+/// Makes the command's process in its cgroups, or, where it cannot be born there, anywhere; says which.
+fn born(entry: &Entry, child: impl Fn(&Entry) -> i32) -> Result<(Child, bool), Failure> {
+    let what = "make the process";
+    let Some(place) = &entry.unified else {
+        return process::clone(Namespaces::empty(), None, || child(entry)).step(what).map(|c| (c, true));
+    };
+    match process::clone(Namespaces::empty(), Some(place.as_fd()), || child(entry)) {
+        Ok(made) => Ok((made, true)),
+        Err(_) => {
+            let nowhere = Entry::default();
+            process::clone(Namespaces::empty(), None, || child(&nowhere)).step(what).map(|c| (c, false))
+        }
+    }
+}
+
+/// Joins the namespaces that are left, and becomes the container's root: no right on the host is left.
+pub fn enter(init: &OwnedFd, standing: &Standing) -> Result<(), Failure> {
+    let mut kinds = Namespaces::NEWCGROUP;
     if standing.ids != IdMap::Privileged {
         kinds |= Namespaces::NEWUSER;
     }
     namespace::enter(init, kinds).step("enter the namespaces")?;
     process::set_ids(0, 0, &[]).step("become the container's root")
+}
+
+fn end(child: &Child) {
+    let _ = process::signal(&child.pidfd, KILL);
+    let _ = process::wait(&child.pidfd);
 }
 
 fn open_streams(spec: &ExecSpec, given: Vec<OwnedFd>) -> Result<Ends, Failure> {
@@ -135,26 +171,30 @@ fn own_pipes(given: &[OwnedFd], spec: &ExecSpec, ids: IdMap) {
 }
 
 /// Lets the command run once the daemon has placed it.
-fn start(daemon: &OwnedFd, child: Child, command: &OwnedFd) -> Result<Child, SessionProgress> {
-    // The command's ends of its streams must be the command's alone, or their end is never seen.
-    process::close_all_but(&[daemon.as_fd(), child.pidfd.as_fd(), command.as_fd()])
-        .step("close descriptors")
-        .map_err(SessionProgress::Failed)?;
+fn start(daemon: &OwnedFd, begun: Begun) -> Result<Child, SessionProgress> {
+    let Begun { child, link, streams } = begun;
     let placed = link::next(daemon, "wait for the cgroup").and_then(|(order, _)| match order {
-        SessionOrder::Placed => wire::send(command, &Word::Placed, &[]).step("release the command"),
+        SessionOrder::Placed => {
+            let ends: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
+            wire::send(&link, &Word::Placed, &ends).step("release the command")
+        }
         _ => Err(odd("wait for the cgroup", "an order out of order")),
     });
+    // The command's ends of its streams must be the command's alone, or their end is never seen.
+    drop(streams);
+    let closed = process::close_all_but(&[daemon.as_fd(), child.pidfd.as_fd(), link.as_fd()])
+        .step("close descriptors");
+    let placed = placed.and(closed);
     // The end of the socket is the beginning of the program.
     let said = placed.map_err(SessionProgress::Failed).and_then(|()| {
-        match wire::receive::<SessionProgress>(command) {
+        match wire::receive::<SessionProgress>(&link) {
             Ok(None) => Ok(()),
             Ok(Some((why, _))) => Err(why),
             Err(e) => Err(SessionProgress::Failed(Failure::new("wait for the command", &e))),
         }
     });
     if let Err(why) = said {
-        let _ = process::signal(&child.pidfd, KILL);
-        let _ = process::wait(&child.pidfd);
+        end(&child);
         return Err(why);
     }
     Ok(child)

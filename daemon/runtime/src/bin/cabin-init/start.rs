@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use cabin_runtime::cgroup::Entry;
 use cabin_runtime::rootfs;
 use cabin_runtime::spec::{IdMap, InitSpec};
-use cabin_runtime::wire::{self, Failure, Order, Progress, Standing};
+use cabin_runtime::wire::{self, Failure, GuestCgroups, Order, Progress, Standing};
 use cabin_sys::namespace::{self, IdRun, Namespaces};
 use cabin_sys::process::{self, Child};
 use cabin_sys::socket;
@@ -21,11 +22,13 @@ const KILL: i32 = 9;
 
 /// Starts what the daemon orders, watches over it to its end, and gives the exit status.
 pub fn run(daemon: OwnedFd) -> i32 {
-    let (spec, run_dir) = match link::next(&daemon, "read the order") {
-        Ok((Order::Start { spec, run_dir }, _)) => (spec, run_dir),
+    let (spec, run_dir, guest, entry) = match link::next(&daemon, "read the order") {
+        Ok((Order::Start { spec, run_dir, guest, unified }, fds)) => {
+            (spec, run_dir, guest, Entry::received(unified, fds))
+        }
         _ => return 1,
     };
-    match bring_up(&daemon, &spec, &run_dir) {
+    match bring_up(&daemon, &spec, &run_dir, (guest, entry)) {
         Ok(watched) => watch::run(watched, daemon),
         Err(failure) => {
             // Nobody may be there to hear it; the end of the process is told by the socket's end anyway.
@@ -35,7 +38,12 @@ pub fn run(daemon: OwnedFd) -> i32 {
     }
 }
 
-fn bring_up(daemon: &OwnedFd, spec: &InitSpec, run_dir: &Path) -> Result<Watched, Failure> {
+fn bring_up(
+    daemon: &OwnedFd,
+    spec: &InitSpec,
+    run_dir: &Path,
+    (guest, entry): (GuestCgroups, Entry),
+) -> Result<Watched, Failure> {
     let home = open_namespace("/proc/self/ns/mnt")?;
     // The root filesystem is mounted in a namespace that only this start uses, so that it is in no table
     // that lives longer than the container: neither the host's nor the supervisor's.
@@ -47,8 +55,10 @@ fn bring_up(daemon: &OwnedFd, spec: &InitSpec, run_dir: &Path) -> Result<Watched
     if let IdMap::Isolated(_) = spec.ids {
         kinds |= Namespaces::NEWUSER;
     }
-    let child = process::clone(kinds, None, || payload::run(&theirs, spec)).step("make the first process")?;
-    drop(theirs);
+    let place = entry.unified.as_ref().map(AsFd::as_fd);
+    let child = process::clone(kinds, place, || payload::run(&theirs, spec, guest, &entry))
+        .step("make the first process")?;
+    drop((theirs, entry));
     let brought = accompany(daemon, &ours, &child, &home, spec, run_dir);
     if brought.is_err() {
         // Its end takes every namespace with it, and everything mounted in them.
@@ -93,12 +103,6 @@ fn accompany(
     drop(root);
     namespace::enter(home, Namespaces::NEWNS).step("go back to the host's mounts")?;
 
-    match link::next(daemon, "wait for the cgroups")? {
-        (Order::Placed(guest), _) => {
-            wire::send(payload, &ToPayload::Placed(guest), &[]).step("tell the first process its place")?;
-        }
-        _ => return Err(odd("wait for the cgroups", "an order out of order")),
-    }
     let (FromPayload::Ready, fds) = from_payload(payload, "wait for the first process")? else {
         return Err(odd("wait for the first process", "an answer out of order"));
     };
