@@ -11,7 +11,7 @@ use crate::call::Call;
 use crate::error::Fault;
 use crate::handlers::{
     aliases, images, instance_parts, instances, internal, networks, operations, profiles, projects, server,
-    snapshots, storage,
+    snapshots, storage, volumes,
 };
 use crate::reply::Reply;
 use crate::shapes::{self, Shape};
@@ -115,6 +115,7 @@ pub fn table() -> Vec<Route> {
     rows.extend(of_networks());
     rows.extend(of_profiles());
     rows.extend(of_storage());
+    rows.extend(of_volumes());
     rows.extend(of_operations());
     rows
 }
@@ -332,15 +333,29 @@ fn of_storage() -> Vec<Route> {
         row!(DELETE "/1.0/storage-pools/{name}", storage::delete, "Delete a storage pool"),
         row!(GET "/1.0/storage-pools/{name}/resources", storage::resources, "Get what a pool has left")
             .object(shapes::POOL_RESOURCES),
-        row!(GET "/1.0/storage-pools/{name}/volumes", storage::volumes, "List a pool's volumes").list(shapes::VOLUME),
-        row!(POST "/1.0/storage-pools/{name}/volumes", storage::not_yet, "Create a volume (not built yet)"),
-        row!(GET "/1.0/storage-pools/{name}/volumes/{type}", storage::volumes_of_type, "List volumes of a type")
+    ]
+}
+
+fn of_volumes() -> Vec<Route> {
+    vec![
+        row!(GET "/1.0/storage-pools/{name}/volumes", volumes::list, "List a pool's volumes").list(shapes::VOLUME),
+        row!(POST "/1.0/storage-pools/{name}/volumes", volumes::create, "Create a custom volume")
+            .takes(shapes::VOLUMES_POST)
+            .gives(Gives::Created),
+        row!(GET "/1.0/storage-pools/{name}/volumes/{type}", volumes::list_of_type, "List volumes of a type")
             .list(shapes::VOLUME),
-        row!(POST "/1.0/storage-pools/{name}/volumes/{type}", storage::not_yet, "Create a volume (not built yet)"),
-        row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}", storage::volume, "Get a volume")
+        row!(POST "/1.0/storage-pools/{name}/volumes/{type}", volumes::create, "Create a custom volume")
+            .takes(shapes::VOLUMES_POST)
+            .gives(Gives::Created),
+        row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::show, "Get a volume")
             .object(shapes::VOLUME),
-        row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/state", storage::volume_state, "Get what a volume uses")
-            .object(shapes::ANY),
+        row!(PUT "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::update, "Replace a volume's config, or restore a snapshot")
+            .takes(shapes::VOLUME_PUT),
+        row!(PATCH "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::patch, "Change some of a volume's config")
+            .takes(shapes::VOLUME_PUT),
+        row!(DELETE "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::delete, "Delete a custom volume"),
+        row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/state", volumes::state, "Get what a volume uses")
+            .object(shapes::VOLUME_STATE),
     ]
 }
 

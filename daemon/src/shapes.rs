@@ -1,7 +1,7 @@
 //! What the objects of the API look like, taken from the types themselves: an example of each is written as
 //! JSON, and its schema is read off that. So the description cannot say anything the types do not.
 
-use cabin_api::{image, instance, network, operation, profile, project, server, snapshot, storage};
+use cabin_api::{image, instance, network, operation, profile, project, server, snapshot, storage, volume};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -68,6 +68,14 @@ shapes! {
     VOLUME = "StorageVolume", zero(storage::Volume::default());
     OPERATION = "Operation", read::<operation::Operation>(&json!({
         "id": "", "class": "task", "description": "", "created_at": "", "updated_at": "",
+    VOLUMES_POST = "StorageVolumesPost", zero(volume::VolumesPost::default());
+    VOLUME_PUT = "StorageVolumePut", zero(volume::VolumePut { restore: "-".to_owned(), ..Default::default() });
+    VOLUME_POST = "StorageVolumePost", zero(volume::VolumePost { pool: "-".to_owned(), project: "-".to_owned(), ..Default::default() });
+    VOLUME_STATE = "StorageVolumeState", zero(volume::VolumeState { usage: Some(storage::Usage::default()) });
+    VOLUME_SNAPSHOT = "StorageVolumeSnapshot", zero(volume::VolumeSnapshot::default());
+    VOLUME_SNAPSHOTS_POST = "StorageVolumeSnapshotsPost", zero(volume::VolumeSnapshotsPost { expires_at: Some(String::new()), ..Default::default() });
+    VOLUME_SNAPSHOT_POST = "StorageVolumeSnapshotPost", zero(volume::VolumeSnapshotPost::default());
+    VOLUME_SNAPSHOT_PUT = "StorageVolumeSnapshotPut", zero(volume::VolumeSnapshotPut::default());
         "status": "Running", "status_code": 103, "metadata": {}, "may_cancel": false, "err": "",
     }));
 }

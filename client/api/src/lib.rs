@@ -19,6 +19,7 @@ pub mod server;
 pub mod snapshot;
 pub mod status;
 pub mod storage;
+pub mod volume;
 
 pub use lenient::{ConfigMap, DevicesMap};
 pub use status::StatusCode;

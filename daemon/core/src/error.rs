@@ -41,7 +41,7 @@ pub enum Error {
     Invalid { reason: String },
     #[error("{what} `{name}` is in use by {by}")]
     InUse { what: &'static str, name: String, by: String },
-    #[error("instance `{name}` is busy: {doing} is going on")]
+    #[error("{} is busy: {doing} is going on", busy(name))]
     Busy { name: String, doing: &'static str },
     #[error("cannot {action} instance `{name}`: it is {status}")]
     WrongStatus { name: String, action: &'static str, status: &'static str },
@@ -115,6 +115,11 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+}
+
+/// Turns of other things than instances are taken under names that say what they are.
+fn busy(name: &str) -> String {
+    if name.contains(' ') { name.to_owned() } else { format!("instance `{name}`") }
 }
 
 impl Error {

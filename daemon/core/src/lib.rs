@@ -29,6 +29,7 @@ pub mod server;
 mod settings;
 mod shortage;
 pub mod storage;
+pub mod volume;
 mod wanted;
 
 pub use error::{Error, Kind};

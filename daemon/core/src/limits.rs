@@ -12,6 +12,8 @@ pub const PROFILES: usize = 1024;
 pub const NETWORKS: usize = 512;
 /// Pools.
 pub const POOLS: usize = 64;
+/// Custom volumes of one pool.
+pub const VOLUMES: usize = 4096;
 /// Images.
 pub const IMAGES: usize = 10_000;
 /// Image aliases.

@@ -95,6 +95,11 @@ fn used_by(host: &Host) -> Result<Vec<(String, String)>, Error> {
     for found in host.store().rows::<rows::Instance>().all()? {
         used.push((found.row.pool, format!("/1.0/instances/{}", found.name)));
     }
+    for found in host.store().rows::<rows::Volume>().all()? {
+        if let Some((pool, volume)) = found.name.split_once('/') {
+            used.push((pool.to_owned(), format!("/1.0/storage-pools/{pool}/volumes/custom/{volume}")));
+        }
+    }
     for found in host.store().rows::<rows::Profile>().all()? {
         for device in
             found.row.devices.values().filter(|device| device.get("type").is_some_and(|t| t == "disk"))
@@ -268,6 +273,9 @@ pub fn volumes(host: &Host, name: &str, kind: Option<&str>) -> Result<Vec<api::V
                 found.push(volume_of("container", instance.name, vec![user], &instance.row.created_at));
             }
         }
+    }
+    if kind.is_none_or(|kind| kind == "custom") {
+        found.extend(crate::volume::list(host, DEFAULT_PROJECT, name)?);
     }
     if kind.is_none_or(|kind| kind == "image") {
         for image in pool.list_images()? {

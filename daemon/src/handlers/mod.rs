@@ -12,3 +12,4 @@ pub mod projects;
 pub mod server;
 pub mod snapshots;
 pub mod storage;
+pub mod volumes;

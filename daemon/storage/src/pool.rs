@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
 use crate::usage::{self, Resources};
 
+mod custom;
+mod fill;
 mod images;
 mod snapshots;
 

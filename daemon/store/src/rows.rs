@@ -131,8 +131,13 @@ pub enum Intent {
         /// The new name.
         to: String,
     },
-    /// The running container gets other limits or nics.
+    /// The running container gets other limits, nics or disks.
     Update,
+    /// The same, when there are disks among them.
+    Disks {
+        /// Where disks are mounted anew: paths inside.
+        mounted: Vec<String>,
+    },
     /// The container is stopped in order to be started again.
     Restart,
     /// The container is frozen for the moment in which it is copied.
@@ -204,6 +209,60 @@ pub struct Pool {
 
 impl Row for Pool {
     const KIND: &'static str = "pools";
+}
+
+/// A custom volume; its name is `POOL/VOLUME`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// For people.
+    pub description: String,
+    /// Config.
+    pub config: Config,
+    /// RFC 3339.
+    pub created_at: String,
+}
+
+impl Row for Volume {
+    const KIND: &'static str = "volumes";
+}
+
+/// A snapshot of a custom volume; its name is `POOL/VOLUME/SNAPSHOT`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSnapshot {
+    /// For people.
+    pub description: String,
+    /// The volume's config by then.
+    pub config: Config,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339; empty for never.
+    pub expires_at: String,
+}
+
+impl Row for VolumeSnapshot {
+    const KIND: &'static str = "volume-snapshots";
+}
+
+/// A change of a custom volume that is under way, and that the next start of the daemon finishes or takes back
+/// when this one does not. Named as the volume: `POOL/VOLUME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VolumeIntent {
+    /// The tree moves to another name in the pool.
+    Rename {
+        /// The new name.
+        to: String,
+    },
+    /// A snapshot's tree moves to another name.
+    RenameSnapshot {
+        /// The old name.
+        from: String,
+        /// The new name.
+        to: String,
+    },
+}
+
+impl Row for VolumeIntent {
+    const KIND: &'static str = "volume-intents";
 }
 
 /// An image; its name is the fingerprint.

@@ -1,4 +1,5 @@
-//! What a running container must be changed by when its config changes: limits and nics, each with its inverse.
+//! What a running container must be changed by when its config changes: limits, nics and disks, each with its
+//! inverse.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -11,6 +12,7 @@ use cabin_undo::{Undo, atomically};
 
 use super::{Expanded, intent};
 use crate::live::{Live, Plugged};
+use crate::resolve::Mounted;
 use crate::{Error, Host, resolve};
 
 type Nic = (BridgeSpec, Plugged);
@@ -24,11 +26,17 @@ struct Difference {
     unplugged: Vec<Nic>,
     plugged: Vec<Nic>,
     after: Vec<Plugged>,
+    detached: Vec<Mounted>,
+    attached: Vec<Mounted>,
 }
 
 impl Difference {
     fn is_empty(&self) -> bool {
-        self.limits.is_none() && self.unplugged.is_empty() && self.plugged.is_empty()
+        self.limits.is_none()
+            && self.unplugged.is_empty()
+            && self.plugged.is_empty()
+            && self.detached.is_empty()
+            && self.attached.is_empty()
     }
 }
 
@@ -43,6 +51,7 @@ impl Change {
         before: (&rows::Instance, &Expanded),
         after: (&rows::Instance, &Expanded),
     ) -> Result<Change, Error> {
+        let new_state = after.1;
         let Some(live) = host.live().get(name).filter(|live| live.exit().is_none()) else {
             return Ok(Change(None));
         };
@@ -60,8 +69,9 @@ impl Change {
         };
         let unplugged = old.values().filter(|nic| differs(nic, new.get(&nic.1.device))).cloned().collect();
         let plugged = new.values().filter(|nic| differs(nic, old.get(&nic.1.device))).cloned().collect();
-        let after = new.into_values().map(|(_, plugged)| plugged).collect();
-        Ok(Change(Some(Difference { live, limits, unplugged, plugged, after })))
+        let after: Vec<Plugged> = new.into_values().map(|(_, plugged)| plugged).collect();
+        let (detached, attached) = disks_differ(host, before.1, new_state)?;
+        Ok(Change(Some(Difference { live, limits, unplugged, plugged, after, detached, attached })))
     }
 
     /// Writes into the row by which names the host will know the container's nics.
@@ -81,7 +91,13 @@ impl Change {
         let Some(change) = self.0.as_ref().filter(|change| !change.is_empty()) else { return Ok(()) };
         let name = &change.live.name;
         // A nic that was taken away looks like one that was never there: a start must know what was going on.
-        intent::note(host, project, name, &rows::Intent::Update, undo)?;
+        let going_on = match change.attached.is_empty() && change.detached.is_empty() {
+            true => rows::Intent::Update,
+            false => rows::Intent::Disks {
+                mounted: change.attached.iter().map(|disk| disk.spec.path.clone()).collect(),
+            },
+        };
+        intent::note(host, project, name, &going_on, undo)?;
         if let Some((old, new)) = &change.limits {
             let (again, name, old) = (host.clone(), name.clone(), old.clone());
             // A limit that cannot be set may follow some that could, so the inverse is recorded first.
@@ -99,7 +115,7 @@ impl Change {
         for nic in &change.plugged {
             plug(host, &change.live, nic, undo)?;
         }
-        Ok(())
+        change.mount(undo)
     }
 
     /// The commit of the change says that it is no longer under way.
@@ -116,6 +132,46 @@ impl Change {
             *change.live.nics.lock() = change.after;
         }
     }
+}
+
+impl Difference {
+    /// Outer disks are mounted before those in them, and taken away after them.
+    fn mount(&self, undo: &mut Undo) -> Result<(), Error> {
+        for disk in self.detached.iter().rev() {
+            let (live, old) = (self.live.clone(), disk.spec.clone());
+            undo.push(format!("detach `{}` of `{}`", disk.device, live.name), move || {
+                live.supervisor.change_disks(&[], std::slice::from_ref(&old))
+            })?;
+            self.live.supervisor.change_disks(std::slice::from_ref(&disk.spec.path), &[])?;
+        }
+        for disk in &self.attached {
+            self.live.supervisor.change_disks(&[], std::slice::from_ref(&disk.spec))?;
+            let (live, path) = (self.live.clone(), disk.spec.path.clone());
+            undo.push(format!("attach `{}` of `{}`", disk.device, live.name), move || {
+                live.supervisor.change_disks(std::slice::from_ref(&path), &[])
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The disks that go and those that come, when an instance's devices change. One that stays as it is stays
+/// mounted.
+fn disks_differ(
+    host: &Host,
+    before: &Expanded,
+    after: &Expanded,
+) -> Result<(Vec<Mounted>, Vec<Mounted>), Error> {
+    let same = |device: &String| before.devices.get(device) == after.devices.get(device);
+    let only = |devices: &rows::Devices| -> rows::Devices {
+        devices.iter().filter(|(name, _)| !same(name)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    };
+    let (old, new) =
+        (resolve::disks_before(host, &only(&before.devices))?, resolve::disks(host, &only(&after.devices))?);
+    let without = |list: &[Mounted], others: &[Mounted]| -> Vec<Mounted> {
+        list.iter().filter(|disk| others.iter().all(|other| other.spec != disk.spec)).cloned().collect()
+    };
+    Ok((without(&old, &new), without(&new, &old)))
 }
 
 fn plug(host: &Host, live: &Live, nic: &Nic, undo: &mut Undo) -> Result<(), Error> {

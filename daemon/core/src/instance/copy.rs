@@ -113,6 +113,7 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
     let (from, to) = (VolumeName::container(&source.instance)?, VolumeName::container(name)?);
     let _kept = host.keep_layout();
     let pool = storage::pool(host, &row.pool)?;
+    resolve::check_disks(host, &expanded.devices)?;
     resolve::check_nics(host, &expanded.devices)?;
     atomically(|undo| -> Result<(), Error> {
         row.ids = ids::claim(host, name, undo)?;

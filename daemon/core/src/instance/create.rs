@@ -69,6 +69,7 @@ pub(crate) fn check_expanded(host: &Host, expanded: &super::Expanded) -> Result<
     cabin_profiles::validate_expanded_devices(&expanded.devices)?;
     cabin_profiles::Limits::resolve(&expanded.config, &host.facts)?;
     storage::get(host, &root_pool(&expanded.devices)?)?;
+    resolve::check_disks(host, &expanded.devices)?;
     resolve::check_nics(host, &expanded.devices)
 }
 
@@ -163,6 +164,15 @@ fn make(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Resul
     atomically(|undo| -> Result<(), Error> {
         row.ids = ids::claim(host, &name, undo)?;
         match &image {
+    profiles_of(host, project, &row.profiles)?;
+    if let Some(image) = &image
+        && let Err(gone) = image::still_here(host, image)
+    {
+        // Unpacked after it was deleted: nobody else would take the tree away.
+        pool.delete_image(&image.fingerprint)?;
+        return Err(gone);
+    }
+    resolve::check_disks(host, &expanded.devices)?;
             Some(image) => pool.create_from_image(&volume, &image.fingerprint, undo)?,
             None => pool.create_empty(&volume, undo)?,
         }

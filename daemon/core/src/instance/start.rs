@@ -25,6 +25,9 @@ pub(super) fn start(host: &Arc<Host>, project: &str, name: &str) -> Result<(), E
 fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     let found = load(host, project, name)?;
     let expanded = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?);
+    // Volumes stay where they are until the container is known to have them.
+    let volumes = expanded.devices.values().any(|device| resolve::volume_of(device).is_some());
+    let _kept = volumes.then(|| host.keep_layout());
     let spec = Start::resolve(host, project, name, &found.row, &expanded)?;
     // What an earlier run may have left (the daemon died between its end and the cleaning up).
     super::stop::sweep(host, name)?;
@@ -36,10 +39,11 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     let nics: Vec<Plugged> = spec.nics.iter().map(|(_, plugged)| plugged.clone()).collect();
     row.config.extend(nics.iter().map(super::change::host_name));
     let pid = atomically(|undo| -> Result<u32, Error> {
-        let starting = host.runtime().spawn(&spec.init, &spec.limits, undo)?;
+        let mut starting = host.runtime().spawn(&spec.init, &spec.limits, undo)?;
         for (bridge, plugged) in &spec.nics {
             host.network().plug(bridge, &plugged.nic, starting.netns(), undo)?;
         }
+        starting.attach(&spec.disks)?;
         let supervisor = starting.release()?;
         let pid = supervisor.init_pid();
         let live = Arc::new(Live::new(name, supervisor, clock::now(), nics));

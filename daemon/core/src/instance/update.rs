@@ -97,6 +97,7 @@ fn change(
     refuse_fixed(name, &row.pool, &before, &after)?;
     let _kept = host.keep_layout();
     // What it names may have gone since it was checked.
+    crate::resolve::check_disks(host, &after.devices)?;
     crate::resolve::check_nics(host, &after.devices)?;
     let change = Change::of(host, name, (&old.row, &before), (&row, &after))?;
     change.note(&mut row);

@@ -58,7 +58,15 @@ fn adopt(
         }
         fault::reach("nic put right");
     }
-    if intent == Some(&Intent::Update) {
+    if let Some(Intent::Disks { mounted }) = intent {
+        // Which of them were mounted when it was cut off nobody knows; none is mounted twice.
+        let disks = resolve::disks(host, &expanded(host, &found.row)?.devices)?;
+        let disks: Vec<_> = disks.into_iter().map(|disk| disk.spec).collect();
+        let gone: Vec<_> = mounted.iter().rev().cloned().collect();
+        supervisor.change_disks(&gone, &disks)?;
+        fault::reach("disks put right");
+    }
+    if matches!(intent, Some(Intent::Update | Intent::Disks { .. })) {
         let config = expanded(host, &found.row)?.config;
         host.runtime().cgroups().set(name, &resolve::limits(host, &config)?)?;
     }
@@ -101,7 +109,7 @@ fn put_right(
     // Only after a change that was cut off may the guest's end be of another nic; a guest may also have
     // changed it itself, which is its own affair.
     let half_changed = match (intent, &port) {
-        (Some(Intent::Update), Some(port)) => {
+        (Some(Intent::Update | Intent::Disks { .. }), Some(port)) => {
             let socket = supervisor.netns_socket()?;
             let inside = cabin_network::guest_state(socket.as_fd())?;
             !inside.iter().any(|interface| {

@@ -44,7 +44,8 @@ pub(super) fn before(host: &Arc<Host>, found: &[Versioned<rows::Instance>]) {
     for pool in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT).unwrap_or_default() {
         let Ok(pool) = crate::storage::pool(host, &pool.name) else { continue };
         for volume in pool.list().unwrap_or_default() {
-            if !known(volume.name()) && !moving(volume.name()) {
+            let container = volume.kind() == cabin_storage::VolumeKind::Container;
+            if container && !known(volume.name()) && !moving(volume.name()) {
                 tell("volume", volume.name(), pool.delete(&volume).map_err(Error::from));
             }
         }

@@ -3,12 +3,13 @@
 //! Nothing on the host is touched here; what comes out is whole or an error.
 
 mod bridge;
+mod disk;
 mod init;
 mod nic;
 
 use cabin_network::{BridgeSpec, IfName};
 use cabin_profiles::value::number;
-use cabin_runtime::spec::{CgroupLimits, IdMap, IdRange, InitSpec, RootSpec};
+use cabin_runtime::spec::{CgroupLimits, DiskSpec, IdMap, IdRange, InitSpec, RootSpec};
 use cabin_storage::Layers;
 use cabin_store::rows::{self, Config};
 
@@ -17,6 +18,7 @@ use crate::live::Plugged;
 use crate::{Error, Host};
 
 pub(crate) use bridge::{bridge, resolve_auto};
+pub(crate) use disk::{Mounted, check_disks, disks, disks_before, unmapped, volume_of};
 pub(crate) use init::limits;
 pub(crate) use nic::{check_nics, move_fixed, nics, release_fixed, reserve_fixed};
 
@@ -25,6 +27,7 @@ pub(crate) struct Start {
     pub init: InitSpec,
     pub limits: CgroupLimits,
     pub nics: Vec<(BridgeSpec, Plugged)>,
+    pub disks: Vec<DiskSpec>,
 }
 
 impl Start {
@@ -43,6 +46,7 @@ impl Start {
             init: init::init(host, project, name, row, expanded)?,
             limits: limits(host, &expanded.config)?,
             nics: nics(host, name, row, expanded)?,
+            disks: disks(host, &expanded.devices)?.into_iter().map(|disk| disk.spec).collect(),
         })
     }
 }

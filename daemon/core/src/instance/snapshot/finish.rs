@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cabin_storage::VolumeName;
+use cabin_storage::{VolumeKind, VolumeName};
 use cabin_store::rows::{self, Intent};
 use cabin_undo::{atomically, fault};
 
@@ -58,7 +58,7 @@ fn finish_one(host: &Arc<Host>, name: &str, going_on: &Intent) -> Result<(), Err
                 false => intent::forget(host, DEFAULT_PROJECT, name),
             }
         }
-        Intent::Rename { .. } | Intent::Update | Intent::Restart => Ok(()),
+        Intent::Rename { .. } | Intent::Update | Intent::Disks { .. } | Intent::Restart => Ok(()),
     }
 }
 
@@ -76,7 +76,7 @@ fn sweep(host: &Host, pool: &str) -> Result<(), Error> {
         })
     };
     for volume in pool.owners_of_snapshots()? {
-        if moving(&volume) {
+        if volume.kind() != VolumeKind::Container || moving(&volume) {
             continue;
         }
         for snapshot in pool.list_snapshots(&volume)? {

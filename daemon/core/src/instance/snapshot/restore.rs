@@ -127,6 +127,7 @@ pub(super) fn commit(
     if !disk_only {
         let mut row = restored(&now.row, &load_snapshot(host, project, instance, snapshot)?.row);
         let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
+        resolve::check_disks(host, &expanded.devices)?;
         resolve::check_nics(host, &expanded.devices)?;
         give_macs(&mut row, &expanded);
         txn = txn.update(project, instance, now.revision, &row)?;

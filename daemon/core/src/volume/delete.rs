@@ -1,0 +1,62 @@
+//! Deleting a volume that nobody uses: the row first, then the tree.
+
+use std::sync::Arc;
+
+use cabin_storage::VolumeName;
+use cabin_store::rows;
+use cabin_undo::fault;
+use serde_json::Value;
+
+use super::create::tell;
+use super::{Users, WHAT, load, row_name, turn};
+use crate::{Error, Host, storage};
+
+/// Deletes a volume with its snapshots.
+///
+/// # Errors
+/// When there is none, or an instance or profile uses it. When its tree cannot be removed the volume is gone, and
+/// the next start of the daemon removes the rest.
+pub fn delete(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Result<(), Error> {
+    let _turn = turn(host, project, pool, volume, "delete")?;
+    let row = row_name(pool, volume);
+    let snapshots = {
+        let _alone = host.change_layout();
+        let found = load(host, project, pool, volume)?;
+        if let Some(by) = Users::of(host, project)?.get(&row).into_iter().next() {
+            return Err(Error::InUse { what: WHAT, name: volume.to_owned(), by });
+        }
+        let mut txn = host
+            .store()
+            .begin()
+            .check::<rows::Volume>(project, &row, Some(found.revision))
+            .remove::<rows::Volume>(project, &row);
+        let snapshots = host.store().rows::<rows::VolumeSnapshot>().list_from(project, &format!("{row}/"))?;
+        for snapshot in &snapshots {
+            txn = txn.remove::<rows::VolumeSnapshot>(project, &snapshot.name);
+        }
+        txn.commit()?;
+        snapshots
+    };
+    tell(host, project, "storage-volume-deleted", pool, volume, Value::Null);
+    let removed = remove(host, pool, volume, &snapshots);
+    fault::reach("volume's tree removed");
+    removed.map_err(|source| Error::LeftBehind {
+        left: format!("the files of storage volume `{volume}`"),
+        source: Box::new(source),
+    })
+}
+
+fn remove(
+    host: &Host,
+    pool: &str,
+    volume: &str,
+    snapshots: &[cabin_store::Versioned<rows::VolumeSnapshot>],
+) -> Result<(), Error> {
+    let (pool, volume) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
+    for snapshot in snapshots {
+        if let Some((_, name)) = snapshot.name.rsplit_once('/') {
+            pool.delete_snapshot(&volume, name)?;
+        }
+    }
+    Ok(pool.delete(&volume)?)
+}

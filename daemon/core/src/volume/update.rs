@@ -1,0 +1,90 @@
+//! Changing what a volume is described and configured by.
+
+use std::sync::Arc;
+
+use cabin_api::volume::VolumePut;
+use cabin_store::rows;
+use serde_json::Value;
+
+use super::create::{refuse_size, tell};
+use super::{WHAT, get, load, row_name, tag, turn};
+use crate::{Error, Host, etag};
+
+/// Keys that count only when a volume is made, or that cannot change while it is mounted.
+const FIXED: &[&str] = &["initial.uid", "initial.gid", "initial.mode"];
+
+/// Replaces description and config.
+///
+/// # Errors
+/// When there is none, somebody else changed it, or the config makes no sense.
+pub fn update(
+    host: &Arc<Host>,
+    project: &str,
+    pool: &str,
+    volume: &str,
+    put: VolumePut,
+    if_match: Option<&str>,
+) -> Result<(), Error> {
+    let _turn = turn(host, project, pool, volume, "update")?;
+    change(host, project, pool, volume, put, if_match)
+}
+
+fn change(
+    host: &Arc<Host>,
+    project: &str,
+    pool: &str,
+    volume: &str,
+    put: VolumePut,
+    if_match: Option<&str>,
+) -> Result<(), Error> {
+    let _alone = host.change_layout();
+    let shown = get(host, project, pool, volume)?;
+    etag::check(WHAT, volume, &tag(&shown), if_match)?;
+    let old = load(host, project, pool, volume)?;
+    cabin_profiles::validate_volume(&put.config.0)?;
+    refuse_size(host, pool, &put.config.0)?;
+    let config: rows::Config = put.config.0.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    for key in FIXED {
+        if config.get(*key) != old.row.config.get(*key) {
+            return Err(Error::invalid(format!("`{key}` counts only when a volume is made")));
+        }
+    }
+    if config.get("security.unmapped") != old.row.config.get("security.unmapped") && !shown.used_by.is_empty()
+    {
+        return Err(Error::invalid(format!(
+            "`security.unmapped` of storage volume `{volume}` cannot be changed while something uses it"
+        )));
+    }
+    let row = rows::Volume { description: put.description, config, ..old.row };
+    let txn = host.store().begin().update(project, &row_name(pool, volume), old.revision, &row)?;
+    match txn.commit() {
+        Err(cabin_store::Error::Changed { .. }) => {
+            return Err(Error::Changed { what: WHAT, name: volume.to_owned() });
+        }
+        other => other?,
+    };
+    tell(host, project, "storage-volume-updated", pool, volume, Value::Null);
+    Ok(())
+}
+
+/// Merges a body into description and config.
+///
+/// # Errors
+/// As [`update`].
+pub fn patch(
+    host: &Arc<Host>,
+    project: &str,
+    pool: &str,
+    volume: &str,
+    body: Value,
+    if_match: Option<&str>,
+) -> Result<(), Error> {
+    let _turn = turn(host, project, pool, volume, "update")?;
+    let old = load(host, project, pool, volume)?.row;
+    let sent: VolumePut = serde_json::from_value(body.clone()).map_err(|source| Error::Body { source })?;
+    let mut config = old.config;
+    config.extend(sent.config.0);
+    let description = if body.get("description").is_some() { sent.description } else { old.description };
+    let put = VolumePut { config: cabin_api::ConfigMap(config), description, restore: String::new() };
+    change(host, project, pool, volume, put, if_match)
+}

@@ -1,0 +1,137 @@
+//! `/1.0/storage-pools/{name}/volumes`: volumes of a pool, and what is done with custom ones.
+
+use cabin_api::storage::Volume;
+use cabin_api::volume::{VolumePost, VolumePut, VolumeState, VolumesPost};
+use cabin_core::{storage, volume};
+use serde_json::Value;
+
+use crate::call::Call;
+use crate::error::Fault;
+use crate::recursion::{self, address};
+use crate::reply::Reply;
+
+/// The pool and volume an address names.
+pub(crate) fn named(call: &Call) -> (&'static str, String, String) {
+    (call.project(), call.name("name").to_owned(), call.name("volume").to_owned())
+}
+
+pub(crate) fn base(pool: &str) -> String {
+    format!("{}/volumes", address("/1.0/storage-pools", pool))
+}
+
+/// What an operation on a volume touches.
+pub(crate) fn resources(pool: &str, volume: &str) -> Vec<(&'static str, String)> {
+    vec![("storage_volumes", address(&format!("{}/custom", base(pool)), volume))]
+}
+
+/// GET of all volumes of a pool.
+pub async fn list(call: Call) -> Result<Reply, Fault> {
+    list_of(call, None).await
+}
+
+/// GET of the volumes of one type.
+pub async fn list_of_type(call: Call) -> Result<Reply, Fault> {
+    let kind = kind(&call)?;
+    list_of(call, Some(kind)).await
+}
+
+async fn list_of(call: Call, kind: Option<&'static str>) -> Result<Reply, Fault> {
+    let pool = call.name("name").to_owned();
+    let base = base(&pool);
+    let found = call.blocking(move |host| storage::volumes(host, &pool, kind)).await?;
+    recursion::list(&call, &found, |volume| {
+        let base = format!("{base}/{}", volume.kind);
+        match volume.name.split_once('/') {
+            Some((volume, snapshot)) => address(&format!("{}/snapshots", address(&base, volume)), snapshot),
+            None => address(&base, &volume.name),
+        }
+    })
+}
+
+/// GET of one.
+pub async fn show(call: Call) -> Result<Reply, Fault> {
+    let found = find(&call).await?;
+    Reply::tagged(&found, volume::tag(&found))
+}
+
+/// GET of what one uses; a volume without a limit has no total.
+pub async fn state(call: Call) -> Result<Reply, Fault> {
+    let found = find(&call).await?;
+    let (project, pool, name) = named(&call);
+    let usage = match found.kind.as_str() {
+        "custom" => Some(call.blocking(move |host| volume::usage(host, project, &pool, &name)).await?),
+        _ => None,
+    };
+    Reply::sync(&VolumeState { usage })
+}
+
+/// POST of a new one.
+pub async fn create(mut call: Call) -> Result<Reply, Fault> {
+    let mut post: VolumesPost = call.json().await?;
+    if call.parts.uri.path().ends_with("/volumes") {
+        only_custom(if post.kind.is_empty() { "custom" } else { &post.kind })?;
+    } else {
+        only_custom(kind(&call)?)?;
+        "custom".clone_into(&mut post.kind);
+    }
+    let (project, pool, _) = named(&call);
+    let made = address(&format!("{}/custom", base(&pool)), &post.name);
+    call.blocking(move |host| volume::create(host, project, &pool, &post)).await?;
+    Ok(Reply::Created(made))
+}
+
+/// PUT: description and config.
+pub async fn update(mut call: Call) -> Result<Reply, Fault> {
+    only_custom(kind(&call)?)?;
+    let put: VolumePut = call.json().await?;
+    let (project, pool, name) = named(&call);
+    let tag = call.if_match();
+    call.blocking(move |host| volume::update(host, project, &pool, &name, put, tag.as_deref())).await?;
+    Ok(Reply::empty())
+}
+
+/// PATCH.
+pub async fn patch(mut call: Call) -> Result<Reply, Fault> {
+    only_custom(kind(&call)?)?;
+    let body = call.object().await?;
+    let (project, pool, name) = named(&call);
+    let tag = call.if_match();
+    call.blocking(move |host| volume::patch(host, project, &pool, &name, body, tag.as_deref())).await?;
+    Ok(Reply::empty())
+}
+
+/// DELETE.
+pub async fn delete(call: Call) -> Result<Reply, Fault> {
+    only_custom(kind(&call)?)?;
+    let (project, pool, name) = named(&call);
+    call.blocking(move |host| volume::delete(host, project, &pool, &name)).await?;
+    Ok(Reply::empty())
+}
+
+async fn find(call: &Call) -> Result<Volume, Fault> {
+    let kind = kind(call)?;
+    let (project, pool, name) = named(call);
+    call.blocking(move |host| match kind {
+        "custom" => volume::get(host, project, &pool, &name),
+        kind => storage::volume(host, &pool, kind, &name),
+    })
+    .await
+}
+
+/// The type of volume an address names.
+pub(crate) fn kind(call: &Call) -> Result<&'static str, Fault> {
+    match call.name("type") {
+        "container" => Ok("container"),
+        "image" => Ok("image"),
+        "custom" => Ok("custom"),
+        other => Err(Fault::invalid(format!("`{other}` is no type of volume"))),
+    }
+}
+
+/// Volumes of instances and images are changed with these.
+pub(crate) fn only_custom(kind: &str) -> Result<(), Fault> {
+    match kind {
+        "custom" => Ok(()),
+        kind => Err(Fault::invalid(format!("volumes of type `{kind}` are not changed by themselves"))),
+    }
+}
