@@ -267,19 +267,25 @@ fn remove_file(home: &HostDir, bridge: &IfName, file: &str) -> Result<()> {
 }
 
 fn write(home: &HostDir, bridge: &BridgeSpec, mac: Mac, entry: &Reservation) -> Result<()> {
-    let put = |file: &str, content: String| {
-        home.replace(file, content.as_bytes(), 0o644)
-            .map_err(|source| file_error("write", file, &bridge.name, source))
-    };
+    let failed = |file: &str, source| file_error("write", file, &bridge.name, source);
     let addresses: Vec<IpAddr> =
         entry.ipv4.map(IpAddr::V4).into_iter().chain(entry.ipv6.map(IpAddr::V6)).collect();
     match (&entry.name, bridge.dns.mode) {
         (Some(name), DnsMode::Managed) if !addresses.is_empty() => {
-            put(&name_file(mac), addresses.iter().map(|address| format!("{address} {name}\n")).collect())?;
+            let (file, lines) =
+                (name_file(mac), addresses.iter().map(|address| format!("{address} {name}\n")));
+            let lines: String = lines.collect();
+            // Written again at every start.
+            home.put(&file, lines.as_bytes(), 0o644).map_err(|source| failed(&file, source))?;
         }
         _ => remove_file(home, &bridge.name, &name_file(mac))?,
     }
-    put(&host_file(mac, entry), line(mac, entry))
+    let (file, line) = (host_file(mac, entry), line(mac, entry));
+    let written = match entry.until {
+        Until::Unplugged => home.put(&file, line.as_bytes(), 0o644),
+        Until::Released => home.replace(&file, line.as_bytes(), 0o644),
+    };
+    written.map_err(|source| failed(&file, source))
 }
 
 fn line(mac: Mac, entry: &Reservation) -> String {

@@ -204,6 +204,18 @@ impl HostDir {
         sync_names(&dir)
     }
 
+    /// Replaces a file for everybody who opens it at once, and on disk whenever: a crash of the host may leave the
+    /// old content, the new one or none. For files that say what is so now and that are made again.
+    ///
+    /// # Errors
+    /// As openat2(2), write(2), renameat(2).
+    pub fn put(&self, relative: &str, content: &[u8], mode: u32) -> io::Result<()> {
+        let (dir, name) = self.parent(relative)?;
+        let temporary = format!(".{name}.new");
+        write_new(&dir, &temporary, content, mode, |_| Ok(()))?;
+        Ok(rfs::renameat(&dir, &temporary, &dir, name)?)
+    }
+
     /// Makes a file that must not exist yet so that a crash leaves all of it or nothing. It has the name
     /// `temporary` first, which no two may use at a time; what a crash left of that name is replaced.
     ///
@@ -369,10 +381,20 @@ fn kind(file_type: FileType) -> EntryKind {
 
 /// Writes a new file and flushes its content; one of that name is removed first.
 fn write_synced(dir: &OwnedFd, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
+    write_new(dir, name, content, mode, File::sync_all)
+}
+
+fn write_new(
+    dir: &OwnedFd,
+    name: &str,
+    content: &[u8],
+    mode: u32,
+    settle: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let _ = rfs::unlinkat(dir, name, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut file = File::from(rfs::openat(dir, name, flags, Mode::from_raw_mode(mode))?);
-    let written = file.write_all(content).and_then(|()| file.sync_all());
+    let written = file.write_all(content).and_then(|()| settle(&file));
     if written.is_err() {
         // A full disk is to be no fuller for it. One that cannot be removed goes with the next try.
         let _ = rfs::unlinkat(dir, name, AtFlags::empty());
