@@ -75,6 +75,9 @@ pub(crate) const RESTORED: &str = "restored";
 /// The link in a volume that names the image it was made from: it outlives any database.
 pub(crate) const IMAGE: &str = "image";
 
+/// The link in a volume to the name of the layer it stands on.
+pub(crate) const BELOW: &str = "below";
+
 /// One way of keeping volumes: open directories in, a filled new one out. A snapshot has the form of a volume.
 pub(crate) trait Driver: Send + Sync {
     /// Whether `source` lies on a filesystem that can carry this driver; why not, if not.
@@ -94,8 +97,24 @@ pub(crate) trait Driver: Send + Sync {
     /// Whether volumes go on needing the image they were made from.
     fn stands_on_image(&self) -> bool;
 
-    /// Where the files of the volume at `state` are, if it was made from the image whose tree is at `image`.
-    fn layers(&self, image: Option<&Path>, state: &Path) -> Layers;
+    /// Whether what this volume holds can become a layer that others stand on.
+    fn shares(&self, _volume: &HostDir) -> bool {
+        false
+    }
+
+    /// Whether a volume that stands on layers has nothing of its own.
+    fn is_bare(&self, _volume: &HostDir) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Fills the new directory `to` so that it has nothing of its own, and will stand on what `from` stands on.
+    /// What was made is on disk.
+    fn branch(&self, _from: &HostDir, _to: &HostDir) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Where the files of the volume at `state` are; below them lie `trees`, topmost first.
+    fn layers(&self, trees: Vec<PathBuf>, state: &Path) -> Layers;
 
     /// The directory of a volume whose content is its own.
     fn own(&self, volume: &HostDir) -> &'static str;

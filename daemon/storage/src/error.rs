@@ -185,6 +185,19 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Something about a frozen layer failed.
+    #[error("cannot {act} layer `{layer}` of storage pool `{pool}`")]
+    Layer {
+        /// What was being done.
+        act: &'static str,
+        /// The pool.
+        pool: String,
+        /// The layer, or what is to become one.
+        layer: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A file of a tree could not be copied.
     #[error("cannot copy `{path}`")]
     Copy {

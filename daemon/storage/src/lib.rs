@@ -17,6 +17,6 @@ mod usage;
 pub use driver::{DriverKind, Layers};
 pub use error::{Error, Kind, Result};
 pub use name::{VolumeKind, VolumeName, check_snapshot as check_snapshot_name};
-pub use pool::{ImageGone, Origin, Pool, Staged};
+pub use pool::{Activity, ImageGone, Origin, Pool, Staged};
 pub use storage::{PoolSpec, Storage};
 pub use usage::Resources;

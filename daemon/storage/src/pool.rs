@@ -19,15 +19,17 @@ use crate::usage::{self, Resources};
 mod custom;
 mod fill;
 mod images;
+mod layers;
 mod snapshots;
 
-pub use snapshots::{Origin, Staged};
+use layers::LAYERS;
+pub use snapshots::{Activity, Origin, Staged};
 
 /// Where unpacked images lie in a pool.
 pub(crate) const IMAGES: &str = "images";
 /// The directories of a pool.
 pub(crate) const DIRECTORIES: &[&str] =
-    &["containers", "containers-snapshots", "custom", "custom-snapshots", IMAGES];
+    &["containers", "containers-snapshots", "custom", "custom-snapshots", IMAGES, LAYERS];
 /// The file in a pool that says which driver made it.
 pub(crate) const MARK: &str = ".cabin-pool";
 
@@ -57,6 +59,13 @@ struct Inner {
     root: HostDir,
     /// Held for reading while a volume is made from an image, for writing while an image may be removed.
     images: RwLock<()>,
+}
+
+/// What a volume stood on.
+#[derive(Default)]
+struct StoodOn {
+    image: Option<String>,
+    layer: Option<String>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -194,10 +203,25 @@ impl Pool {
     /// unless the first step failed.
     pub fn delete(&self, volume: &VolumeName) -> Result<()> {
         self.alive()?;
-        let image = self.image_of(volume).ok().flatten();
+        let stood_on = self.stood_on(volume.kind(), &volume.path());
         let wrong = |source| self.volume_error("delete", volume, source);
         self.remove(volume.kind().directory(), volume.name()).map_err(wrong)?;
-        match image {
+        self.let_go(stood_on)
+    }
+
+    /// What a volume or snapshot that is to be removed stands on.
+    fn stood_on(&self, kind: VolumeKind, place: &str) -> StoodOn {
+        if kind == VolumeKind::Custom {
+            // What lies in there is a guest's own, and says nothing.
+            return StoodOn::default();
+        }
+        StoodOn { image: self.image_in(place).ok().flatten(), layer: self.below(place).ok().flatten() }
+    }
+
+    /// Removes what one that is removed now stood on, when nobody else does or wants it.
+    fn let_go(&self, stood_on: StoodOn) -> Result<()> {
+        self.release(stood_on.layer)?;
+        match stood_on.image {
             Some(image) => self.reap(&image),
             None => Ok(()),
         }
@@ -260,8 +284,9 @@ impl Pool {
         if let Some(image) = image.as_ref().filter(|image| !self.inner.root.exists(&image_tree(image))) {
             return Err(Error::NoImage { pool: self.name().to_owned(), image: image.clone() });
         }
-        let tree = image.map(|image| self.path().join(image_tree(&image)));
-        Ok(driver.layers(tree.as_deref(), &state))
+        let mut trees = self.trees(&self.chain(&volume.path())?)?;
+        trees.extend(image.map(|image| self.path().join(image_tree(&image))));
+        Ok(driver.layers(trees, &state))
     }
 
     /// The image a volume was made from, as the volume itself says.
@@ -347,6 +372,7 @@ impl Pool {
         for owner in self.owners_of_snapshots()? {
             self.tidy(&owner).map_err(|e| self.pool_error("sweep", e))?;
         }
+        removed.extend(self.sweep_layers()?);
         for image in self.list_images()? {
             self.reap(&image)?;
             if !self.inner.root.exists(&image_tree(&image)) {

@@ -128,6 +128,10 @@ impl Storage {
                 wanted: spec.driver.name(),
             });
         }
+        for directory in DIRECTORIES {
+            // An earlier version knew fewer of them.
+            root.ensure_dir(directory, 0o700).map_err(wrong)?;
+        }
         let pool = Arc::new(Pool::new(&spec.name, spec.driver, root));
         self.lock().insert(spec.name.clone(), pool.clone());
         Ok(pool)

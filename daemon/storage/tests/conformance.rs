@@ -4,7 +4,6 @@
 
 mod kit;
 
-use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
@@ -13,40 +12,10 @@ use std::time::Instant;
 use cabin_storage::{DriverKind, Error, ImageGone, Kind, Layers, PoolSpec, Storage, VolumeName};
 use cabin_sys::dir::HostDir;
 use cabin_undo::atomically;
-use kit::{DRIVERS, IMAGE, World, done, fill, paths, refused, with_image, world};
+use kit::{DRIVERS, IMAGE, done, fill, mount, paths, refused, with_image, world};
 
 fn web() -> VolumeName {
     VolumeName::container("web").unwrap()
-}
-
-/// A mounted root, taken off again when the test is done with it.
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = cabin_sys::mount::detach(&self.0);
-    }
-}
-
-/// The volume as a container would see it.
-fn mount(world: &World, volume: &VolumeName) -> (PathBuf, Option<Mounted>) {
-    match world.pool.layers(volume).unwrap() {
-        Layers::Dir { path } => (path, None),
-        Layers::Overlay { lowers, state } => {
-            let at = world.dir.path().join("mnt");
-            fs::create_dir_all(&at).unwrap();
-            let options = format!(
-                "lowerdir={},upperdir={},workdir={}",
-                lowers[0].display(),
-                state.join("u").display(),
-                state.join("w").display()
-            );
-            let options = CString::new(options).unwrap();
-            let flags = rustix::mount::MountFlags::empty();
-            cabin_sys::mount::mount(Path::new("overlay"), &at, "overlay", flags, &options).unwrap();
-            (at.clone(), Some(Mounted(at)))
-        }
-    }
 }
 
 #[test]
@@ -55,11 +24,12 @@ fn a_volume_shows_its_images_tree_and_keeps_its_changes_to_itself() {
         let world = with_image(driver);
         done(|undo| world.pool.create_from_image(&web(), IMAGE, undo));
         {
-            let (root, _mounted) = mount(&world, &web());
+            let mounted = mount(&world, &web());
+            let root = &mounted.root;
             let meta = root.metadata().unwrap();
             assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o1775, 0, 7), "{driver:?}");
             let mut note = [0u8; 16];
-            assert_eq!(rustix::fs::getxattr(&root, "user.note", &mut note[..]).unwrap(), 4);
+            assert_eq!(rustix::fs::getxattr(root, "user.note", &mut note[..]).unwrap(), 4);
             let init = root.join("usr/bin/init").metadata().unwrap();
             assert_eq!((init.mode() & 0o7777, init.len(), init.nlink()), (0o4755, 100_000, 2));
             assert_eq!(root.join("mine").metadata().unwrap().uid(), 1000);

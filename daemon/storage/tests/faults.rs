@@ -9,12 +9,18 @@ mod kit;
 use std::path::Path;
 use std::process::Command;
 
-use cabin_storage::{Error, Origin, PoolSpec, Storage, VolumeName};
+use cabin_storage::{Activity, DriverKind, Error, Origin, Pool, PoolSpec, Storage, VolumeName};
 use cabin_undo::atomically;
 use cabin_undo::fault::{Plan, arm, seen};
 use kit::{DRIVERS, IMAGE, fill, paths, with_image};
 
 const OTHER: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+
+/// Writes a file as a guest would.
+fn write(pool: &Pool, place: &str, text: &str) {
+    let own = if pool.driver() == DriverKind::Overlay { "u" } else { "rootfs" };
+    std::fs::write(pool.path().join(place).join(own).join("state"), text).unwrap();
+}
 
 /// All verbs that push steps, in one change.
 fn everything(storage: &Storage, spec: &PoolSpec) -> Result<(), cabin_undo::Failed<Error>> {
@@ -25,9 +31,15 @@ fn everything(storage: &Storage, spec: &PoolSpec) -> Result<(), cabin_undo::Fail
         storage.create_pool(&new, undo)?;
         pool.create_image(OTHER, fill, undo)?;
         pool.create_from_image(&web, OTHER, undo)?;
+        write(&pool, "containers/web", "one");
         pool.create_empty(&VolumeName::custom("data").unwrap(), undo)?;
-        pool.stage_snapshot(&web, "s", undo)?.show(undo)?;
+        pool.stage_snapshot(&web, Activity::Stopped, "s", undo)?.show(undo)?;
+        write(&pool, "containers/web", "two");
+        pool.stage_snapshot(&web, Activity::Running, "r", undo)?.show(undo)?;
         pool.rename_snapshot(&web, "s", "t", undo)?;
+        // A snapshot taken of a running one is a layer only once it is wanted.
+        pool.stage_copy(Origin::Snapshot(&web, "r"), &VolumeName::container("run").unwrap(), undo)?
+            .show(undo)?;
         pool.stage_restore(&web, "t", "m", undo)?.show(undo)?;
         pool.stage_copy(Origin::Snapshot(&web, "t"), &VolumeName::container("copy").unwrap(), undo)?
             .show(undo)?;
@@ -86,6 +98,16 @@ fn a_failure_at_any_step_leaves_nothing_and_a_kill_leaves_nothing_visible() {
                 .collect();
             assert!(strays.is_empty(), "{strays:?}");
             assert!(pool.has_image(IMAGE).unwrap());
+            for owner in pool.owners_of_snapshots().unwrap() {
+                for snapshot in pool.list_snapshots(&owner).unwrap() {
+                    pool.delete_snapshot(&owner, &snapshot).unwrap();
+                }
+            }
+            for volume in pool.list().unwrap() {
+                pool.delete(&volume).unwrap();
+            }
+            let layers: Vec<_> = std::fs::read_dir(pool.path().join("layers")).unwrap().collect();
+            assert!(layers.is_empty(), "{driver:?}, killed at {killed}: {layers:?}");
         }
     }
 }

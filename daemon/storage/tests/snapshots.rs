@@ -5,23 +5,17 @@
 mod kit;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Command;
 
-use cabin_storage::{DriverKind, Error, ImageGone, Kind, Layers, Origin, VolumeName};
+use cabin_storage::{Activity, DriverKind, Error, ImageGone, Kind, Origin, VolumeName};
 use cabin_undo::atomically;
-use kit::{DRIVERS, IMAGE, World, done, paths, refused, with_image};
+use kit::{DRIVERS, IMAGE, World, done, mount, paths, refused, with_image};
 
 fn web() -> VolumeName {
     VolumeName::container("web").unwrap()
-}
-
-/// The directory whose files are the volume's own.
-fn own(world: &World, volume: &VolumeName) -> PathBuf {
-    match world.pool.layers(volume).unwrap() {
-        Layers::Dir { path } => path,
-        Layers::Overlay { state, .. } => state.join("u"),
-    }
 }
 
 fn with_volume(driver: DriverKind) -> World {
@@ -31,15 +25,36 @@ fn with_volume(driver: DriverKind) -> World {
 }
 
 fn write(world: &World, text: &str) {
-    fs::write(own(world, &web()).join("state"), text).unwrap();
+    fs::write(mount(world, &web()).root.join("state"), text).unwrap();
 }
 
 fn read(world: &World, volume: &VolumeName) -> String {
-    fs::read_to_string(own(world, volume).join("state")).unwrap()
+    fs::read_to_string(mount(world, volume).root.join("state")).unwrap()
+}
+
+fn take(world: &World, activity: Activity, name: &str) {
+    done(|undo| world.pool.stage_snapshot(&web(), activity, name, undo)?.show(undo));
 }
 
 fn snap(world: &World, name: &str) {
-    done(|undo| world.pool.stage_snapshot(&web(), name, undo)?.show(undo));
+    take(world, Activity::Stopped, name);
+}
+
+/// Every driver, with a volume that is in use and one that is not.
+fn each() -> Vec<(DriverKind, Activity)> {
+    let each = |driver| [(driver, Activity::Stopped), (driver, Activity::Running)];
+    DRIVERS.into_iter().flat_map(each).collect()
+}
+
+/// An access list as the kernel keeps it: user 77 may read, besides owner, group and others.
+fn acl() -> Vec<u8> {
+    let entry = |tag: u16, mode: u16, id: u32| {
+        [tag.to_le_bytes().as_slice(), &mode.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let all = u32::MAX;
+    let entries = [(1, 7, all), (2, 4, 77), (4, 1, all), (16, 5, all), (32, 1, all)];
+    let entries = entries.into_iter().flat_map(|(tag, mode, id)| entry(tag, mode, id));
+    2u32.to_le_bytes().into_iter().chain(entries).collect()
 }
 
 fn restore(world: &World, name: &str, mark: &str) {
@@ -79,43 +94,78 @@ fn a_snapshot_brings_back_what_was_and_older_ones_do_too() {
 
 #[test]
 fn a_snapshot_keeps_all_that_files_are() {
-    for driver in DRIVERS {
+    for (driver, activity) in each() {
         let world = with_volume(driver);
-        let root = own(&world, &web());
-        fs::create_dir(root.join("d")).unwrap();
-        fs::write(root.join("d/a"), "linked").unwrap();
-        fs::hard_link(root.join("d/a"), root.join("d/b")).unwrap();
-        fs::set_permissions(root.join("d/a"), fs::Permissions::from_mode(0o4711)).unwrap();
-        symlink("/etc/shadow", root.join("d/link")).unwrap();
-        let flags = rustix::fs::XattrFlags::empty();
-        rustix::fs::setxattr(root.join("d"), "user.note", b"kept", flags).unwrap();
-        // As an overlay writes: something of the image that is gone, and a directory that hides another.
-        rustix::fs::setxattr(root.join("d"), "trusted.overlay.opaque", b"y", flags).unwrap();
-        let node = rustix::fs::FileType::CharacterDevice;
-        rustix::fs::mknodat(rustix::fs::CWD, root.join("gone"), node, 0.into(), 0).unwrap();
-        let sparse = fs::File::create(root.join("sparse")).unwrap();
-        sparse.set_len(64 << 20).unwrap();
-        snap(&world, "s");
-        fs::remove_dir_all(&root).unwrap();
-        fs::create_dir(&root).unwrap();
+        {
+            let mounted = mount(&world, &web());
+            let root = &mounted.root;
+            fs::create_dir(root.join("d")).unwrap();
+            fs::write(root.join("d/a"), "linked").unwrap();
+            fs::hard_link(root.join("d/a"), root.join("d/b")).unwrap();
+            fs::set_permissions(root.join("d/a"), fs::Permissions::from_mode(0o4711)).unwrap();
+            symlink("/etc/shadow", root.join("d/link")).unwrap();
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(root.join("d"), "user.note", b"kept", flags).unwrap();
+            rustix::fs::setxattr(root.join("d/a"), "system.posix_acl_access", &acl(), flags).unwrap();
+            let node = rustix::fs::FileType::CharacterDevice;
+            let device = rustix::fs::makedev(1, 3);
+            rustix::fs::mknodat(rustix::fs::CWD, root.join("null"), node, 0o666.into(), device).unwrap();
+            let sparse = fs::File::create(root.join("sparse")).unwrap();
+            sparse.set_len(64 << 20).unwrap();
+            // Of the image: one file goes, one of two linked ones changes, a directory is put in place of
+            // another, and one moves as far as the kernel lets it.
+            fs::remove_file(root.join("mine")).unwrap();
+            fs::OpenOptions::new()
+                .append(true)
+                .open(root.join("usr/bin/init"))
+                .unwrap()
+                .write_all(b"+")
+                .unwrap();
+            fs::remove_dir_all(root.join("etc")).unwrap();
+            fs::create_dir(root.join("etc")).unwrap();
+            fs::write(root.join("etc/new"), "new").unwrap();
+            let moved = Command::new("mv").arg(root.join("var")).arg(root.join("moved")).status().unwrap();
+            assert!(moved.success());
+            fs::set_permissions(root, fs::Permissions::from_mode(0o751)).unwrap();
+        }
+        take(&world, activity, "s");
+        {
+            let mounted = mount(&world, &web());
+            for entry in fs::read_dir(&mounted.root).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() && !path.is_symlink() {
+                    fs::remove_dir_all(path).unwrap();
+                } else {
+                    fs::remove_file(path).unwrap();
+                }
+            }
+        }
         restore(&world, "s", "m");
-        let root = own(&world, &web());
-        let a = root.join("d/a").metadata().unwrap();
-        assert_eq!((a.nlink(), a.mode() & 0o7777), (2, 0o4711));
-        assert_eq!(fs::read_link(root.join("d/link")).unwrap(), Path::new("/etc/shadow"));
-        let gone = root.join("gone").metadata().unwrap();
-        assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
-        assert!(root.join("sparse").metadata().unwrap().blocks() < 1000);
-        let mut value = [0u8; 16];
-        assert_eq!(rustix::fs::getxattr(root.join("d"), "user.note", &mut value[..]).unwrap(), 4);
-        // A word of the overlay's is kept where there is an overlay, and nowhere else.
-        let opaque = rustix::fs::getxattr(root.join("d"), "trusted.overlay.opaque", &mut value[..]);
-        assert_eq!(opaque.is_ok(), driver == DriverKind::Overlay, "{driver:?}");
-        if driver == DriverKind::Overlay {
-            let layers = world.pool.layers(&web()).unwrap();
-            let Layers::Overlay { lowers, state } = layers else { panic!("{layers:?}") };
-            assert!(lowers[0].ends_with(format!("{IMAGE}/rootfs")));
-            assert!(state.join("w").read_dir().unwrap().next().is_none());
+        let copy = VolumeName::container("copy").unwrap();
+        done(|undo| world.pool.stage_copy(Origin::Snapshot(&web(), "s"), &copy, undo)?.show(undo));
+        for volume in [web(), copy] {
+            let mounted = mount(&world, &volume);
+            let root = &mounted.root;
+            let told = format!("{driver:?} {activity:?}");
+            let a = root.join("d/a").metadata().unwrap();
+            // An access list's mask is shown as the group's mode.
+            assert_eq!((a.nlink(), a.mode() & 0o7777), (2, 0o4751), "{told}");
+            assert_eq!(fs::read_link(root.join("d/link")).unwrap(), Path::new("/etc/shadow"));
+            let null = root.join("null").metadata().unwrap();
+            assert!(null.file_type().is_char_device() && null.rdev() == rustix::fs::makedev(1, 3));
+            assert!(root.join("sparse").metadata().unwrap().blocks() < 1000);
+            let mut value = [0u8; 64];
+            assert_eq!(rustix::fs::getxattr(root.join("d"), "user.note", &mut value[..]).unwrap(), 4);
+            let length = rustix::fs::getxattr(root.join("d/a"), "system.posix_acl_access", &mut value[..]);
+            assert_eq!(&value[..length.unwrap()], acl(), "{told}");
+            assert!(!root.join("mine").exists(), "{told}");
+            assert_eq!(root.join("usr/bin/init").metadata().unwrap().len(), 100_001);
+            let names: Vec<_> =
+                fs::read_dir(root.join("etc")).unwrap().map(|it| it.unwrap().file_name()).collect();
+            assert_eq!(names, ["new"], "{told}");
+            assert_eq!(fs::read_to_string(root.join("moved/lib/data")).unwrap(), "data");
+            assert!(!root.join("var").exists(), "{told}");
+            assert_eq!(root.metadata().unwrap().mode() & 0o7777, 0o751, "{told}");
         }
     }
 }
@@ -128,19 +178,22 @@ fn names_are_refused_and_taken_ones_stay() {
         write(&world, "one");
         snap(&world, "a:b");
         for bad in ["", ".", "..", "a/b", "a b", "-x", ".deleting-a", ".staging-a", "ä"] {
-            let error = refused(|undo| pool.stage_snapshot(&web(), bad, undo)?.show(undo));
+            let error = refused(|undo| pool.stage_snapshot(&web(), Activity::Stopped, bad, undo)?.show(undo));
             assert_eq!(error.kind(), Kind::Invalid, "{bad:?}");
             assert_eq!(pool.delete_snapshot(&web(), bad).unwrap_err().kind(), Kind::Invalid);
             let error = refused(|undo| pool.rename_snapshot(&web(), "a:b", bad, undo));
             assert_eq!(error.kind(), Kind::Invalid, "{bad:?}");
         }
-        let error = refused(|undo| pool.stage_snapshot(&web(), "a:b", undo)?.show(undo));
+        let error = refused(|undo| pool.stage_snapshot(&web(), Activity::Stopped, "a:b", undo)?.show(undo));
         assert_eq!(error.kind(), Kind::Conflict);
         snap(&world, "c");
         let error = refused(|undo| pool.rename_snapshot(&web(), "c", "a:b", undo));
         assert_eq!(error.kind(), Kind::Conflict);
         let none = VolumeName::container("none").unwrap();
-        assert_eq!(refused(|undo| pool.stage_snapshot(&none, "s", undo)?.show(undo)).kind(), Kind::NotFound);
+        assert_eq!(
+            refused(|undo| pool.stage_snapshot(&none, Activity::Stopped, "s", undo)?.show(undo)).kind(),
+            Kind::NotFound
+        );
         assert_eq!(refused(|undo| pool.rename_snapshot(&web(), "x", "y", undo)).kind(), Kind::NotFound);
         let error = refused(|undo| pool.stage_restore(&web(), "x", "m", undo)?.show(undo));
         assert_eq!(error.kind(), Kind::NotFound);
@@ -176,10 +229,12 @@ fn a_copy_stands_for_itself() {
         write(&world, "old");
         snap(&world, "s");
         write(&world, "new");
-        done(|undo| pool.stage_copy(Origin::Volume(&web()), &copy, undo)?.show(undo));
+        done(|undo| pool.stage_copy(Origin::Volume(&web(), Activity::Stopped), &copy, undo)?.show(undo));
         done(|undo| pool.stage_copy(Origin::Snapshot(&web(), "s"), &early, undo)?.show(undo));
         done(|undo| pool.stage_snapshot_copy((&web(), "s"), &copy, undo)?.show(undo));
-        let error = refused(|undo| pool.stage_copy(Origin::Volume(&web()), &copy, undo)?.show(undo));
+        let error = refused(|undo| {
+            pool.stage_copy(Origin::Volume(&web(), Activity::Stopped), &copy, undo)?.show(undo)
+        });
         assert_eq!(error.kind(), Kind::Conflict);
         write(&world, "changed");
         assert_eq!((read(&world, &copy), read(&world, &early)), ("new".into(), "old".into()), "{driver:?}");

@@ -1,10 +1,11 @@
 //! Directories, files and links below the daemon's own directory and its pools.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cabin_store::rows;
-use cabin_sys::dir::{EntryKind, HostDir};
+use cabin_sys::dir::{Entry, EntryKind, HostDir};
 
 use super::{Findings, Known};
 use crate::{Error, Host};
@@ -76,6 +77,7 @@ fn look_into(host: &Host, known: &Known, name: &str, row: &rows::Pool, findings:
             findings.add("unpacked image", format!("{name}/{}", entry.name), "no image is of that name");
         }
     }
+    layers(name, &root, &dirs("layers"), findings);
     for kind in ["custom", "custom-snapshots"] {
         for entry in dirs(kind).iter().filter(|entry| entry.name.starts_with('.')) {
             findings.add(
@@ -83,6 +85,22 @@ fn look_into(host: &Host, known: &Known, name: &str, row: &rows::Pool, findings:
                 format!("{name}/{kind}/{}", entry.name),
                 "was left half made or half removed",
             );
+        }
+    }
+}
+
+/// Frozen layers: each has the file that all that stand on it have a link to.
+fn layers(pool: &str, root: &HostDir, entries: &[Entry], findings: &mut Findings) {
+    for entry in entries {
+        let layer = entry.name.strip_suffix(".ref").unwrap_or(&entry.name);
+        let told = || format!("{pool}/layers/{}", entry.name);
+        let standing = root.open_file(&format!("layers/{layer}.ref")).and_then(|file| file.metadata());
+        let below = root.read(&format!("layers/{layer}/below"), 64).unwrap_or_default();
+        match standing {
+            _ if below == layer.as_bytes() => findings.add("layer", told(), "was left half made"),
+            Ok(file) if file.nlink() > 1 && root.exists(&format!("layers/{layer}")) => {}
+            Ok(file) if file.nlink() > 1 => findings.add("layer", told(), "is missing"),
+            _ => findings.add("layer", told(), "nothing stands on it"),
         }
     }
 }

@@ -10,7 +10,7 @@ use cabin_undo::atomically;
 use serde_json::json;
 
 use super::create::{give_macs, link, row_of, volatile};
-use super::snapshot::{held, load_snapshot, row_name, rows_of};
+use super::snapshot::{activity, held, load_snapshot, row_name, rows_of};
 use super::{WHAT, address, expand, load, profiles_of, root_pool, turn};
 use crate::{Error, Host, Op, ids, resolve, storage};
 
@@ -115,14 +115,17 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
     let pool = storage::pool(host, &row.pool)?;
     resolve::check_disks(host, &expanded.devices)?;
     resolve::check_nics(host, &expanded.devices)?;
+    let activity = activity(host, &source.instance);
     atomically(|undo| -> Result<(), Error> {
         row.ids = ids::claim(host, name, undo)?;
         let staged = match &source.snapshot {
             Some(snapshot) => pool.stage_copy(Origin::Snapshot(&from, snapshot), &to, undo)?,
-            None if post.source.allow_inconsistent => pool.stage_copy(Origin::Volume(&from), &to, undo)?,
+            None if post.source.allow_inconsistent => {
+                pool.stage_copy(Origin::Volume(&from, activity), &to, undo)?
+            }
             None => {
                 let (staged, frozen) = held(host, project, &source.instance, &pool, undo, |undo| {
-                    Ok(pool.stage_copy(Origin::Volume(&from), &to, undo)?)
+                    Ok(pool.stage_copy(Origin::Volume(&from, activity), &to, undo)?)
                 })?;
                 op.update(json!({ "frozen_us": frozen }));
                 staged

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cabin_sys::dir::HostDir;
 
@@ -38,7 +38,7 @@ impl Driver for Dir {
         false
     }
 
-    fn layers(&self, _image: Option<&Path>, state: &Path) -> Layers {
+    fn layers(&self, _trees: Vec<PathBuf>, state: &Path) -> Layers {
         Layers::Dir { path: state.join(ROOTFS) }
     }
 

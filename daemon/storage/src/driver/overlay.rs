@@ -1,7 +1,8 @@
 //! Volumes as the difference to an image that is shared read-only.
 //!
 //! A volume holds `u` (the writable layer), `w` (the kernel's work directory) and an empty `rootfs` whose
-//! name scripts rely on. One made empty has its tree in `rootfs` and needs no overlay.
+//! name scripts rely on. One made empty has its tree in `rootfs` and needs no overlay. Between the writable layer
+//! and the image there may be frozen layers, which were once writable ones: the pool knows which.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use cabin_sys::dir::HostDir;
 use rustix::fs as rfs;
 
-use crate::attributes::{Role, carry};
+use crate::attributes::{Role, carry, times};
 use crate::copy;
 use crate::error::{Error, Result};
 
@@ -27,6 +28,18 @@ const UNFIT: &[(i64, &str)] =
 
 pub(crate) struct Overlay;
 
+/// Makes an empty writable layer over the tree whose root is `below`.
+fn make_upper(below: &HostDir, volume: &HostDir) -> io::Result<()> {
+    let upper = volume.create_dir(UPPER, 0o700)?;
+    volume.create_dir(WORK, 0o700)?;
+    volume.create_dir(ROOTFS, 0o700)?;
+    // The root of a mounted overlay looks like the upper layer's, not like those below.
+    let stat = rfs::fstat(below)?;
+    carry(below, &upper, &stat, Role::Whole)?;
+    rfs::futimens(&upper, &times(&stat))?;
+    upper.sync()
+}
+
 impl Driver for Overlay {
     fn fits(&self, source: &HostDir) -> io::Result<Option<&'static str>> {
         let magic = rfs::fstatfs(source)?.f_type;
@@ -34,15 +47,7 @@ impl Driver for Overlay {
     }
 
     fn create_from_image(&self, image: &HostDir, volume: &HostDir) -> Result<()> {
-        let make = || -> io::Result<()> {
-            let upper = volume.create_dir(UPPER, 0o700)?;
-            volume.create_dir(WORK, 0o700)?;
-            volume.create_dir(ROOTFS, 0o700)?;
-            // The root of a mounted overlay looks like the upper layer's, not like the image's.
-            carry(image, &upper, &rfs::fstat(image)?, Role::Whole)?;
-            upper.sync()
-        };
-        make().map_err(|source| Error::Copy { path: UPPER.to_owned(), source })
+        make_upper(image, volume).map_err(|source| Error::Copy { path: UPPER.to_owned(), source })
     }
 
     fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()> {
@@ -63,11 +68,29 @@ impl Driver for Overlay {
         true
     }
 
-    fn layers(&self, image: Option<&Path>, state: &Path) -> Layers {
-        match image {
-            Some(image) => Layers::Overlay { lowers: vec![PathBuf::from(image)], state: state.to_owned() },
-            None => Layers::Dir { path: state.join(ROOTFS) },
+    fn shares(&self, volume: &HostDir) -> bool {
+        volume.exists(UPPER)
+    }
+
+    fn is_bare(&self, volume: &HostDir) -> io::Result<bool> {
+        let upper = volume.open_dir(UPPER)?;
+        for entry in rfs::Dir::read_from(&upper)? {
+            if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+                return Ok(false);
+            }
         }
+        Ok(true)
+    }
+
+    fn branch(&self, from: &HostDir, to: &HostDir) -> io::Result<()> {
+        make_upper(&from.open_dir(UPPER)?, to)
+    }
+
+    fn layers(&self, trees: Vec<PathBuf>, state: &Path) -> Layers {
+        if trees.is_empty() {
+            return Layers::Dir { path: state.join(ROOTFS) };
+        }
+        Layers::Overlay { lowers: trees, state: state.to_owned() }
     }
 
     fn own(&self, volume: &HostDir) -> &'static str {

@@ -1,14 +1,18 @@
-//! What only custom volumes have: a root of their own whose owner and mode a guest sees.
+//! What only custom volumes have: a root of their own whose owner and mode a guest sees, and copies between pools.
 
+use std::io;
 use std::os::fd::AsFd;
 
 use cabin_undo::Undo;
 use rustix::fs::{Gid, Mode, Uid};
 
+use crate::attributes::Role;
+use crate::copy;
 use crate::error::{Error, Result};
-use crate::name::{VolumeKind, VolumeName};
+use crate::name::{VolumeKind, VolumeName, check_snapshot};
 
-use super::Pool;
+use super::snapshots::{Place, snapshot_path, snapshots_of};
+use super::{Origin, Pool, STAGING, Staged};
 
 impl Pool {
     /// Makes an empty custom volume whose root has this owner, group and mode. When this returns, it is on disk.
@@ -31,5 +35,84 @@ impl Pool {
             .and_then(|()| rustix::fs::fchmod(dir.as_fd(), Mode::from_raw_mode(mode)));
         owned.map_err(|source| wrong(source.into()))?;
         dir.sync().map_err(wrong)
+    }
+
+    /// Copies a custom volume or a snapshot of one, of this pool or another, to become a new volume of this.
+    ///
+    /// # Errors
+    /// No such origin, a volume of that name, or a failure of a disk.
+    pub fn stage_custom_from(
+        &self,
+        source: &Pool,
+        origin: Origin<'_>,
+        target: &VolumeName,
+        undo: &mut Undo,
+    ) -> Result<Staged> {
+        if source.name() == self.name() {
+            return self.stage_copy(origin, target, undo);
+        }
+        self.alive()?;
+        if self.inner.root.exists(&target.path()) {
+            return Err(self.exists_already(target));
+        }
+        let staging = format!("{}/{STAGING}{}", target.kind().directory(), target.name());
+        let path = match origin {
+            Origin::Volume(volume, _) => volume.path(),
+            Origin::Snapshot(volume, snapshot) => snapshot_path(volume, snapshot),
+        };
+        self.stage_from(source, &path, staging, Place::New(target.clone()), undo)
+    }
+
+    /// Copies a snapshot of a custom volume, of this pool or another, to become one of `target` by the same name.
+    ///
+    /// # Errors
+    /// No such snapshot, one of that name, or a failure of a disk.
+    pub fn stage_custom_snapshot_from(
+        &self,
+        source: &Pool,
+        (volume, snapshot): (&VolumeName, &str),
+        target: &VolumeName,
+        undo: &mut Undo,
+    ) -> Result<Staged> {
+        check_snapshot(snapshot)?;
+        if source.name() == self.name() {
+            return self.stage_snapshot_copy((volume, snapshot), target, undo);
+        }
+        self.alive()?;
+        let (pool, owner) = (self.clone(), target.clone());
+        self.inner
+            .root
+            .ensure_dir(&snapshots_of(target), 0o700)
+            .map_err(|source| self.volume_error("snapshot", target, source))?;
+        undo.push(format!("directory of the snapshots of {target}"), move || pool.tidy(&owner))?;
+        let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(target));
+        let place = Place::Snapshot(target.clone(), snapshot.to_owned());
+        self.stage_from(source, &snapshot_path(volume, snapshot), staging, place, undo)
+    }
+
+    fn stage_from(
+        &self,
+        source: &Pool,
+        path: &str,
+        staging: String,
+        place: Place,
+        undo: &mut Undo,
+    ) -> Result<Staged> {
+        source.alive()?;
+        let volume = match &place {
+            Place::New(volume) | Place::Snapshot(volume, _) | Place::Replaces(volume) => volume.clone(),
+        };
+        let volume = &volume;
+        let from = source.inner.root.open_dir(path).map_err(|e| source.volume_error("open", volume, e))?;
+        let to = match self.inner.root.create_dir(&staging, 0o711) {
+            // Somebody is making it right now.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(self.taken(&place)),
+            other => other.map_err(|e| self.volume_error("copy", volume, e))?,
+        };
+        let (inner, stray) = (self.inner.clone(), staging.clone());
+        let what = place.to_string();
+        undo.push(format!("stage {what}"), move || inner.root.remove_tree(&stray))?;
+        copy::tree(from.as_fd(), to.as_fd(), Role::Whole)?;
+        Ok(Staged { pool: self.clone(), what, staging, place })
     }
 }

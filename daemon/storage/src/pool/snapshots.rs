@@ -19,11 +19,20 @@ use crate::usage;
 
 use super::{IMAGES, Pool, REPLACED, STAGING};
 
+/// Whether somebody may be writing in a volume while it is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Nobody has it mounted: what it holds may be shared with the copy.
+    Stopped,
+    /// It is mounted, though it may hold still for the moment.
+    Running,
+}
+
 /// What a copy is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin<'a> {
     /// A volume as it is now.
-    Volume(&'a VolumeName),
+    Volume(&'a VolumeName, Activity),
     /// A snapshot of a volume.
     Snapshot(&'a VolumeName, &'a str),
 }
@@ -31,7 +40,7 @@ pub enum Origin<'a> {
 impl Origin<'_> {
     fn volume(&self) -> &VolumeName {
         match self {
-            Origin::Volume(volume) | Origin::Snapshot(volume, _) => volume,
+            Origin::Volume(volume, _) | Origin::Snapshot(volume, _) => volume,
         }
     }
 }
@@ -41,14 +50,14 @@ impl Origin<'_> {
 #[must_use = "a staged copy is nothing yet"]
 #[derive(Debug)]
 pub struct Staged {
-    pool: Pool,
-    what: String,
-    staging: String,
-    place: Place,
+    pub(super) pool: Pool,
+    pub(super) what: String,
+    pub(super) staging: String,
+    pub(super) place: Place,
 }
 
 #[derive(Debug, Clone)]
-enum Place {
+pub(super) enum Place {
     New(VolumeName),
     Snapshot(VolumeName, String),
     Replaces(VolumeName),
@@ -59,7 +68,13 @@ impl Pool {
     ///
     /// # Errors
     /// No such volume, a snapshot of that name, or a failure of the disk.
-    pub fn stage_snapshot(&self, volume: &VolumeName, snapshot: &str, undo: &mut Undo) -> Result<Staged> {
+    pub fn stage_snapshot(
+        &self,
+        volume: &VolumeName,
+        activity: Activity,
+        snapshot: &str,
+        undo: &mut Undo,
+    ) -> Result<Staged> {
         self.alive()?;
         check_snapshot(snapshot)?;
         self.must_exist(volume)?;
@@ -74,7 +89,8 @@ impl Pool {
         undo.push(format!("directory of the snapshots of {volume}"), move || pool.tidy(&owner))?;
         let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(volume));
         let place = Place::Snapshot(volume.clone(), snapshot.to_owned());
-        self.stage(Origin::Volume(volume), format!("snapshot {volume}/{snapshot}"), staging, place, undo)
+        let what = format!("snapshot {volume}/{snapshot}");
+        self.stage(Origin::Volume(volume, activity), what, staging, place, undo)
     }
 
     /// Copies a volume or snapshot of this pool, to become a new volume.
@@ -134,6 +150,10 @@ impl Pool {
         let place = Place::Replaces(volume.clone());
         let what = format!("restore {volume} from {snapshot}");
         let staged = self.stage(Origin::Snapshot(volume, snapshot), what, replaced(volume), place, undo)?;
+        if volume.kind() == VolumeKind::Custom {
+            // The tree is a guest's, with nothing of ours in it; either one is the volume's after a crash.
+            return Ok(staged);
+        }
         let marked = self.inner.root.open_dir(&staged.staging);
         marked
             .and_then(|dir| dir.symlink(Path::new(mark), RESTORED))
@@ -152,17 +172,19 @@ impl Pool {
         let root = &self.inner.root;
         let volume = origin.volume();
         let path = match origin {
-            Origin::Volume(volume) => volume.path(),
+            Origin::Volume(volume, _) => volume.path(),
             Origin::Snapshot(volume, snapshot) => {
                 check_snapshot(snapshot)?;
                 snapshot_path(volume, snapshot)
             }
         };
         let wrong = |source| self.volume_error("copy", volume, source);
-        let from = match root.open_dir(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.no_origin(origin)),
-            other => other.map_err(wrong)?,
-        };
+        if !root.exists(&path) {
+            return Err(self.no_origin(origin));
+        }
+        let still = !matches!(origin, Origin::Volume(_, Activity::Running));
+        let shared = still && volume.kind() == VolumeKind::Container && self.freeze(&path, undo)?;
+        let from = root.open_dir(&path).map_err(wrong)?;
         let mode = if volume.kind() == VolumeKind::Custom { 0o711 } else { 0o700 };
         let to = match root.create_dir(&staging, mode) {
             // Somebody is making it right now.
@@ -171,15 +193,20 @@ impl Pool {
         };
         let (inner, stray) = (self.inner.clone(), staging.clone());
         undo.push(format!("stage {what}"), move || inner.root.remove_tree(&stray))?;
-        self.fill(volume.kind(), &path, &from, &to, matches!(place, Place::Snapshot(..)))?;
+        if volume.kind() == VolumeKind::Custom {
+            copy::tree(from.as_fd(), to.as_fd(), Role::Whole)?;
+        } else {
+            match shared {
+                true => self.inner.kind.driver().branch(&from, &to).map_err(wrong)?,
+                false => self.inner.kind.driver().copy(&from, &to)?,
+            }
+            self.stand_alike(&from, &to).map_err(wrong)?;
+            self.link_image(&path, &to, matches!(place, Place::Snapshot(..)))?;
+        }
         Ok(Staged { pool: self.clone(), what, staging, place })
     }
 
-    fn fill(&self, kind: VolumeKind, path: &str, from: &HostDir, to: &HostDir, deep: bool) -> Result<()> {
-        if kind == VolumeKind::Custom {
-            return copy::tree(from.as_fd(), to.as_fd(), Role::Whole);
-        }
-        self.inner.kind.driver().copy(from, to)?;
+    fn link_image(&self, path: &str, to: &HostDir, deep: bool) -> Result<()> {
         let linked = self.image_in(path).and_then(|image| match image {
             Some(image) => {
                 let up = if deep { "../../.." } else { "../.." };
@@ -247,13 +274,10 @@ impl Pool {
         self.alive()?;
         check_snapshot(snapshot)?;
         let wrong = |source| self.volume_error("delete a snapshot of", volume, source);
-        let image = self.image_in(&snapshot_path(volume, snapshot)).ok().flatten();
+        let stood_on = self.stood_on(volume.kind(), &snapshot_path(volume, snapshot));
         self.remove(&snapshots_of(volume), snapshot).map_err(wrong)?;
         self.tidy(volume).map_err(wrong)?;
-        match image {
-            Some(image) if volume.kind() == VolumeKind::Container => self.reap(&image),
-            _ => Ok(()),
-        }
+        self.let_go(stood_on)
     }
 
     /// Moves the snapshots of one volume to another name; none is success.
@@ -270,24 +294,29 @@ impl Pool {
         root.rename(&snapshots_of(old), &snapshots_of(new)).map_err(wrong)
     }
 
-    /// Bytes a snapshot takes on disk beyond what it shares.
+    /// Bytes that came with a snapshot: what it holds beyond the image and the snapshots before it.
     ///
     /// # Errors
     /// No such snapshot, or the disk cannot be read.
     pub fn snapshot_usage(&self, volume: &VolumeName, snapshot: &str) -> Result<u64> {
         self.alive()?;
         check_snapshot(snapshot)?;
-        let dir = match self.inner.root.open_dir(&snapshot_path(volume, snapshot)) {
+        let place = snapshot_path(volume, snapshot);
+        let wrong = |source| self.volume_error("measure", volume, source);
+        let dir = match self.inner.root.open_dir(&place) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(self.no_origin(Origin::Snapshot(volume, snapshot)));
             }
-            other => other.map_err(|source| self.volume_error("measure", volume, source))?,
+            other => other.map_err(wrong)?,
         };
-        let own = match volume.kind() {
-            VolumeKind::Container => dir.open_dir(self.inner.kind.driver().own(&dir)),
-            VolumeKind::Custom => Ok(dir),
-        };
-        own.and_then(usage::bytes).map_err(|source| self.volume_error("measure", volume, source))
+        if volume.kind() == VolumeKind::Custom {
+            return usage::bytes(dir).map_err(wrong);
+        }
+        let driver = self.inner.kind.driver();
+        match self.below(&place)? {
+            Some(layer) if driver.is_bare(&dir).map_err(wrong)? => self.layer_usage(&layer),
+            _ => dir.open_dir(driver.own(&dir)).and_then(usage::bytes).map_err(wrong),
+        }
     }
 
     /// The mark of the last restoring whose tree the volume has.
@@ -312,15 +341,12 @@ impl Pool {
     /// A failure of the disk.
     pub fn forget_replaced(&self, volume: &VolumeName) -> Result<()> {
         self.alive()?;
-        let image = self.image_in(&replaced(volume)).ok().flatten();
+        let stood_on = self.stood_on(volume.kind(), &replaced(volume));
         self.inner
             .root
             .remove_tree(&replaced(volume))
             .map_err(|source| self.volume_error("remove the old tree of", volume, source))?;
-        match image {
-            Some(image) if volume.kind() == VolumeKind::Container => self.reap(&image),
-            _ => Ok(()),
-        }
+        self.let_go(stood_on)
     }
 
     /// The directory of a volume's snapshots goes with the last of them.
@@ -332,9 +358,9 @@ impl Pool {
         if self.inner.root.exists(&volume.path()) { Ok(()) } else { Err(self.no_volume(volume)) }
     }
 
-    fn no_origin(&self, origin: Origin<'_>) -> Error {
+    pub(super) fn no_origin(&self, origin: Origin<'_>) -> Error {
         match origin {
-            Origin::Volume(volume) => self.no_volume(volume),
+            Origin::Volume(volume, _) => self.no_volume(volume),
             Origin::Snapshot(volume, snapshot) => Error::NoSnapshot {
                 pool: self.name().to_owned(),
                 volume: volume.to_string(),
@@ -351,7 +377,7 @@ impl Pool {
         }
     }
 
-    fn taken(&self, place: &Place) -> Error {
+    pub(super) fn taken(&self, place: &Place) -> Error {
         match place {
             Place::New(volume) | Place::Replaces(volume) => self.exists_already(volume),
             Place::Snapshot(volume, snapshot) => self.snapshot_exists(volume, snapshot),
@@ -396,14 +422,14 @@ impl Staged {
     }
 }
 
-fn snapshots_of(volume: &VolumeName) -> String {
+pub(super) fn snapshots_of(volume: &VolumeName) -> String {
     format!("{}/{}", volume.kind().snapshots(), volume.name())
 }
 
-fn snapshot_path(volume: &VolumeName, snapshot: &str) -> String {
+pub(super) fn snapshot_path(volume: &VolumeName, snapshot: &str) -> String {
     format!("{}/{snapshot}", snapshots_of(volume))
 }
 
-fn replaced(volume: &VolumeName) -> String {
+pub(super) fn replaced(volume: &VolumeName) -> String {
     format!("{}/{REPLACED}{}", volume.kind().directory(), volume.name())
 }

@@ -3,11 +3,12 @@
 #![allow(dead_code, clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cabin_storage::{DriverKind, Error, Pool, PoolSpec, Storage};
+use cabin_storage::{DriverKind, Error, Layers, Pool, PoolSpec, Storage, VolumeName};
 use cabin_sys::dir::HostDir;
 use cabin_undo::{Undo, atomically};
 
@@ -52,6 +53,10 @@ pub fn fill(tree: &HostDir) -> Result<(), Error> {
     std::fs::set_permissions(root.join("usr/bin/init"), std::fs::Permissions::from_mode(0o4755)).unwrap();
     std::fs::hard_link(root.join("usr/bin/init"), root.join("usr/bin/again")).unwrap();
     symlink("usr/bin", root.join("bin")).unwrap();
+    std::fs::create_dir_all(root.join("etc")).unwrap();
+    std::fs::write(root.join("etc/old"), b"old").unwrap();
+    std::fs::create_dir_all(root.join("var/lib")).unwrap();
+    std::fs::write(root.join("var/lib/data"), b"data").unwrap();
     std::fs::write(root.join("mine"), b"1000's").unwrap();
     chown(root.join("mine"), Some(1000), Some(1000)).unwrap();
     rustix::fs::setxattr(root, "user.note", b"kept", rustix::fs::XattrFlags::empty()).unwrap();
@@ -79,4 +84,49 @@ pub fn paths(root: &Path) -> BTreeSet<PathBuf> {
         seen.insert(path.strip_prefix(root).unwrap().to_owned());
     }
     seen
+}
+
+/// A volume as a container would see it, until this is dropped.
+pub struct Mounted {
+    pub root: PathBuf,
+    mounted: bool,
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = cabin_sys::mount::detach(&self.root);
+        }
+    }
+}
+
+/// Mounts a volume as the runtime does.
+pub fn mount(world: &World, volume: &VolumeName) -> Mounted {
+    match world.pool.layers(volume).unwrap() {
+        Layers::Dir { path } => Mounted { root: path, mounted: false },
+        Layers::Overlay { lowers, state } => {
+            let root = world.dir.path().join(format!("mnt-{}", volume.name()));
+            std::fs::create_dir_all(&root).unwrap();
+            let stage = world.dir.path().join(format!("stage-{}", volume.name()));
+            let _ = std::fs::remove_dir_all(&stage);
+            std::fs::create_dir(&stage).unwrap();
+            // Short names, as the kernel takes no long list.
+            let mut list = Vec::new();
+            for (number, lower) in lowers.iter().enumerate() {
+                let name = stage.join(number.to_string());
+                symlink(lower, &name).unwrap();
+                list.push(name.display().to_string());
+            }
+            let options = format!(
+                "lowerdir={},upperdir={},workdir={},metacopy=off,redirect_dir=nofollow,index=off",
+                list.join(":"),
+                state.join("u").display(),
+                state.join("w").display()
+            );
+            let options = CString::new(options).unwrap();
+            let flags = rustix::mount::MountFlags::empty();
+            cabin_sys::mount::mount(Path::new("overlay"), &root, "overlay", flags, &options).unwrap();
+            Mounted { root, mounted: true }
+        }
+    }
 }

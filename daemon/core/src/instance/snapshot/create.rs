@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cabin_api::ZERO_TIME;
 use cabin_api::snapshot::InstanceSnapshotsPost;
 use cabin_profiles::value::snapshot::{self as naming, Part};
-use cabin_storage::VolumeName;
+use cabin_storage::{Activity, DriverKind, VolumeName};
 use cabin_store::Versioned;
 use cabin_store::rows::{self, Config};
 use cabin_undo::atomically;
@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Zoned};
 use serde_json::json;
 
-use super::{WHAT, address, held, row_name, rows_of};
+use super::{WHAT, activity, address, held, row_name, rows_of};
 use crate::instance::{expand, load, profiles_of, turn};
 use crate::{Error, Host, Op, clock, limits, storage};
 
@@ -50,7 +50,7 @@ pub fn check_new_snapshot(
     limits::one_more("snapshots of an instance", present.len(), limits::SNAPSHOTS)
 }
 
-pub(super) fn check_name(name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     cabin_profiles::value::name::snapshot(name)?;
     Ok(cabin_storage::check_snapshot_name(name)?)
 }
@@ -64,7 +64,7 @@ pub fn check_expiry(text: &str) -> Result<(), Error> {
 }
 
 /// A time from a request as it is kept: empty for never.
-pub(super) fn expiry(text: &str) -> Result<String, Error> {
+pub(crate) fn expiry(text: &str) -> Result<String, Error> {
     if text.is_empty() || text == ZERO_TIME {
         return Ok(String::new());
     }
@@ -78,7 +78,7 @@ pub(super) fn expiry(text: &str) -> Result<String, Error> {
 }
 
 /// When a snapshot taken now is to go, by this span of the config.
-pub(super) fn after(span: &str) -> Result<String, Error> {
+pub(crate) fn after(span: &str) -> Result<String, Error> {
     let read = naming::expiry(span)?;
     let span = Span::new()
         .years(read.years)
@@ -99,7 +99,7 @@ pub(super) fn next_name(config: &Config, present: &[Versioned<rows::Snapshot>]) 
     made_up_name(pattern.map_or(PATTERN, String::as_str), &names)
 }
 
-fn made_up_name(pattern: &str, present: &[&str]) -> Result<String, Error> {
+pub(crate) fn made_up_name(pattern: &str, present: &[&str]) -> Result<String, Error> {
     let parts = naming::pattern(pattern)?;
     let now = Zoned::now();
     let written = |number: Option<u32>| -> String {
@@ -197,10 +197,14 @@ pub(super) fn take(
     let volume = VolumeName::container(instance)?;
     let mut row = row_of(now, expires_at);
     let frozen = atomically(|undo| -> Result<u64, Error> {
-        let (staged, frozen) =
-            held(host, project, instance, &pool, undo, |undo| Ok(pool.stage_snapshot(&volume, name, undo)?))?;
+        let activity = activity(host, instance);
+        let (staged, frozen) = held(host, project, instance, &pool, undo, |undo| {
+            Ok(pool.stage_snapshot(&volume, activity, name, undo)?)
+        })?;
         staged.show(undo)?;
-        row.size = pool.snapshot_usage(&volume, name)?;
+        // What became a layer is counted when somebody first asks, see `size`.
+        let shared = activity == Activity::Stopped && pool.driver() == DriverKind::Overlay;
+        row.size = if shared { 0 } else { pool.snapshot_usage(&volume, name)? };
         let txn = host.store().begin().insert(project, &row_name(instance, name), &row)?;
         match txn.remove::<rows::Intent>(project, instance).commit() {
             Err(cabin_store::Error::Changed { .. }) => Err(taken()),

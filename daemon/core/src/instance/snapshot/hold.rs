@@ -3,12 +3,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cabin_storage::Pool;
+use cabin_storage::{Activity, Pool};
 use cabin_store::rows::Intent;
 use cabin_undo::Undo;
 
 use crate::instance::intent;
 use crate::{Error, Host};
+
+/// Whether the files of an instance are in use. The caller holds its turn.
+pub(in crate::instance) fn activity(host: &Host, name: &str) -> Activity {
+    match host.live().get(name) {
+        Some(_) => Activity::Running,
+        None => Activity::Stopped,
+    }
+}
 
 /// Does `work` while the instance stands still, if it runs; gives how many microseconds that took. The
 /// caller holds its turn, and removes the intent in its last commit.

@@ -1,7 +1,7 @@
 //! Snapshots of instances: what they are and how they are shown. One file per verb.
 
 mod alter;
-mod create;
+pub(crate) mod create;
 mod finish;
 mod hold;
 mod keep;
@@ -10,17 +10,18 @@ mod schedule;
 
 use cabin_api::snapshot::InstanceSnapshot;
 use cabin_api::{ConfigMap, DevicesMap, ZERO_TIME};
+use cabin_storage::VolumeName;
 use cabin_store::{Versioned, rows};
 
 use super::{Profiles, expand_parts, load, profiles};
-use crate::{Error, Host, etag};
+use crate::{Error, Host, etag, storage};
 
 pub use alter::{check_rename_snapshot, delete_snapshot, rename_snapshot, update_snapshot};
 pub use create::{check_expiry, check_new_snapshot, create_snapshot};
 pub use restore::{check_restore, restore};
 
 pub(crate) use finish::finish as finish_snapshots;
-pub(super) use hold::held;
+pub(super) use hold::{activity, held};
 pub(crate) use keep::watch as watch_snapshots;
 pub(super) use schedule::at_startup;
 
@@ -83,6 +84,18 @@ fn render(name: String, row: rows::Snapshot, profiles: &Profiles) -> InstanceSna
     }
 }
 
+/// Fills in how much a snapshot takes, when that was not counted as it was taken. The pool counts it once.
+fn measure(host: &Host, project: &str, instance: &str, found: &mut Versioned<rows::Snapshot>) {
+    if found.row.size != 0 {
+        return;
+    }
+    let counted = load(host, project, instance)
+        .and_then(|row| storage::pool(host, &row.row.pool))
+        .and_then(|pool| Ok(pool.snapshot_usage(&VolumeName::container(instance)?, &found.name)?));
+    // One that cannot be counted now is no reason to show none.
+    found.row.size = counted.unwrap_or(0);
+}
+
 /// The snapshots of an instance, the oldest first.
 ///
 /// # Errors
@@ -99,7 +112,10 @@ pub(super) fn of(
     instance: &str,
     profiles: &Profiles,
 ) -> Result<Vec<InstanceSnapshot>, Error> {
-    let found = rows_of(host, project, instance)?;
+    let mut found = rows_of(host, project, instance)?;
+    for snapshot in &mut found {
+        measure(host, project, instance, snapshot);
+    }
     Ok(found.into_iter().map(|found| render(found.name, found.row, profiles)).collect())
 }
 
@@ -108,7 +124,9 @@ pub(super) fn of(
 /// # Errors
 /// When there is none of that name.
 pub fn snapshot(host: &Host, project: &str, instance: &str, name: &str) -> Result<InstanceSnapshot, Error> {
-    let found = load_snapshot(host, project, instance, name)?;
+    let mut found = load_snapshot(host, project, instance, name)?;
+    found.name = name.to_owned();
+    measure(host, project, instance, &mut found);
     Ok(render(name.to_owned(), found.row, &profiles(host, project)?))
 }
 

@@ -1,0 +1,158 @@
+//! Trees that somebody else fills: volumes and snapshots that come from outside, and a new tree for a volume that
+//! is there. And where the files of a snapshot are, for who reads them.
+//!
+//! They are staged and shown as copies are.
+
+use cabin_sys::dir::HostDir;
+use cabin_undo::Undo;
+
+use crate::driver::{IMAGE, Layers, RESTORED, ROOTFS};
+use crate::error::{Error, Result};
+use crate::name::{VolumeName, check, check_snapshot};
+
+use super::snapshots::{Place, Staged, replaced, snapshot_path, snapshots_of};
+use super::{IMAGES, Pool, STAGING, image_tree};
+
+impl Pool {
+    /// A new volume of a container, and the empty directory that is to become its tree.
+    ///
+    /// # Errors
+    /// A volume of that name, or a failure of the disk.
+    pub fn stage_tree(&self, volume: &VolumeName, undo: &mut Undo) -> Result<(Staged, HostDir)> {
+        self.alive()?;
+        if self.inner.root.exists(&volume.path()) {
+            return Err(self.exists_already(volume));
+        }
+        let staging = format!("{}/{STAGING}{}", volume.kind().directory(), volume.name());
+        self.stage_empty(Place::New(volume.clone()), staging, undo)
+    }
+
+    /// A new snapshot of a container that is itself not shown yet, and the empty directory that is to become its
+    /// tree.
+    ///
+    /// # Errors
+    /// A snapshot of that name, or a failure of the disk.
+    pub fn stage_snapshot_tree(
+        &self,
+        volume: &VolumeName,
+        snapshot: &str,
+        undo: &mut Undo,
+    ) -> Result<(Staged, HostDir)> {
+        self.alive()?;
+        check_snapshot(snapshot)?;
+        let (pool, owner) = (self.clone(), volume.clone());
+        self.inner
+            .root
+            .ensure_dir(&snapshots_of(volume), 0o700)
+            .map_err(|source| self.volume_error("snapshot", volume, source))?;
+        undo.push(format!("directory of the snapshots of {volume}"), move || pool.tidy(&owner))?;
+        let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(volume));
+        self.stage_empty(Place::Snapshot(volume.clone(), snapshot.to_owned()), staging, undo)
+    }
+
+    fn stage_empty(&self, place: Place, staging: String, undo: &mut Undo) -> Result<(Staged, HostDir)> {
+        let what = place.to_string();
+        let volume = place.volume().clone();
+        let wrong = |source| self.volume_error("create", &volume, source);
+        let staged = self.stage_place(&place, &staging, &what, undo)?;
+        self.inner.kind.driver().create_empty(&staged).map_err(wrong)?;
+        let tree = staged.open_dir(ROOTFS).map_err(wrong)?;
+        Ok((Staged { pool: self.clone(), what, staging, place }, tree))
+    }
+
+    fn stage_place(&self, place: &Place, staging: &str, what: &str, undo: &mut Undo) -> Result<HostDir> {
+        let staged = match self.inner.root.create_dir(staging, 0o700) {
+            // Somebody is making it right now.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Err(self.taken(place)),
+            other => other.map_err(|source| self.volume_error("create", place.volume(), source))?,
+        };
+        let (inner, stray) = (self.inner.clone(), staging.to_owned());
+        undo.push(format!("stage {what}"), move || inner.root.remove_tree(&stray))?;
+        Ok(staged)
+    }
+
+    /// A new tree for a volume that is there, from an image of this pool or empty, to take the place of the old
+    /// one. `mark` is a plain word by which [`Pool::restored`] tells later whether this very tree did.
+    ///
+    /// # Errors
+    /// No such volume or image, or a failure of the disk.
+    pub fn stage_rebuild(
+        &self,
+        volume: &VolumeName,
+        image: Option<&str>,
+        mark: &str,
+        undo: &mut Undo,
+    ) -> Result<Staged> {
+        self.alive()?;
+        check(mark)?;
+        if !self.inner.root.exists(&volume.path()) {
+            return Err(self.no_volume(volume));
+        }
+        // What an earlier change of this kind could not remove.
+        self.forget_replaced(volume)?;
+        let wrong = |source| self.volume_error("rebuild", volume, source);
+        let place = Place::Replaces(volume.clone());
+        let (staging, what) = (replaced(volume), format!("rebuild {volume}"));
+        let _kept = self.read_images();
+        let staged = self.stage_place(&place, &staging, &what, undo)?;
+        match image {
+            Some(image) => {
+                check(image)?;
+                let tree = self
+                    .inner
+                    .root
+                    .open_dir(&image_tree(image))
+                    .map_err(|_| Error::NoImage { pool: self.name().to_owned(), image: image.to_owned() })?;
+                self.unmark(image)?;
+                self.inner.kind.driver().create_from_image(&tree, &staged)?;
+                let target = std::path::PathBuf::from(format!("../../{IMAGES}/{image}"));
+                staged.symlink(&target, IMAGE).map_err(wrong)?;
+            }
+            None => self.inner.kind.driver().create_empty(&staged).map_err(wrong)?,
+        }
+        staged.symlink(std::path::Path::new(mark), RESTORED).map_err(wrong)?;
+        Ok(Staged { pool: self.clone(), what, staging, place })
+    }
+
+    /// Where the files of a snapshot are.
+    ///
+    /// # Errors
+    /// No such snapshot, or the image it stands on is missing.
+    pub fn snapshot_layers(&self, volume: &VolumeName, snapshot: &str) -> Result<Layers> {
+        self.alive()?;
+        check_snapshot(snapshot)?;
+        let place = snapshot_path(volume, snapshot);
+        if !self.inner.root.exists(&place) {
+            return Err(self.no_origin(super::Origin::Snapshot(volume, snapshot)));
+        }
+        let driver = self.inner.kind.driver();
+        let image = match driver.stands_on_image() {
+            true => self.image_in(&place).map_err(|source| self.volume_error("read", volume, source))?,
+            false => None,
+        };
+        if let Some(image) = image.as_ref().filter(|image| !self.inner.root.exists(&image_tree(image))) {
+            return Err(Error::NoImage { pool: self.name().to_owned(), image: image.clone() });
+        }
+        let mut trees = self.trees(&self.chain(&place)?)?;
+        trees.extend(image.map(|image| self.path().join(image_tree(&image))));
+        Ok(driver.layers(trees, &self.path().join(&place)))
+    }
+}
+
+impl Place {
+    fn volume(&self) -> &VolumeName {
+        match self {
+            Place::New(volume) | Place::Snapshot(volume, _) | Place::Replaces(volume) => volume,
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::New(volume) => write!(f, "volume {volume}"),
+            Place::Snapshot(volume, snapshot) => write!(f, "snapshot {volume}/{snapshot}"),
+            Place::Replaces(volume) => write!(f, "tree of {volume}"),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Frozen layers: what a volume held when it was first shared, read-only from then on and stood on by all that
+//! share it.
+//!
+//! `layers/ID` is the very directory that was the volume; `layers/ID.ref` is a file that says ID. Whatever stands
+//! on the layer (a volume, a snapshot, another layer) has a hard link to that file, named `below`. So the
+//! filesystem itself counts who needs a layer, whatever is renamed, removed or half made, and a layer whose file
+//! has only one name left goes.
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use cabin_sys::dir::{EntryKind, HostDir};
+use cabin_undo::{Undo, fault};
+use rustix::fs::{self as rfs, AtFlags};
+
+use crate::driver::{BELOW, DriverKind, IMAGE, RESTORED};
+use crate::error::{Error, Result};
+use crate::name::check;
+use crate::usage;
+
+use super::{DELETING, Pool};
+
+/// Where frozen layers lie in a pool.
+pub(crate) const LAYERS: &str = "layers";
+/// How many layers a volume may stand on, its image not counted. Each costs a lookup of whatever is not there, and
+/// the kernel takes their list as a string of 255 bytes.
+pub(crate) const MAX_LAYERS: usize = 20;
+
+/// The ending of the file that says a layer's name.
+const REF: &str = ".ref";
+/// The file in a layer that says how much it takes, once that is known.
+const SIZE: &str = "size";
+/// The longest of these files, in bytes.
+const MAX_REF: u64 = 64;
+
+fn place_of(layer: &str) -> String {
+    format!("{LAYERS}/{layer}")
+}
+
+fn ref_of(layer: &str) -> String {
+    format!("{LAYERS}/{layer}{REF}")
+}
+
+impl Pool {
+    /// Freezes what the volume or snapshot at `place` holds: it becomes a layer, and a volume that stands on it
+    /// takes its place, in one act. Nobody may be using it. False when it cannot be shared, and must be copied.
+    ///
+    /// A volume that has nothing of its own stays as it is.
+    pub(super) fn freeze(&self, place: &str, undo: &mut Undo) -> Result<bool> {
+        let kind = self.inner.kind;
+        let wrong = |source| self.layer_error("freeze", place, source);
+        let volume = self.inner.root.open_dir(place).map_err(wrong)?;
+        if !kind.driver().shares(&volume) {
+            return Ok(false);
+        }
+        if kind.driver().is_bare(&volume).map_err(wrong)? {
+            return Ok(true);
+        }
+        if self.chain(place)?.len() >= MAX_LAYERS {
+            return Ok(false);
+        }
+        let layer = uuid::Uuid::new_v4().to_string();
+        let (pool, from, made) = (self.clone(), place.to_owned(), layer.clone());
+        // Recorded first: what is made halfway is taken back as well.
+        undo.push(format!("freeze {place}"), move || pool.thaw(&from, &made))?;
+        self.prepare(&volume, &layer).map_err(wrong)?;
+        fault::pass("layer prepared")?;
+        // Before this the new directory is a stray: a layer that would stand on itself. After it, all is done.
+        self.inner.root.exchange(&place_of(&layer), place).map_err(wrong)?;
+        fault::pass("layer frozen")?;
+        Ok(true)
+    }
+
+    /// Makes the volume that will stand on the layer, where the layer will be.
+    fn prepare(&self, volume: &HostDir, layer: &str) -> io::Result<()> {
+        let root = &self.inner.root;
+        // One that is cut short by a crash has no other name, and is swept.
+        root.create_file(&ref_of(layer), 0o600)?.write_all(layer.as_bytes())?;
+        let made = root.create_dir(&place_of(layer), 0o700)?;
+        self.inner.kind.driver().branch(volume, &made)?;
+        for link in [IMAGE, RESTORED] {
+            match rfs::readlinkat(volume, link, Vec::new()) {
+                Ok(target) => made.symlink(Path::new(OsStr::from_bytes(target.as_bytes())), link)?,
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let layers = root.open_dir(LAYERS)?;
+        rfs::linkat(&layers, format!("{layer}{REF}"), &made, BELOW, AtFlags::empty())?;
+        // What a guest wrote and never synced becomes the layer's, and that is promised to be on disk.
+        root.sync_filesystem()
+    }
+
+    /// The inverse of freezing, as long as nobody else stands on the layer and nothing was written above it.
+    fn thaw(&self, place: &str, layer: &str) -> Result<()> {
+        let wrong = |source| self.layer_error("take back", layer, source);
+        let root = &self.inner.root;
+        let frozen = self.below(place)?.as_deref() == Some(layer);
+        if frozen {
+            let volume = root.open_dir(place).map_err(wrong)?;
+            let alone = self.standing(layer).map_err(wrong)? == Some(1);
+            if !alone || !self.inner.kind.driver().is_bare(&volume).map_err(wrong)? {
+                return Ok(());
+            }
+            root.exchange(&place_of(layer), place).map_err(wrong)?;
+        }
+        root.remove_tree(&place_of(layer)).map_err(wrong)?;
+        root.remove_file(&ref_of(layer)).map_err(wrong)
+    }
+
+    /// Makes `to` stand on what `from` stands on.
+    pub(super) fn stand_alike(&self, from: &HostDir, to: &HostDir) -> io::Result<()> {
+        match rfs::linkat(from, BELOW, to, BELOW, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The layer that what lies at `place` stands on, if any.
+    pub(super) fn below(&self, place: &str) -> Result<Option<String>> {
+        if self.inner.kind != DriverKind::Overlay {
+            return Ok(None);
+        }
+        let said = match self.inner.root.read(&format!("{place}/{BELOW}"), MAX_REF) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(|source| self.layer_error("find", place, source))?,
+        };
+        let said = String::from_utf8_lossy(&said).into_owned();
+        check(&said)?;
+        Ok(Some(said))
+    }
+
+    /// All layers that what lies at `place` stands on, topmost first.
+    pub(super) fn chain(&self, place: &str) -> Result<Vec<String>> {
+        let mut chain = Vec::new();
+        let mut next = self.below(place)?;
+        while let Some(layer) = next {
+            next = self.below(&place_of(&layer))?;
+            chain.push(layer);
+            // Only somebody's hand could bring this about.
+            if chain.len() > 4 * MAX_LAYERS {
+                return Err(self.layer_error("find", place, io::ErrorKind::InvalidData.into()));
+            }
+        }
+        Ok(chain)
+    }
+
+    /// The trees of these layers.
+    pub(super) fn trees(&self, chain: &[String]) -> Result<Vec<PathBuf>> {
+        let own = |layer: &String| {
+            let dir = self.inner.root.open_dir(&place_of(layer));
+            let dir = dir.map_err(|source| self.layer_error("open", layer, source))?;
+            Ok(self.path().join(place_of(layer)).join(self.inner.kind.driver().own(&dir)))
+        };
+        chain.iter().map(own).collect()
+    }
+
+    /// Bytes a layer takes on disk. They are counted once: nothing changes in a layer.
+    pub(super) fn layer_usage(&self, layer: &str) -> Result<u64> {
+        let wrong = |source| self.layer_error("measure", layer, source);
+        let dir = self.inner.root.open_dir(&place_of(layer)).map_err(wrong)?;
+        let known = dir.read(SIZE, MAX_REF).ok().and_then(|text| String::from_utf8(text).ok()?.parse().ok());
+        if let Some(bytes) = known {
+            return Ok(bytes);
+        }
+        let own = dir.open_dir(self.inner.kind.driver().own(&dir)).map_err(wrong)?;
+        let bytes = usage::bytes(own).map_err(wrong)?;
+        dir.replace(SIZE, bytes.to_string().as_bytes(), 0o600).map_err(wrong)?;
+        Ok(bytes)
+    }
+
+    /// How many stand on a layer; `None` when there is no such layer.
+    fn standing(&self, layer: &str) -> io::Result<Option<u64>> {
+        let layers = self.inner.root.open_dir(LAYERS)?;
+        match rfs::statat(&layers, format!("{layer}{REF}"), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.st_nlink.saturating_sub(1))),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes a layer that nobody stands on any more, and those below it that nobody stands on then.
+    pub(super) fn release(&self, layer: Option<String>) -> Result<()> {
+        let root = &self.inner.root;
+        let mut next = layer;
+        while let Some(layer) = next {
+            let wrong = |source| self.layer_error("delete", &layer, source);
+            if self.standing(&layer).map_err(wrong)? != Some(0) {
+                break;
+            }
+            next = self.below(&place_of(&layer))?;
+            let condemned = format!("{LAYERS}/{DELETING}{layer}");
+            match root.rename(&place_of(&layer), &condemned) {
+                // Somebody else is at it.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(wrong)?,
+            }
+            fault::reach("layer taken away");
+            root.remove_file(&ref_of(&layer)).map_err(wrong)?;
+            root.remove_tree(&condemned).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the layers that nobody stands on, and what was to become one. Gives their names.
+    pub(super) fn sweep_layers(&self) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        let root = &self.inner.root;
+        let entries = root.open_dir(LAYERS).and_then(|dir| dir.list());
+        let entries = entries.map_err(|source| self.pool_error("sweep", source))?;
+        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Dir) {
+            let layer = &entry.name;
+            let wrong = |source| self.layer_error("delete", layer, source);
+            // A volume that never took its place.
+            let stray = self.below(&place_of(layer))?.as_ref() == Some(layer);
+            if stray || self.standing(layer).map_err(wrong)?.is_none() {
+                root.remove_tree(&place_of(layer)).map_err(wrong)?;
+                removed.push(place_of(layer));
+            }
+        }
+        for layer in entries.iter().filter_map(|entry| entry.name.strip_suffix(REF)) {
+            let wrong = |source| self.layer_error("delete", layer, source);
+            // What was freed just now frees those below, whose turn is over or comes.
+            if self.standing(layer).map_err(wrong)? == Some(0) {
+                self.release(Some(layer.to_owned()))?;
+                removed.push(ref_of(layer));
+            }
+        }
+        Ok(removed)
+    }
+
+    fn layer_error(&self, act: &'static str, layer: &str, source: io::Error) -> Error {
+        Error::Layer { act, pool: self.name().to_owned(), layer: layer.to_owned(), source }
+    }
+}
