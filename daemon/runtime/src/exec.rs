@@ -95,7 +95,7 @@ fn enter(
     let cgroup = |source| Error::Cgroup { name: name.to_owned(), source };
     let leaf = Leaf(Some(runtime.cgroups().exec_leaf(name, &serial).map_err(cgroup)?));
     let entry = leaf.get().map(ExecLeaf::entry).transpose().map_err(cgroup)?.unwrap_or_default();
-    let socket = runtime.inner.launch(&[wire::EXEC_MODE])?;
+    let (socket, _first) = runtime.inner.launch(&[wire::EXEC_MODE])?;
     let mut fds = vec![supervisor.pidfd()];
     fds.extend(entry.fds());
     if spec.streams == Streams::Given {
@@ -118,10 +118,10 @@ fn enter(
     let SessionProgress::Here { pid, placed } = progress else { return Err(odd(name)) };
     let mut exec = Exec { terminal: None, stdin: None, stdout: None, stderr: None, pid, socket, leaf };
     exec.take_ends(spec.streams, ends, name)?;
-    if let (false, Some(leaf)) = (placed, exec.leaf.get()) {
-        leaf.attach(pid).map_err(cgroup)?;
+    if !placed {
+        exec.leaf.get().map_or(Ok(()), |leaf| leaf.attach(pid)).map_err(cgroup)?;
+        wire::send(&exec.socket, &SessionOrder::Placed, &[]).map_err(broken)?;
     }
-    wire::send(&exec.socket, &SessionOrder::Placed, &[]).map_err(broken)?;
     match next(&exec.socket, name, spec)? {
         (SessionProgress::Started, _) => Ok(exec),
         _ => Err(odd(name)),

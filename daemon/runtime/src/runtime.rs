@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -228,19 +228,30 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 }
 
 impl Inner {
-    /// Runs `cabin-init`, which copies itself away at once, and gives the daemon's end of its socket.
-    pub(crate) fn launch(&self, arguments: &[&str]) -> Result<OwnedFd> {
+    /// Runs `cabin-init`, which copies itself away at once, and gives the daemon's end of its socket. One that
+    /// cannot copy itself is seen as the end of the socket.
+    pub(crate) fn launch(&self, arguments: &[&str]) -> Result<(OwnedFd, Launched)> {
         let failed = |source| Error::Launch { path: self.program.clone(), source };
         let (ours, theirs) = socket::pair().map_err(failed)?;
-        let status = command::own_helper(&self.program)
+        let first = command::own_helper(&self.program)
             .args(arguments)
             // The one descriptor std hands over without code between fork and exec.
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .status()
+            .spawn()
             .map_err(failed)?;
-        if status.success() { Ok(ours) } else { Err(failed(io::Error::other(status.to_string()))) }
+        Ok((ours, Launched(first)))
+    }
+}
+
+/// The first process of a helper, which is waited for when this is dropped: once its copy has answered, it has ended.
+pub(crate) struct Launched(Child);
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        // Whether it could copy itself, the socket has told.
+        let _ = self.0.wait();
     }
 }
 

@@ -97,7 +97,7 @@ pub(crate) fn spawn(
         Layout::Unified | Layout::Hybrid => GuestCgroups::Unified,
         Layout::Legacy => GuestCgroups::Named,
     };
-    let socket = runtime.inner.launch(&[])?;
+    let (socket, _first) = runtime.inner.launch(&[])?;
     let run_dir = runtime.inner.run_dir.path().to_owned();
     let unified = entry.unified.is_some();
     let order = Order::Start { spec: Box::new(spec.clone()), run_dir, guest, unified };

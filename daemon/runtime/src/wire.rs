@@ -153,7 +153,7 @@ pub enum SessionOrder {
         /// How many descriptors of cgroups there are.
         cgroups: usize,
     },
-    /// The command's process is in its cgroups.
+    /// The command's process is in its cgroups; after a [`SessionProgress::Here`] that says it was not.
     Placed,
     /// Send the command a signal.
     Signal(i32),
@@ -162,12 +162,12 @@ pub enum SessionOrder {
 /// From `cabin-init exec` to the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum SessionProgress {
-    /// The process waits for [`SessionOrder::Placed`]. Descriptors: the terminal, or the daemon's ends of three
+    /// The command's process is there. Descriptors: the terminal, or the daemon's ends of three
     /// pipes.
     Here {
         /// Its number on the host.
         pid: u32,
-        /// Whether it is in its cgroups already. It is not where the container made its leaf unfit, or may not
+        /// Whether it is in its cgroups and goes on, or waits for [`SessionOrder::Placed`]. It is not there where the container made its leaf unfit, or may not
         /// have another process by its limit: moving one there is never refused.
         placed: bool,
     },

@@ -42,6 +42,7 @@ struct Ends {
 /// The command's process, which waits, and what it waits for.
 struct Begun {
     child: Child,
+    placed: bool,
     link: OwnedFd,
     streams: [OwnedFd; 3],
 }
@@ -72,7 +73,7 @@ fn prepare(daemon: &OwnedFd) -> Result<Begun, Failure> {
         Ok(ends.command)
     });
     match opened {
-        Ok(streams) => Ok(Begun { child, link: ours, streams }),
+        Ok(streams) => Ok(Begun { child, placed, link: ours, streams }),
         Err(failure) => {
             end(&child);
             Err(failure)
@@ -170,16 +171,19 @@ fn own_pipes(given: &[OwnedFd], spec: &ExecSpec, ids: IdMap) {
     }
 }
 
-/// Lets the command run once the daemon has placed it.
-fn start(daemon: &OwnedFd, begun: Begun) -> Result<Child, SessionProgress> {
-    let Begun { child, link, streams } = begun;
-    let placed = link::next(daemon, "wait for the cgroup").and_then(|(order, _)| match order {
-        SessionOrder::Placed => {
-            let ends: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
-            wire::send(&link, &Word::Placed, &ends).step("release the command")
-        }
+fn wait_for_place(daemon: &OwnedFd) -> Result<(), Failure> {
+    match link::next(daemon, "wait for the cgroup")? {
+        (SessionOrder::Placed, _) => Ok(()),
         _ => Err(odd("wait for the cgroup", "an order out of order")),
-    });
+    }
+}
+
+/// Lets the command run once it is in its place.
+fn start(daemon: &OwnedFd, begun: Begun) -> Result<Child, SessionProgress> {
+    let Begun { child, placed, link, streams } = begun;
+    let placed = if placed { Ok(()) } else { wait_for_place(daemon) };
+    let ends: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
+    let placed = placed.and_then(|()| wire::send(&link, &Word::Placed, &ends).step("release the command"));
     // The command's ends of its streams must be the command's alone, or their end is never seen.
     drop(streams);
     let closed = process::close_all_but(&[daemon.as_fd(), child.pidfd.as_fd(), link.as_fd()])
