@@ -126,14 +126,9 @@ impl Pool {
     /// A volume of that name, or a failure of the disk.
     pub fn create_empty(&self, volume: &VolumeName, undo: &mut Undo) -> Result<()> {
         self.alive()?;
-        self.create(volume, undo, |staged| match volume.kind() {
-            VolumeKind::Container => self
-                .inner
-                .kind
-                .driver()
-                .create_empty(staged)
-                .map_err(|source| self.volume_error("create", volume, source)),
-            VolumeKind::Custom => Ok(()),
+        self.create(volume, undo, |staged| {
+            let made = self.inner.kind.driver().create_empty(staged);
+            made.map_err(|source| self.volume_error("create", volume, source))
         })
     }
 
@@ -150,9 +145,7 @@ impl Pool {
             return Err(self.exists_already(volume));
         }
         let staging = format!("{}/{STAGING}{}", volume.kind().directory(), volume.name());
-        // The tree of a custom volume is the directory itself, so its mode shows.
-        let mode = if volume.kind() == VolumeKind::Custom { 0o711 } else { 0o700 };
-        let staged = match root.create_dir(&staging, mode) {
+        let staged = match root.create_dir(&staging, 0o700) {
             // Somebody is making it right now.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(self.exists_already(volume)),
             other => other.map_err(wrong)?,
@@ -203,18 +196,14 @@ impl Pool {
     /// unless the first step failed.
     pub fn delete(&self, volume: &VolumeName) -> Result<()> {
         self.alive()?;
-        let stood_on = self.stood_on(volume.kind(), &volume.path());
+        let stood_on = self.stood_on(&volume.path());
         let wrong = |source| self.volume_error("delete", volume, source);
         self.remove(volume.kind().directory(), volume.name()).map_err(wrong)?;
         self.let_go(stood_on)
     }
 
     /// What a volume or snapshot that is to be removed stands on.
-    fn stood_on(&self, kind: VolumeKind, place: &str) -> StoodOn {
-        if kind == VolumeKind::Custom {
-            // What lies in there is a guest's own, and says nothing.
-            return StoodOn::default();
-        }
+    fn stood_on(&self, place: &str) -> StoodOn {
         StoodOn { image: self.image_in(place).ok().flatten(), layer: self.below(place).ok().flatten() }
     }
 
@@ -276,9 +265,6 @@ impl Pool {
         if !self.inner.root.exists(&volume.path()) {
             return Err(self.no_volume(volume));
         }
-        if volume.kind() == VolumeKind::Custom {
-            return Ok(Layers::Dir { path: state });
-        }
         let driver = self.inner.kind.driver();
         let image = if driver.stands_on_image() { self.image_of(volume)? } else { None };
         if let Some(image) = image.as_ref().filter(|image| !self.inner.root.exists(&image_tree(image))) {
@@ -294,10 +280,6 @@ impl Pool {
     /// # Errors
     /// When the disk cannot be read.
     pub fn image_of(&self, volume: &VolumeName) -> Result<Option<String>> {
-        if volume.kind() == VolumeKind::Custom {
-            // What lies in there is a guest's own, and says nothing.
-            return Ok(None);
-        }
         self.image_in(&volume.path()).map_err(|source| self.volume_error("read", volume, source))
     }
 
@@ -322,11 +304,8 @@ impl Pool {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.no_volume(volume)),
             other => other.map_err(|source| self.volume_error("measure", volume, source))?,
         };
-        let own = match volume.kind() {
-            VolumeKind::Container => dir.open_dir(self.inner.kind.driver().own(&dir)),
-            VolumeKind::Custom => Ok(dir),
-        };
-        own.and_then(usage::bytes).map_err(|source| self.volume_error("measure", volume, source))
+        let used = self.inner.kind.driver().used(&dir);
+        used.map_err(|source| self.volume_error("measure", volume, source))
     }
 
     /// Sends all that was written in the pool so far to disk.

@@ -150,10 +150,6 @@ impl Pool {
         let place = Place::Replaces(volume.clone());
         let what = format!("restore {volume} from {snapshot}");
         let staged = self.stage(Origin::Snapshot(volume, snapshot), what, replaced(volume), place, undo)?;
-        if volume.kind() == VolumeKind::Custom {
-            // The tree is a guest's, with nothing of ours in it; either one is the volume's after a crash.
-            return Ok(staged);
-        }
         let marked = self.inner.root.open_dir(&staged.staging);
         marked
             .and_then(|dir| dir.symlink(Path::new(mark), RESTORED))
@@ -183,26 +179,23 @@ impl Pool {
             return Err(self.no_origin(origin));
         }
         let still = !matches!(origin, Origin::Volume(_, Activity::Running));
-        let shared = still && volume.kind() == VolumeKind::Container && self.freeze(&path, undo)?;
+        let shared = still && self.freeze(&path, undo)?;
         let from = root.open_dir(&path).map_err(wrong)?;
-        let mode = if volume.kind() == VolumeKind::Custom { 0o711 } else { 0o700 };
-        let to = match root.create_dir(&staging, mode) {
+        let to = match root.create_dir(&staging, 0o700) {
             // Somebody is making it right now.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(self.taken(&place)),
             other => other.map_err(wrong)?,
         };
         let (inner, stray) = (self.inner.clone(), staging.clone());
         undo.push(format!("stage {what}"), move || inner.root.remove_tree(&stray))?;
-        if volume.kind() == VolumeKind::Custom {
-            copy::tree(from.as_fd(), to.as_fd(), Role::Whole)?;
-        } else {
-            match shared {
-                true => self.inner.kind.driver().branch(&from, &to).map_err(wrong)?,
-                false => self.inner.kind.driver().copy(&from, &to)?,
-            }
-            self.stand_alike(&from, &to).map_err(wrong)?;
-            self.link_image(&path, &to, matches!(place, Place::Snapshot(..)))?;
+        let (driver, kept) = (self.inner.kind.driver(), matches!(place, Place::Snapshot(..)));
+        match (shared, kept) {
+            (true, _) => driver.branch(&from, &to).map_err(wrong)?,
+            (false, true) => driver.keep(&from, &to)?,
+            (false, false) => driver.copy(&from, &to)?,
         }
+        self.stand_alike(&from, &to).map_err(wrong)?;
+        self.link_image(&path, &to, kept)?;
         Ok(Staged { pool: self.clone(), what, staging, place })
     }
 
@@ -274,7 +267,7 @@ impl Pool {
         self.alive()?;
         check_snapshot(snapshot)?;
         let wrong = |source| self.volume_error("delete a snapshot of", volume, source);
-        let stood_on = self.stood_on(volume.kind(), &snapshot_path(volume, snapshot));
+        let stood_on = self.stood_on(&snapshot_path(volume, snapshot));
         self.remove(&snapshots_of(volume), snapshot).map_err(wrong)?;
         self.tidy(volume).map_err(wrong)?;
         self.let_go(stood_on)
@@ -309,13 +302,10 @@ impl Pool {
             }
             other => other.map_err(wrong)?,
         };
-        if volume.kind() == VolumeKind::Custom {
-            return usage::bytes(dir).map_err(wrong);
-        }
         let driver = self.inner.kind.driver();
         match self.below(&place)? {
             Some(layer) if driver.is_bare(&dir).map_err(wrong)? => self.layer_usage(&layer),
-            _ => dir.open_dir(driver.own(&dir)).and_then(usage::bytes).map_err(wrong),
+            _ => driver.used(&dir).map_err(wrong),
         }
     }
 
@@ -341,7 +331,7 @@ impl Pool {
     /// A failure of the disk.
     pub fn forget_replaced(&self, volume: &VolumeName) -> Result<()> {
         self.alive()?;
-        let stood_on = self.stood_on(volume.kind(), &replaced(volume));
+        let stood_on = self.stood_on(&replaced(volume));
         self.inner
             .root
             .remove_tree(&replaced(volume))
