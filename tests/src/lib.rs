@@ -10,6 +10,7 @@ pub mod clients;
 pub mod daemon;
 pub mod disk;
 pub mod host_state;
+pub mod hostile;
 pub mod images;
 pub mod lab;
 pub mod manifest;
@@ -21,6 +22,7 @@ pub mod subject;
 pub mod sweep;
 pub mod tree;
 pub mod verbs;
+pub mod vitals;
 pub mod wait;
 
 use std::path::PathBuf;

@@ -200,6 +200,8 @@ pub fn patch(
 /// When there is none, or the new name is bad or taken, or for `default`.
 pub fn rename(host: &Host, project: &str, name: &str, new: &str) -> Result<(), Error> {
     refuse_default(name, "renamed")?;
+    // Nobody may begin to use it by its old name meanwhile.
+    let _alone = host.change_layout();
     cabin_profiles::value::name::object(new)?;
     let old = load(host, project, name)?;
     if host.store().rows::<rows::Profile>().get(project, new)?.is_some() {
@@ -231,6 +233,8 @@ pub fn rename(host: &Host, project: &str, name: &str, new: &str) -> Result<(), E
 /// When there is none, it is in use, or for `default`.
 pub fn delete(host: &Host, project: &str, name: &str) -> Result<(), Error> {
     refuse_default(name, "deleted")?;
+    // Nobody may begin to use it meanwhile.
+    let _alone = host.change_layout();
     let old = load(host, project, name)?;
     if let Some((_, user)) = users(host, project)?.into_iter().find(|(profile, _)| profile == name) {
         let by = format!("instance `{user}`");

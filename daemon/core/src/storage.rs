@@ -221,6 +221,8 @@ pub fn patch(host: &Host, name: &str, body: Value, if_match: Option<&str>) -> Re
 /// When there is none, it is in use, or the host refuses. When only its directories cannot be removed the
 /// pool is gone and the error names them; the next start tries again.
 pub fn delete(host: &Host, name: &str) -> Result<(), Error> {
+    // An image that is being unpacked into it would be left in a directory that is no pool any more.
+    let _none_unpacked = host.unpacking.lock();
     let _alone = host.change_layout();
     let old = load(host, name)?;
     if let Some((_, by)) = used_by(host)?.into_iter().find(|(pool, _)| pool == name) {

@@ -10,7 +10,7 @@ use crate::cgroup::ExecLeaf;
 use crate::error::{Error, Result};
 use crate::runtime::{PATIENCE, Runtime};
 use crate::spec::{ExecSpec, Streams};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{self, Supervisor};
 use crate::wire::{self, SessionOrder, SessionProgress};
 
 /// How a command ended.
@@ -76,10 +76,15 @@ pub(crate) fn start(
     spec: &ExecSpec,
     given: Option<[OwnedFd; 3]>,
 ) -> Result<Exec> {
-    // Whatever step a stop overtook: it is the stop that ended it.
-    enter(runtime, supervisor, spec, given).map_err(|why| match supervisor.signal(0) {
-        Err(gone @ Error::NotRunning { .. }) => gone,
-        _ => why,
+    enter(runtime, supervisor, spec, given).map_err(|why| {
+        let code = match &why {
+            Error::Exec { source, .. } => source.raw_os_error(),
+            Error::Cgroup { .. } => None,
+            _ => return why,
+        };
+        // Whatever step a stop overtook: it is the stop that ended it.
+        let ended = supervisor::is_ending(supervisor.pidfd(), code);
+        if ended { Error::NotRunning { name: supervisor.name().to_owned() } } else { why }
     })
 }
 

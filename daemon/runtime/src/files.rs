@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::runtime::PATIENCE;
 use crate::spec::{IdMap, RootSpec};
+use crate::supervisor;
 use crate::wire::{self, Failure};
 
 /// Whose files.
@@ -76,6 +77,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The container has ended meanwhile.
+    #[error("the container whose files were asked for has ended")]
+    Ended,
     /// The helper failed at a step.
     #[error("the file server could not {step}")]
     Refused {
@@ -144,6 +148,10 @@ pub fn open(helper: &Path, target: FilesTarget<'_>) -> Result<FilesSession, Erro
     drop(command);
 
     let mut fds = vec![served.as_fd()];
+    let init = match &target {
+        FilesTarget::Running { pidfd } => Some(*pidfd),
+        FilesTarget::Stopped { .. } => None,
+    };
     let request = match target {
         FilesTarget::Running { pidfd } => {
             fds.push(pidfd);
@@ -160,7 +168,10 @@ pub fn open(helper: &Path, target: FilesTarget<'_>) -> Result<FilesSession, Erro
         FilesReply::Ready => Ok(session),
         FilesReply::Failed(failure) => {
             let source = failure.source();
-            Err(Error::Refused { step: failure.step, source })
+            match init {
+                Some(init) if supervisor::is_ending(init, source.raw_os_error()) => Err(Error::Ended),
+                _ => Err(Error::Refused { step: failure.step, source }),
+            }
         }
     }
 }

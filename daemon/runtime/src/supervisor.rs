@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use cabin_sys::dir::HostDir;
 use cabin_sys::process;
@@ -15,6 +16,9 @@ use crate::init_kind::InitKind;
 use crate::runtime::{Exit, PATIENCE, Runtime, socket_name};
 use crate::spec::DiskSpec;
 use crate::wire::{self, Answer, Ask, Standing};
+
+/// How long the end of an init may take to be seen.
+const ENDING: Duration = Duration::from_millis(100);
 
 /// A running container's supervisor. Each call is a connection of its own, so the value stays good over any
 /// pause and can be used from several threads.
@@ -42,6 +46,12 @@ pub(crate) fn connect(runtime: &Runtime, name: &str) -> Result<Option<Supervisor
         return Err(failed(io::Error::from(io::ErrorKind::InvalidData)));
     };
     Ok(Some(Supervisor { runtime: runtime.clone(), name: name.to_owned(), standing, pidfd, netlink }))
+}
+
+/// Whether a step failed (with that error of the kernel) because the container is ending. A process on its way out
+/// has left its namespaces already and can still be signalled; with many processes to end, for seconds.
+pub(crate) fn is_ending(init: BorrowedFd<'_>, code: Option<i32>) -> bool {
+    code == Some(Errno::SRCH.raw_os_error()) || wire::readable_within(init, ENDING).unwrap_or(false)
 }
 
 /// One question and its answer; `None` when no supervisor listens.

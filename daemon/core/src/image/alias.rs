@@ -54,6 +54,7 @@ pub fn alias(host: &Host, name: &str) -> Result<api::ImageAliasesEntry, Error> {
 /// For a bad or taken name, or an image that is not there.
 pub fn create_alias(host: &Host, entry: api::ImageAliasesEntry) -> Result<(), Error> {
     cabin_profiles::value::name::alias(&entry.name)?;
+    let _kept = host.keep_layout();
     let present = host.store().rows::<rows::Alias>().list(DEFAULT_PROJECT)?;
     if present.iter().any(|alias| alias.name == entry.name) {
         return Err(Error::Exists { what: WHAT, name: entry.name });
@@ -76,6 +77,7 @@ pub fn update_alias(
     if_match: Option<&str>,
     patch: bool,
 ) -> Result<(), Error> {
+    let _kept = host.keep_layout();
     let old = load(host, name)?;
     etag::check(WHAT, name, &etag::etag(&render(old.clone())), if_match)?;
     let target = match put.target.filter(|target| !target.is_empty()) {

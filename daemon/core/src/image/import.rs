@@ -135,10 +135,18 @@ fn keep(
     if staging.split {
         moves.push((staging.rootfs.clone(), format!("images/{fingerprint}.rootfs")));
     }
+    for (from, to) in &moves {
+        let synced = host.dir().open_file(from).and_then(|file| file.sync_all());
+        synced.map_err(Error::io(format!("keep the image's file `{to}`")))?;
+    }
+    // The same image may be imported by somebody else, or deleted: its files belong to whose row it is.
+    let _alone = host.change_layout();
+    if host.store().rows::<rows::Image>().get(DEFAULT_PROJECT, fingerprint)?.is_some() {
+        return Err(Error::Exists { what: WHAT, name: fingerprint.to_owned() });
+    }
     atomically(|undo| -> Result<(), Error> {
         for (from, to) in moves {
             let act = || format!("keep the image's file `{to}`");
-            host.dir().open_file(&from).and_then(|file| file.sync_all()).map_err(Error::io(act()))?;
             // A file without a row is what a crash left; this one has the same name and so the same bytes.
             host.dir().remove_file(&to).map_err(Error::io(act()))?;
             host.dir().rename(&from, &to).map_err(Error::io(act()))?;
@@ -189,19 +197,23 @@ fn row_of(
         last_used_at: String::new(),
         uploaded_at: clock::now(),
         built_from: hints.built_from.clone(),
-        templates: found
-            .templates
-            .into_iter()
-            .map(|template| rows::Template {
-                path: template.path,
-                when: template.when,
-                create_only: template.create_only,
-                uid: template.uid,
-                gid: template.gid,
-                mode: template.mode,
-                properties: template.properties,
-                content: template.content,
-            })
-            .collect(),
+        templates: templates(found.templates),
     })
+}
+
+/// Templates as they are kept.
+pub(crate) fn templates(found: Vec<cabin_images::Template>) -> Vec<rows::Template> {
+    found
+        .into_iter()
+        .map(|template| rows::Template {
+            path: template.path,
+            when: template.when,
+            create_only: template.create_only,
+            uid: template.uid,
+            gid: template.gid,
+            mode: template.mode,
+            properties: template.properties,
+            content: template.content,
+        })
+        .collect()
 }

@@ -18,8 +18,9 @@ use crate::{DEFAULT_PROJECT, Error, Host, clock, etag};
 
 pub use alias::{alias, aliases, create_alias, delete_alias, rename_alias, update_alias};
 pub use build::{build, shipped};
+pub(crate) use import::templates;
 pub use import::{Hints, Staging, import, stage};
-pub(crate) use resolve::{Resolved, ensure_unpacked, obtain, resolve, sweep};
+pub(crate) use resolve::{Resolved, ensure_unpacked, obtain, resolve, still_here, sweep};
 
 const WHAT: &str = "image";
 
@@ -181,12 +182,10 @@ pub fn patch(host: &Host, fingerprint: &str, body: Value, if_match: Option<&str>
 /// # Errors
 /// When there is none, or the host refuses.
 pub fn delete(host: &Arc<Host>, fingerprint: &str) -> Result<(), Error> {
+    // Nobody may begin to stand on it meanwhile. That somebody used it just now does not keep it.
+    let _alone = host.change_layout();
     let found = find(host, fingerprint)?;
-    let mut txn = host
-        .store()
-        .begin()
-        .check::<rows::Image>(DEFAULT_PROJECT, &found.name, Some(found.revision))
-        .remove::<rows::Image>(DEFAULT_PROJECT, &found.name);
+    let mut txn = host.store().begin().remove::<rows::Image>(DEFAULT_PROJECT, &found.name);
     for alias in host.store().rows::<rows::Alias>().list(DEFAULT_PROJECT)? {
         if alias.row.target == found.name {
             txn = txn.remove::<rows::Alias>(DEFAULT_PROJECT, &alias.name);

@@ -92,6 +92,15 @@ pub(crate) fn obtain(host: &Arc<Host>, op: &Op, project: &str, wanted: Wanted) -
     }
 }
 
+/// An image that was here a while ago may have been deleted since.
+///
+/// # Errors
+/// When it has.
+pub(crate) fn still_here(host: &Host, image: &Resolved) -> Result<(), Error> {
+    let found = host.store().rows::<rows::Image>().get(DEFAULT_PROJECT, &image.fingerprint)?;
+    found.map(drop).ok_or_else(|| Error::not_found(WHAT, &image.fingerprint))
+}
+
 /// Unpacks an image into a pool unless it is there; everyone who wants the same one waits for the first.
 pub(crate) fn ensure_unpacked(host: &Arc<Host>, op: &Op, pool: &Pool, image: &Resolved) -> Result<(), Error> {
     if !pool.has_image(&image.fingerprint)? {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::create::{give_macs, link, row_of, volatile};
 use super::snapshot::{activity, held, load_snapshot, row_name, rows_of};
-use super::{WHAT, address, expand, load, profiles_of, root_pool, turn};
+use super::{WHAT, address, expand, load, profiles_of, root_pool};
 use crate::{Error, Host, Op, ids, resolve, storage};
 
 /// What is to be copied.
@@ -89,12 +89,15 @@ pub(super) fn check(host: &Host, project: &str, post: &mut InstancesPost) -> Res
     Ok(())
 }
 
-/// Makes the copy; the caller holds the new name's turn.
+/// The instance that a copy is of, or of a snapshot of.
+pub(super) fn origin(post: &InstancesPost) -> &str {
+    post.source.source.split('/').next().unwrap_or_default()
+}
+
+/// Makes the copy; the caller holds the turns of the new name and of the origin.
 pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Result<(), Error> {
     let name = &post.name;
     let named = post.source.source.clone();
-    let instance = named.split('/').next().unwrap_or_default();
-    let _source_turn = turn(host, project, instance, "copy")?;
     let source = source(host, project, &named)?;
     let mut row = row_of(post, volatile(None));
     // One that never ran has its first files still to be written.
@@ -115,6 +118,7 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
     let pool = storage::pool(host, &row.pool)?;
     resolve::check_disks(host, &expanded.devices)?;
     resolve::check_nics(host, &expanded.devices)?;
+    profiles_of(host, project, &row.profiles)?;
     let activity = activity(host, &source.instance);
     atomically(|undo| -> Result<(), Error> {
         row.ids = ids::claim(host, name, undo)?;

@@ -121,7 +121,11 @@ pub(super) fn row_of(post: &InstancesPost, added: Config) -> rows::Instance {
 /// As [`check_new`]; when the image cannot be built or unpacked; when the host refuses.
 pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> Result<(), Error> {
     let name = post.name.clone();
-    let turn = host.busy().take(&name, "create")?;
+    let copied = post.source.kind == "copy";
+    let turns = match copied.then(|| super::copy::origin(&post)) {
+        Some(origin) => host.busy().take_both((&name, origin), "copy")?,
+        None => (host.busy().take(&name, "create")?, None),
+    };
     // Somebody else may have made it while we waited for our turn.
     if host.store().rows::<rows::Instance>().get(project, &name)?.is_some() {
         return Err(Error::Exists { what: WHAT, name });
@@ -130,7 +134,7 @@ pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> 
         "copy" => super::copy::create(host, op, project, &post)?,
         _ => make(host, op, project, &post)?,
     }
-    drop(turn);
+    drop(turns);
     if post.start {
         let start = InstanceStatePut { action: "start".to_owned(), ..InstanceStatePut::default() };
         super::change_state(host, op, project, &name, &start)?;
@@ -152,7 +156,11 @@ fn make(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Resul
     give_macs(&mut row, &expanded);
     let pool = storage::pool(host, &row.pool)?;
     if let Some(image) = &image {
-        image::ensure_unpacked(host, op, &pool, image)?;
+        // Told as what it is when it failed because somebody took the pool or the image away meanwhile.
+        let unpacked = image::ensure_unpacked(host, op, &pool, image);
+        unpacked.or_else(|why| {
+            storage::pool(host, &row.pool).and(image::still_here(host, image)).and(Err(why))
+        })?;
     }
     let volume = VolumeName::container(&name)?;
     let templates =
@@ -160,10 +168,6 @@ fn make(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Resul
     let kept = host.keep_layout();
     // What it names may have gone while the image was unpacked.
     let pool = storage::pool(host, &row.pool)?;
-    resolve::check_nics(host, &expanded.devices)?;
-    atomically(|undo| -> Result<(), Error> {
-        row.ids = ids::claim(host, &name, undo)?;
-        match &image {
     profiles_of(host, project, &row.profiles)?;
     if let Some(image) = &image
         && let Err(gone) = image::still_here(host, image)
@@ -173,6 +177,10 @@ fn make(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Resul
         return Err(gone);
     }
     resolve::check_disks(host, &expanded.devices)?;
+    resolve::check_nics(host, &expanded.devices)?;
+    atomically(|undo| -> Result<(), Error> {
+        row.ids = ids::claim(host, &name, undo)?;
+        match &image {
             Some(image) => pool.create_from_image(&volume, &image.fingerprint, undo)?,
             None => pool.create_empty(&volume, undo)?,
         }

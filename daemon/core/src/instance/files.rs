@@ -17,6 +17,11 @@ pub struct Files {
 }
 
 impl Files {
+    /// A file server that keeps nobody else out.
+    pub(crate) fn of(session: FilesSession) -> Files {
+        Files { session, _turn: None }
+    }
+
     /// A stream socket that speaks SFTP version 3.
     ///
     /// # Errors
@@ -35,16 +40,17 @@ pub fn files(host: &Host, project: &str, name: &str) -> Result<Files, Error> {
     let helper = host.settings().bin_dir.join("cabin-files");
     if let Some(live) = host.live().get(name).filter(|live| live.exit().is_none()) {
         let target = FilesTarget::Running { pidfd: live.supervisor.pidfd() };
-        return Ok(Files { session: open(&helper, target)?, _turn: None });
+        match cabin_runtime::files::open(&helper, target) {
+            // Stopped in this very moment: its files are those of a stopped one.
+            Err(cabin_runtime::files::Error::Ended) => {}
+            opened => return Ok(Files { session: opened?, _turn: None }),
+        }
     }
     let turn = turn(host, project, name, "reading and writing files")?;
     let expanded = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?);
     let pool = storage::pool(host, &found.row.pool)?;
     let root = resolve::root(pool.layers(&VolumeName::container(name)?)?);
     let ids = resolve::ids(&found.row, &expanded);
-    Ok(Files { session: open(&helper, FilesTarget::Stopped { root, ids })?, _turn: Some(turn) })
-}
-
-fn open(helper: &std::path::Path, target: FilesTarget<'_>) -> Result<FilesSession, Error> {
-    Ok(cabin_runtime::files::open(helper, target)?)
+    let session = cabin_runtime::files::open(&helper, FilesTarget::Stopped { root, ids })?;
+    Ok(Files { session, _turn: Some(turn) })
 }

@@ -7,7 +7,7 @@ use cabin_store::rows;
 use cabin_undo::{atomically, fault};
 use serde_json::json;
 
-use super::{WHAT, address, load, turn};
+use super::{WHAT, address, load};
 use crate::{Error, Host, storage};
 
 /// Refuses at once what can be seen to fail.
@@ -32,8 +32,7 @@ pub fn check_rename(host: &Host, project: &str, old: &str, new: &str) -> Result<
 /// When there is none, it runs, or the new name is bad or taken.
 pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(), Error> {
     check_rename(host, project, old, new)?;
-    let _turn = turn(host, project, old, "rename")?;
-    let _new_turn = host.busy().take(new, "rename")?;
+    let _turns = host.busy().take_both((old, new), "rename")?;
     check_rename(host, project, old, new)?;
     let found = load(host, project, old)?;
     let templates =

@@ -99,6 +99,7 @@ fn change(
     // What it names may have gone since it was checked.
     crate::resolve::check_disks(host, &after.devices)?;
     crate::resolve::check_nics(host, &after.devices)?;
+    profiles_of(host, project, &row.profiles)?;
     let change = Change::of(host, name, (&old.row, &before), (&row, &after))?;
     change.note(&mut row);
     atomically(|undo| -> Result<(), Error> {
