@@ -3,6 +3,8 @@
 //!
 //! Writes `bench/results.json`, `bench/results.svg` and the table in README. How to give peers: docs/bench.md.
 
+mod changed;
+mod flat;
 mod memory;
 mod report;
 mod steps;
@@ -20,20 +22,31 @@ struct Wish {
     rounds: usize,
     image: String,
     readme: bool,
+    much: usize,
+    flat: bool,
     tools: Vec<Tool>,
 }
 
 fn wish() -> Wish {
-    let mut wish = Wish { rounds: 7, image: "debian/12".to_owned(), readme: true, tools: Vec::new() };
+    let mut wish = Wish {
+        rounds: 7,
+        image: "debian/12".to_owned(),
+        readme: true,
+        much: 0,
+        flat: false,
+        tools: Vec::new(),
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--rounds" => wish.rounds = words.next().and_then(|it| it.parse().ok()).expect("--rounds NUMBER"),
             "--image" => wish.image = words.next().expect("--image NAME"),
             "--no-readme" => wish.readme = false,
+            "--much" => wish.much = words.next().and_then(|it| it.parse().ok()).expect("--much ROUNDS"),
+            "--flat" => wish.flat = true,
             _ => {
                 let (name, prefix) = word.split_once('=').unwrap_or_else(|| {
-                    eprintln!("usage: cabin-bench [--rounds N] [--image NAME] [--no-readme] [NAME=COMMAND]…");
+                    eprintln!("usage: cabin-bench [--rounds N] [--much ROUNDS] [--flat] [--image NAME] [--no-readme] [NAME=COMMAND]…");
                     std::process::exit(2)
                 });
                 wish.tools.push(Tool::new(name, prefix));
@@ -82,11 +95,21 @@ fn main() {
             table.live(tool, &wish.image, round);
         }
     }
+    for round in 0..=wish.much {
+        if wish.much > 0 {
+            eprintln!("much changed, round {round} of {}", wish.much);
+            tools.iter_mut().for_each(|tool| changed::live(&mut table, tool, &wish.image, round));
+        }
+    }
+    let flat = if wish.flat { flat::look(&lab, &tools[0]) } else { Vec::new() };
     let memory = memory::look(&lab, &mut tools, &wish.image);
     peers.ask(&["down"]);
 
     let host = machine();
-    let page = report::markdown(&table, &memory, &host, wish.rounds);
+    let mut page = report::markdown(&table, &memory, &host, wish.rounds);
+    if !flat.is_empty() {
+        page.push_str(&flat::markdown(&flat));
+    }
     println!("{page}");
     report::write(&table, &memory, &host, wish.readme.then_some(page.as_str()));
 }

@@ -55,7 +55,8 @@ impl Tool {
         }
     }
 
-    fn is_lxd(&self) -> bool {
+    /// Whether it speaks LXD's older words.
+    pub fn is_lxd(&self) -> bool {
         self.words.last().is_some_and(|word| word == "lxc" || word.ends_with("/lxc"))
     }
 
@@ -122,7 +123,8 @@ impl Table {
         let _ = tool.run(&format!("delete -f {name}"));
     }
 
-    fn note(&mut self, tool: &mut Tool, label: &str, round: usize, took: Result<Duration, String>) {
+    /// Takes down how long a step took; one that failed is left out from then on.
+    pub fn note(&mut self, tool: &mut Tool, label: &str, round: usize, took: Result<Duration, String>) {
         match took {
             Ok(took) if round > 0 => {
                 let key = (label.to_owned(), tool.name.clone());
@@ -146,6 +148,6 @@ impl Table {
 
     /// The labels in the order of the table.
     pub fn labels() -> impl Iterator<Item = &'static str> {
-        STEPS.iter().map(|(label, ..)| *label).chain([BOOT])
+        STEPS.iter().map(|(label, ..)| *label).chain([BOOT]).chain(crate::changed::labels())
     }
 }
