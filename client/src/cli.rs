@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::ArgValueCompleter;
 
+pub mod backup;
 pub mod config;
 pub mod image;
 pub mod instance;
@@ -88,6 +89,10 @@ pub enum Command {
     Snapshot(snapshot::Snapshot),
     /// Bring back what a snapshot holds
     Restore(snapshot::Restore),
+    /// Write an instance with its snapshots into a file that Cabin, Incus and LXD can read
+    Export(backup::Export),
+    /// Make an instance from a file that `export` of Cabin, Incus or LXD wrote
+    Import(backup::Import),
     /// Run a command in an instance; its exit code is passed on
     Exec(instance::Exec),
     /// Open a login shell in an instance

@@ -13,6 +13,7 @@ use crate::{output, remote, terminal};
 
 mod admin;
 mod alias;
+mod backup;
 mod completion;
 mod config;
 mod console;
@@ -76,6 +77,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Copy(args) => copy::run(context, &args).await?,
         Command::Snapshot(args) => snapshot::run(context, args).await?,
         Command::Restore(args) => snapshot::restore(context, &args).await?,
+        Command::Export(args) => backup::export(context, &args).await?,
+        Command::Import(args) => backup::import(context, &args).await?,
         Command::Exec(args) => return exec::run(context, args).await,
         Command::Shell(args) => return exec::shell(context, args).await,
         Command::Console(args) => console::run(context, &args).await?,

@@ -9,6 +9,7 @@ use http::Method;
 
 use crate::call::Call;
 use crate::error::Fault;
+use crate::handlers::backups;
 use crate::handlers::{
     aliases, images, instance_parts, instances, internal, networks, operations, profiles, projects, server,
     snapshots, storage, volumes,
@@ -218,7 +219,9 @@ fn of_instance_parts() -> Vec<Route> {
             .gives(Gives::Bytes),
         row!(DELETE "/1.0/instances/{name}/logs/exec-output/{file}", instance_parts::delete_output, "Delete a recorded output"),
         row!(GET "/1.0/instances/{name}/backups", instance_parts::nothing, "List backups").list(shapes::ANY),
-        row!(POST "/1.0/instances/{name}/backups", instance_parts::no_backups, "Make a backup (not built yet)"),
+        row!(POST "/1.0/instances/{name}/backups", backups::create, "Make a backup; sent at once to who accepts application/octet-stream")
+            .takes(shapes::BACKUPS_POST)
+            .gives(Gives::Operation),
         row!(GET "/1.0/instances/{name}/backups/{part}", instance_parts::no_backups, "Get a backup"),
         row!(DELETE "/1.0/instances/{name}/backups/{part}", instance_parts::no_backups, "Delete a backup"),
     ]

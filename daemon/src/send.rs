@@ -7,9 +7,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{HeaderValue, header};
+use tokio::sync::mpsc;
 use tokio_util::io::ReaderStream;
 
 use crate::error::Fault;
+use crate::limits;
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 256 * 1024;
@@ -36,6 +38,51 @@ pub async fn file(file: File, name: &str) -> Result<Response, Fault> {
     headers.insert(header::CONTENT_LENGTH, size.into());
     headers.insert(header::CONTENT_DISPOSITION, disposition("inline", name)?);
     Ok(response)
+}
+
+/// A body that is written by `work` while it is sent. When the work fails the connection is cut off, so that nobody
+/// takes the part for the whole; its words go to the log.
+pub fn written(work: impl FnOnce(&mut Writer) -> Result<(), String> + Send + 'static) -> Response {
+    let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(4);
+    let mut out = Writer { sender, runtime: tokio::runtime::Handle::current() };
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = work(&mut out) {
+            tracing::warn!(error, "a body could not be sent whole");
+            // Nobody listening is the only failure.
+            let _ = out.put(Err(std::io::Error::other(error)));
+        }
+    });
+    let chunks =
+        stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
+    Response::new(Body::from_stream(chunks))
+}
+
+/// Where a body is written.
+pub struct Writer {
+    sender: mpsc::Sender<std::io::Result<Bytes>>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Writer {
+    fn put(&self, chunk: std::io::Result<Bytes>) -> std::io::Result<()> {
+        let sent = self.sender.send(chunk);
+        match self.runtime.block_on(tokio::time::timeout(limits::UPLOAD_IDLE, sent)) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(std::io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+impl std::io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.put(Ok(Bytes::copy_from_slice(bytes)))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Files as a `multipart/form-data` body.

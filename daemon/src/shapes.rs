@@ -40,6 +40,8 @@ shapes! {
     INSTANCES_PUT = "InstancesPut", zero(instance::InstancesPut { state: Some(instance::InstanceStatePut::default()) });
     INSTANCE_PUT = "InstancePut", zero(instance::InstancePut { profiles: Some(vec![String::new()]), ..Default::default() });
     INSTANCE_POST = "InstancePost", zero(instance::InstancePost::default());
+    BACKUPS_POST = "InstanceBackupsPost", zero(cabin_api::backup::InstanceBackupsPost::default());
+    BACKUP = "InstanceBackup", zero(cabin_api::backup::InstanceBackup::default());
     INSTANCE_STATE = "InstanceState", zero(instance::InstanceState::default());
     INSTANCE_STATE_PUT = "InstanceStatePut", zero(instance::InstanceStatePut::default());
     SNAPSHOT = "InstanceSnapshot", zero(snapshot::InstanceSnapshot::default());

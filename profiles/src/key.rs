@@ -245,6 +245,12 @@ pub fn find(table: &'static [Key], name: &str) -> Option<&'static Key> {
     table.iter().find(|key| key.name == name).or_else(|| table.iter().find(|key| key.covers(name)))
 }
 
+/// Who may set the instance config key `name`, if there is such a key.
+#[must_use]
+pub fn restriction(name: &str) -> Option<Restriction> {
+    find(INSTANCE, name).map(|key| key.restriction)
+}
+
 /// Whether a change of the instance config key `name` reaches a running instance.
 #[must_use]
 pub fn is_live(name: &str) -> bool {

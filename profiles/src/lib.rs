@@ -26,7 +26,7 @@ pub use check::{
 pub use document::Document;
 pub use error::Error;
 pub use expand::expand;
-pub use key::{Key, Restriction, is_live};
+pub use key::{Key, Restriction, is_live, restriction};
 pub use limits::{HostFacts, Limits};
 pub use reference::{metadata_json, reference_markdown};
 pub use shipped::SHIPPED;

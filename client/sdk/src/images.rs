@@ -330,7 +330,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 /// A parameter of a header such as `attachment; filename=x` or `form-data; name="metadata"`.
-fn parameter(header: &str, key: &str) -> Option<String> {
+pub(crate) fn parameter(header: &str, key: &str) -> Option<String> {
     header.split(';').skip(1).find_map(|field| {
         let (name, value) = field.trim().split_once('=')?;
         name.eq_ignore_ascii_case(key).then(|| value.trim_matches('"').to_owned())

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod backups;
 mod connection;
 mod error;
 mod events;
@@ -23,6 +24,7 @@ mod storage;
 mod upload;
 
 pub use address::Address;
+pub use backups::{BackupDownload, BackupUpload};
 pub use connection::{Body, Client, full_body};
 pub use error::{Error, Kind, Result};
 pub use events::Events;

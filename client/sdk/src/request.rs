@@ -167,6 +167,26 @@ impl Client {
         refused.and(Err(Error::Unexpected { request: label(&method, address), expected: "a success" }))
     }
 
+    /// As [`Client::open_stream`], with a body and more headers.
+    pub(crate) async fn open_stream_of<B: Serialize>(
+        &self,
+        method: Method,
+        address: &Address,
+        body: &B,
+        headers: &[(&'static str, String)],
+    ) -> Result<Response<Incoming>> {
+        let encode = |source| Error::Encode { request: label(&method, address), source };
+        let encoded = serde_json::to_vec(body).map_err(encode)?;
+        let mut request = self.compose(&method, address, Some(full_body(encoded)))?;
+        set_headers(&mut request, &label(&method, address), headers)?;
+        let (response, connection) = self.exchange(request).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let refused = self.whole(&method, address, response, connection).await;
+        refused.and(Err(Error::Unexpected { request: label(&method, address), expected: "a success" }))
+    }
+
     /// The text the daemon sends, envelope and all, whatever its code. For `query`.
     ///
     /// # Errors

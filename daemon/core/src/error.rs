@@ -101,6 +101,35 @@ pub enum Error {
     NetworkName(#[from] cabin_network::BadName),
     #[error(transparent)]
     Images(#[from] cabin_images::Error),
+    #[error("cannot write what the backup says about the instance")]
+    Document {
+        #[source]
+        source: serde_yaml::Error,
+    },
+    #[error("the backup's `index.yaml` is not in its form")]
+    Index {
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error(
+        "the backup cannot be had here as it is, because of {keys}; an empty value (`--config {key}=`) leaves a key out"
+    )]
+    Backup {
+        keys: String,
+        key: String,
+        #[source]
+        source: cabin_profiles::Error,
+    },
+    #[error("snapshot `{name}` of the backup")]
+    InSnapshot {
+        name: String,
+        #[source]
+        source: Box<Error>,
+    },
+    #[error(
+        "the backup sets `{key}`, which gives the instance rights on this host: say so yourself (`--config {key}=VALUE`), or leave it out with an empty value"
+    )]
+    Widening { key: String },
     #[error("cannot render template `{path}`")]
     Template {
         path: String,
@@ -156,9 +185,14 @@ impl Error {
     fn kind_of_act(&self) -> Kind {
             | Error::Profiles(_)
             | Error::Value(_)
+            | Error::Index { .. }
+            | Error::Backup { .. }
             | Error::NetworkName(_)
             | Error::WrongStatus { .. } => Kind::Invalid,
-            Error::Protected { .. } | Error::TooMany { .. } | Error::NoIds => Kind::Forbidden,
+            Error::InSnapshot { source, .. } => source.kind(),
+            Error::Widening { .. } | Error::Protected { .. } | Error::TooMany { .. } | Error::NoIds => {
+                Kind::Forbidden
+            }
             Error::Busy { .. } => Kind::Busy,
             Error::Changed { .. } => Kind::PreconditionFailed,
             Error::Store(cabin_store::Error::Changed { .. }) => Kind::Conflict,

@@ -28,6 +28,18 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// The compression of that name, as servers and their users call it.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Compression> {
+        Some(match name {
+            "none" => Compression::None,
+            "gzip" | "pigz" => Compression::Gzip,
+            "xz" | "pxz" => Compression::Xz,
+            "zstd" | "pzstd" => Compression::Zstd,
+            _ => return None,
+        })
+    }
+
     /// The usual ending of a tarball's file name.
     #[must_use]
     pub fn extension(self) -> &'static str {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::call::Call;
 use crate::error::Fault;
+use crate::handlers::backups;
 use crate::recursion::{self, Recursion, address};
 use crate::reply::Reply;
 
@@ -34,7 +35,7 @@ pub async fn list(call: Call) -> Result<Reply, Fault> {
 /// POST of a new one.
 pub async fn create(mut call: Call) -> Result<Reply, Fault> {
     if call.content_type() == "application/octet-stream" {
-        return Err(Fault::NotYet { what: "making an instance from a backup" });
+        return backups::import(call).await;
     }
     let mut post: InstancesPost = call.json().await?;
     let project = call.project();

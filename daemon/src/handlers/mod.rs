@@ -1,6 +1,7 @@
 //! What each route does, by noun: read the call, ask the core, choose the reply. No rules of the product here.
 
 pub mod aliases;
+pub mod backups;
 pub mod images;
 pub mod instance_parts;
 pub mod instances;

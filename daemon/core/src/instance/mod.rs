@@ -1,5 +1,6 @@
 //! Instances: one file per verb, and here what all verbs share: loading, expanding, rendering.
 
+mod backup;
 mod change;
 mod console;
 mod copy;
@@ -7,6 +8,7 @@ mod create;
 mod delete;
 mod exec;
 mod files;
+mod import;
 mod intent;
 mod logs;
 mod power;
@@ -28,11 +30,13 @@ use cabin_store::rows::{self, Config, Devices};
 use crate::busy::Turn;
 use crate::{Error, Host, etag};
 
+pub use backup::{Export, check_export, compression, export};
 pub use console::{Console, attach_console, clear_console_log, console_log};
 pub use create::{check_new, create};
 pub use delete::{WhenRunning, delete};
 pub use exec::{ExecStreams, Session, exec};
 pub use files::{Files, files};
+pub use import::{Planned, Wishes, import, look};
 pub use logs::{
     create_exec_output, delete_exec_output, delete_log, list_exec_output, logs, read_exec_output, read_log,
 };

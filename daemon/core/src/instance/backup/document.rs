@@ -1,0 +1,159 @@
+//! What a backup says about its instance, in the words of Incus: `index.yaml` and each `backup.yaml`.
+
+use cabin_api::instance::Instance;
+use cabin_api::profile::Profile;
+use cabin_api::snapshot::InstanceSnapshot;
+use cabin_api::storage::{Pool, Volume};
+use cabin_api::{ConfigMap, ZERO_TIME};
+use cabin_images::{Metadata, Template};
+use cabin_store::rows;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{DEFAULT_PROJECT, Error, Host, instance, profile, storage};
+
+#[derive(Serialize)]
+struct Index<'a> {
+    name: &'a str,
+    backend: &'a str,
+    pool: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    snapshots: Vec<&'a str>,
+    optimized: bool,
+    optimized_header: bool,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    config: &'a Document,
+}
+
+/// Everything the server knows that the instance needs. `backup.yaml` is this alone.
+#[derive(Serialize)]
+pub(super) struct Document {
+    container: Instance,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    snapshots: Vec<InstanceSnapshot>,
+    pool: Pool,
+    profiles: Vec<Profile>,
+    volume: Volume,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    volume_snapshots: Vec<VolumeSnapshot>,
+}
+
+#[derive(Serialize)]
+struct VolumeSnapshot {
+    description: String,
+    expires_at: String,
+    name: String,
+    config: ConfigMap,
+    content_type: String,
+    created_at: String,
+}
+
+/// Collects it. `snapshots` is false when they are left out.
+pub(super) fn document(
+    host: &Host,
+    project: &str,
+    row: &rows::Instance,
+    name: &str,
+    snapshots: bool,
+) -> Result<Document, Error> {
+    let container = instance::get(host, project, name)?;
+    let snapshots = match snapshots {
+        true => instance::snapshots(host, project, name)?,
+        false => Vec::new(),
+    };
+    let profiles = row.profiles.iter().map(|name| profile::get(host, project, name));
+    let mut profiles = profiles.collect::<Result<Vec<_>, _>>()?;
+    // Who else uses them is nobody's business who gets the backup.
+    profiles.iter_mut().for_each(|profile| profile.used_by.clear());
+    let pool = storage::get(host, &row.pool)?;
+    Ok(Document {
+        pool: Pool { config: ConfigMap::default(), used_by: Vec::new(), ..pool },
+        volume: Volume {
+            name: name.to_owned(),
+            kind: "container".to_owned(),
+            location: "none".to_owned(),
+            content_type: "filesystem".to_owned(),
+            project: DEFAULT_PROJECT.to_owned(),
+            created_at: container.created_at.clone(),
+            ..Volume::default()
+        },
+        volume_snapshots: snapshots
+            .iter()
+            .map(|snapshot| VolumeSnapshot {
+                description: snapshot.description.clone(),
+                expires_at: ZERO_TIME.to_owned(),
+                name: snapshot.name.clone(),
+                config: ConfigMap::default(),
+                content_type: "filesystem".to_owned(),
+                created_at: snapshot.created_at.clone(),
+            })
+            .collect(),
+        container,
+        snapshots,
+        profiles,
+    })
+}
+
+impl Document {
+    pub(super) fn index(&self) -> Result<String, Error> {
+        yaml(&Index {
+            name: &self.container.name,
+            backend: &self.pool.driver,
+            pool: &self.pool.name,
+            snapshots: self.names().collect(),
+            optimized: false,
+            optimized_header: false,
+            kind: "container",
+            config: self,
+        })
+    }
+
+    /// The names of the snapshots, oldest first.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.snapshots.iter().map(|snapshot| snapshot.name.as_str())
+    }
+
+    pub(super) fn render(&self) -> Result<String, Error> {
+        yaml(self)
+    }
+}
+
+fn yaml(document: &impl Serialize) -> Result<String, Error> {
+    serde_yaml::to_string(document).map_err(|source| Error::Document { source })
+}
+
+/// The metadata of an image of this instance: what is in `metadata.yaml`. `made_at` is in seconds since 1970.
+pub(crate) fn metadata(row: &rows::Instance, templates: Vec<rows::Template>, made_at: i64) -> Metadata {
+    Metadata {
+        architecture: row.architecture.clone(),
+        creation_date: made_at,
+        expiry_date: 0,
+        properties: row
+            .config
+            .iter()
+            .filter_map(|(key, value)| Some((key.strip_prefix("image.")?.to_owned(), value.clone())))
+            .collect(),
+        templates: templates.into_iter().enumerate().map(|(number, row)| template(number, row)).collect(),
+    }
+}
+
+/// What the file was once called is not remembered: a number will do.
+fn template(number: usize, row: rows::Template) -> Template {
+    Template {
+        path: row.path,
+        when: row.when,
+        name: format!("{number}.tpl"),
+        create_only: row.create_only,
+        uid: row.uid,
+        gid: row.gid,
+        mode: row.mode,
+        properties: row.properties,
+        content: row.content,
+    }
+}
+
+/// Seconds since 1970 of a time as it is kept; now when it is none.
+pub(super) fn seconds(time: &str) -> i64 {
+    time.parse::<Timestamp>().unwrap_or_else(|_| Timestamp::now()).as_second()
+}

@@ -1,0 +1,128 @@
+//! A new instance from a backup that comes in as a stream: first what it says is looked at, then its trees are
+//! made, in one pass and without a copy in between.
+
+mod config;
+
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::sync::Arc;
+
+use cabin_images::Place;
+use cabin_storage::VolumeName;
+use cabin_store::rows;
+use cabin_undo::{atomically, fault};
+use serde_json::Value;
+
+use super::create::{give_macs, link};
+use super::snapshot::row_name;
+use super::{WHAT, address, expand, profiles_of};
+use crate::{Error, Host, Op, ids, image, resolve, storage};
+
+/// What the sender wants otherwise than the backup says.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// The instance's name.
+    pub name: Option<String>,
+    /// The pool its tree goes into.
+    pub pool: Option<String>,
+    /// Config over the backup's; an empty value leaves the key out.
+    pub config: rows::Config,
+    /// Properties over those of the backup's devices, by device.
+    pub devices: rows::Devices,
+}
+
+/// What is going to be made, checked like a new instance.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    name: String,
+    row: rows::Instance,
+    snapshots: Vec<(String, rows::Snapshot)>,
+}
+
+impl Planned {
+    /// The name of the instance to be.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Looks at the first bytes of a backup. `None` when more of them are needed.
+///
+/// # Errors
+/// When it is no backup of a container, or what it says cannot be had here.
+pub fn look(host: &Host, project: &str, head: &[u8], wishes: &Wishes) -> Result<Option<Planned>, Error> {
+    let act = || Error::io("hand the backup's beginning on");
+    let memory = rustix::fs::memfd_create("backup", rustix::fs::MemfdFlags::CLOEXEC);
+    let mut file = File::from(memory.map_err(|e| act()(e.into()))?);
+    file.write_all(head).map_err(act())?;
+    file.rewind().map_err(act())?;
+    match host.unpacker().index(&file)? {
+        Some(index) => config::plan(host, project, &index, wishes).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Makes the instance with its snapshots. `input` is the whole backup, the beginning included; its other end
+/// learns by the usual sign that nobody reads any more.
+///
+/// # Errors
+/// When the backup is damaged or hostile, its name is taken meanwhile, or the host refuses. Then nothing is left.
+pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input: File) -> Result<(), Error> {
+    let Planned { name, mut row, snapshots } = planned;
+    let _turn = host.busy().take(&name, "import")?;
+    if host.store().rows::<rows::Instance>().get(project, &name)?.is_some() {
+        return Err(Error::Exists { what: WHAT, name });
+    }
+    let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
+    give_macs(&mut row, &expanded);
+    let volume = VolumeName::container(&name)?;
+    let pool = storage::pool(host, &row.pool)?;
+    atomically(|undo| -> Result<(), Error> {
+        row.ids = ids::claim(host, &name, undo)?;
+        let (main, tree) = pool.stage_tree(&volume, undo)?;
+        let (mut staged, mut places) = (vec![main], vec![(Place::Container, tree)]);
+        for (snapshot, _) in &snapshots {
+            let (one, tree) = pool.stage_snapshot_tree(&volume, snapshot, undo)?;
+            staged.push(one);
+            places.push((Place::Snapshot(snapshot.clone()), tree));
+        }
+        fault::pass("places for a backup's trees")?;
+        let mut progress = |done: u64| op.progress("import_progress", format!("Import: {}", size(done)));
+        let (_, metadata) = host.unpacker().restore(input, &places, &mut progress)?;
+        drop(places);
+        fault::pass("trees of a backup made")?;
+        // From here on what the instance names must not go away.
+        let _kept = host.keep_layout();
+        storage::pool(host, &row.pool)?;
+        resolve::check_disks(host, &expanded.devices)?;
+        resolve::check_nics(host, &expanded.devices)?;
+        profiles_of(host, project, &row.profiles)?;
+        for one in staged {
+            one.show(undo)?;
+        }
+        link(host, &name, &row.pool, undo)?;
+        resolve::reserve_fixed(host, &name, &row, &expanded, undo)?;
+        let templates = metadata.map(|found| image::templates(found.templates)).unwrap_or_default();
+        let mut txn = host.store().begin().insert(project, &name, &row)?.write(
+            project,
+            &name,
+            &rows::Templates { templates },
+        )?;
+        for (snapshot, row) in snapshots {
+            let size = pool.snapshot_usage(&volume, &snapshot)?;
+            txn = txn.insert(project, &row_name(&name, &snapshot), &rows::Snapshot { size, ..row })?;
+        }
+        match txn.commit() {
+            Err(cabin_store::Error::Changed { .. }) => Err(Error::Exists { what: WHAT, name: name.clone() }),
+            other => Ok(other.map(drop)?),
+        }
+    })?;
+    host.events().lifecycle(project, "instance-created", &address(&name), &name, Value::Null, op.requestor());
+    Ok(())
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn size(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}

@@ -1,0 +1,111 @@
+//! `/1.0/instances/{name}/backups`, and instances that are made from a backup.
+
+use cabin_api::backup::InstanceBackupsPost;
+use cabin_core::instance::{self, Wishes};
+use futures_util::StreamExt as _;
+use http::{HeaderValue, header};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::call::Call;
+use crate::error::Fault;
+use crate::handlers::instances::resources;
+use crate::reply::Reply;
+use crate::stream::Stream;
+use crate::{limits, send};
+
+/// POST: a new backup, sent at once to who accepts that.
+pub async fn create(mut call: Call) -> Result<Reply, Fault> {
+    let post: InstanceBackupsPost = call.json().await?;
+    let accepted =
+        call.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepted.split([',', ';']).any(|kind| kind.trim() == "application/octet-stream") {
+        return send_new(call, post).await;
+    }
+    Err(Fault::NotYet { what: "keeping backups on the server" })
+}
+
+async fn send_new(call: Call, post: InstanceBackupsPost) -> Result<Reply, Fault> {
+    let (project, name) = (call.project(), call.name("name").to_owned());
+    let asked = name.clone();
+    let export = call.blocking(move |host| instance::export(host, project, &asked, &post)).await?;
+    let file = format!("{name}{}", export.extension());
+    let mut response = send::written(move |out| export.write(out).map_err(|error| error.report()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CONTENT_DISPOSITION, send::disposition("inline", &file)?);
+    Ok(Reply::Raw(response))
+}
+
+/// How much of a backup is looked at first, in bytes; its index is at the beginning.
+const HEAD: usize = 256 * 1024;
+/// The most that is looked at.
+const MAX_HEAD: usize = 32 * 1024 * 1024;
+
+/// POST on the list of instances, with a backup for its body.
+pub async fn import(mut call: Call) -> Result<Reply, Fault> {
+    let wishes = wishes(&call)?;
+    let project = call.project();
+    let mut chunks = call.take_body().into_data_stream();
+    let mut head: Vec<u8> = Vec::new();
+    let mut wanted = HEAD;
+    let planned = loop {
+        let mut ended = false;
+        while head.len() < wanted && !ended {
+            match timeout(limits::UPLOAD_IDLE, chunks.next()).await.map_err(|_| Fault::BodyTooSlow)? {
+                Some(chunk) => head.extend_from_slice(&chunk.map_err(|source| Fault::BodyRead { source })?),
+                None => ended = true,
+            }
+        }
+        let (looked_at, wishes) = (head, wishes.clone());
+        let (found, given_back) = call
+            .blocking(move |host| Ok((instance::look(host, project, &looked_at, &wishes)?, looked_at)))
+            .await?;
+        head = given_back;
+        match found {
+            Some(planned) => break planned,
+            None if ended || wanted >= MAX_HEAD => {
+                return Err(Fault::invalid("the backup ends before its index does"));
+            }
+            None => wanted *= 4,
+        }
+    };
+    let act = "make a pipe for the backup";
+    let (input, pipe) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| Fault::io(act)(e.into()))?;
+    let pipe = Stream::new(pipe).map_err(Fault::io(act))?;
+    let plan = call.plan("Restoring backup", resources(planned.name()));
+    let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
+        instance::import(host, op, project, planned, input.into())?;
+        Ok(Value::Null)
+    });
+    // Nobody reading any more means that the operation has failed, and says why.
+    let mut goes_on = pipe.write_all(&head).await.is_ok();
+    let mut left = limits::IMAGE;
+    while goes_on {
+        let Ok(next) = timeout(limits::UPLOAD_IDLE, chunks.next()).await else { break };
+        let Some(Ok(chunk)) = next else { break };
+        left = left.checked_sub(chunk.len() as u64).ok_or(Fault::UploadTooLarge { limit: limits::IMAGE })?;
+        goes_on = pipe.write_all(&chunk).await.is_ok();
+    }
+    Ok(Reply::Async(op))
+}
+
+fn wishes(call: &Call) -> Result<Wishes, Fault> {
+    let text = |name: &str| call.product_header(name).filter(|text| !text.is_empty()).map(str::to_owned);
+    let pairs = |name: &str| -> Vec<(String, String)> {
+        form_urlencoded::parse(text(name).unwrap_or_default().as_bytes()).into_owned().collect()
+    };
+    let mut wishes = Wishes { name: text("name"), pool: text("pool"), ..Wishes::default() };
+    wishes.config.extend(pairs("config"));
+    for (device, properties) in pairs("devices") {
+        let device = wishes.devices.entry(device).or_default();
+        for pair in properties.split(',') {
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| Fault::invalid("a device's properties must be KEY=VALUE"))?;
+            device.insert(key.to_owned(), value.to_owned());
+        }
+    }
+    Ok(wishes)
+}
