@@ -175,7 +175,9 @@ impl Call {
 async fn collect(body: Body, limit: usize) -> Result<Bytes, Fault> {
     let mut stream = body.into_data_stream();
     let mut whole = Vec::new();
-    while let Some(chunk) = stream.next().await {
+    loop {
+        let next = tokio::time::timeout(limits::JSON_IDLE, stream.next()).await;
+        let Some(chunk) = next.map_err(|_| Fault::BodyTooSlow)? else { break };
         let chunk = chunk.map_err(|source| Fault::BodyRead { source })?;
         if whole.len() + chunk.len() > limit {
             return Err(Fault::BodyTooLarge { limit });

@@ -11,6 +11,9 @@ pub const JSON_DEPTH: usize = 64;
 /// How long a JSON body may take to arrive.
 pub const JSON_TIME: Duration = Duration::from_secs(30);
 
+/// How long a JSON body may send nothing at all.
+pub const JSON_IDLE: Duration = Duration::from_secs(10);
+
 /// How long an upload may send nothing at all.
 pub const UPLOAD_IDLE: Duration = Duration::from_secs(60);
 
@@ -34,6 +37,9 @@ pub const PING_EVERY: Duration = Duration::from_secs(10);
 
 /// The largest message taken from a websocket, in bytes.
 pub const MESSAGE: usize = 4 * 1024 * 1024;
+
+/// What a websocket keeps at hand to read into, in bytes; what is larger is given room as it comes.
+pub const READ_BUFFER: usize = 8 * 1024;
 
 /// How long a listener of events may refuse to read before it is dropped.
 pub const EVENT_TIME: Duration = Duration::from_secs(10);

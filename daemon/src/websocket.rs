@@ -176,7 +176,10 @@ pub async fn upgrade(call: &mut Call) -> Result<WebSocketUpgrade, Fault> {
     let upgrade = WebSocketUpgrade::from_request_parts(&mut call.parts, &())
         .await
         .map_err(|error| Fault::invalid(format!("not a websocket handshake: {error}")))?;
-    Ok(upgrade.max_message_size(limits::MESSAGE).max_frame_size(limits::MESSAGE))
+    Ok(upgrade
+        .read_buffer_size(limits::READ_BUFFER)
+        .max_message_size(limits::MESSAGE)
+        .max_frame_size(limits::MESSAGE))
 }
 
 /// `GET /1.0/operations/{id}/websocket`: hands the connection to the operation that waits for it.

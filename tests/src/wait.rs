@@ -18,6 +18,14 @@ pub fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<T>) -
     }
 }
 
+/// Lets a time pass in which others do what is measured.
+pub fn while_others_go_on(time: Duration) {
+    let deadline = Instant::now() + time;
+    while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
+    }
+}
+
 /// Looks until `look` is true, for at most `seconds`.
 ///
 /// # Panics

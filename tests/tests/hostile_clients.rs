@@ -1,0 +1,400 @@
+//! Clients that are many, slow, endless, broken or deaf: the daemon's memory stays bounded, what they leave behind
+//! is nothing, and others are served meanwhile. CABIN_TORTURE makes them more.
+
+use std::time::{Duration, Instant};
+
+use cabin_tests::hostile::{BINARY, CLOSE, CONTINUATION, Exec, LAST, Line, PING, TEXT};
+use cabin_tests::subject::Subject;
+use cabin_tests::sweep::audited;
+use cabin_tests::vitals::{Answers, Vitals, answers_during};
+use cabin_tests::wait::{until_true, while_others_go_on};
+use serde_json::{Value, json};
+
+/// How long others may wait for an answer, in milliseconds: 99 of a hundred times.
+const LIMIT: u128 = 250;
+
+/// How much a daemon may grow by what clients do to it, in KiB.
+const GROWTH: u64 = 64 * 1024;
+
+/// How many times more than usual.
+fn torture() -> usize {
+    std::env::var("CABIN_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// A daemon with a running instance `box`, to which things are done, and another one.
+struct Stage {
+    subject: Subject,
+    before: Vitals,
+    answers: Answers,
+    wrong: Vec<String>,
+    most: u64,
+}
+
+impl Stage {
+    fn set() -> Stage {
+        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let limit = rustix::process::Rlimit { current: most, maximum: most };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("descriptors");
+        let subject = Subject::start();
+        subject.import("busybox").expect("the image");
+        for name in ["box", "other"] {
+            subject.create(name, &json!({}));
+            subject.power(name, "start").expect("a start");
+        }
+        // What is opened and allocated once is not theirs.
+        let ((), answers) = answers_during(&subject, "other", || {
+            subject.exec("box", "true").expect("a command");
+            while_others_go_on(Duration::from_millis(300));
+        });
+        assert!(
+            answers.faults(4 * LIMIT).is_empty(),
+            "at rest: {} {:?}",
+            answers.told(),
+            answers.faults(LIMIT)
+        );
+        let before = Vitals::of(subject.pid());
+        Stage { subject, before, answers: Answers::default(), wrong: Vec::new(), most: before.rss }
+    }
+
+    fn fault(&mut self, wrong: impl Into<String>) {
+        self.wrong.push(wrong.into());
+    }
+
+    /// Lets others ask while `work` is done.
+    fn others<T>(&mut self, work: impl FnOnce(&Subject) -> T) -> T {
+        let (done, answers) = answers_during(&self.subject, "other", || work(&self.subject));
+        self.answers.join(answers);
+        self.weigh();
+        done
+    }
+
+    fn weigh(&mut self) {
+        self.most = self.most.max(Vitals::of(self.subject.pid()).rss);
+    }
+
+    /// Nothing of theirs is left, and the others were served.
+    fn close(mut self, what: &str) {
+        self.weigh();
+        self.before.wait_for_fds(self.subject.pid(), 20);
+        until_true("all their operations to be over", 20, || {
+            self.subject.get("/1.0/operations").as_object().is_none_or(|lists| !lists.contains_key("running"))
+        });
+        let left = audited(&self.subject);
+        let growth = self.most.saturating_sub(self.before.rss);
+        let told = self.answers.told();
+        eprintln!(
+            "hostile clients: {what}: {told}, memory +{growth} KiB, descriptors +0, {} leftovers, {} faults",
+            left.len(),
+            self.wrong.len()
+        );
+        self.wrong.extend(self.answers.faults(LIMIT));
+        self.wrong.extend(left);
+        if growth > GROWTH {
+            self.wrong.push(format!("the daemon has grown by {growth} KiB"));
+        }
+        assert!(self.wrong.is_empty(), "{what}: {}\n{}", self.wrong.join("\n"), self.subject.log_tail());
+    }
+}
+
+#[test]
+fn a_thousand_at_once_are_all_served() {
+    let mut stage = Stage::set();
+    for _ in 0..torture() {
+        let mut lines: Vec<Line> = (0..1000).map(|_| Line::open(&stage.subject)).collect();
+        stage.others(|_| while_others_go_on(Duration::from_secs(1)));
+        let asked = lines
+            .iter_mut()
+            .filter_map(|line| line.head("GET", "/1.0/instances?recursion=1", "").then_some(()));
+        let asked = asked.count();
+        let served =
+            lines.iter_mut().filter_map(|line| line.status(30)).filter(|status| *status == 200).count();
+        if (asked, served) != (1000, 1000) {
+            stage.fault(format!("{asked} could ask, {served} were served"));
+        }
+        drop(lines);
+        let mut listeners: Vec<Line> =
+            (0..300).map(|_| Line::websocket(&stage.subject, "/1.0/events")).collect();
+        stage.others(|subject| {
+            subject.must("PATCH", "/1.0/instances/box", &json!({ "config": { "user.heard": "x" } }));
+            let heard = listeners.iter_mut().filter_map(|line| line.next_frame(10)).count();
+            assert_eq!(heard, 300, "listeners that heard of it");
+        });
+    }
+    stage.close("1000 at once");
+}
+
+/// How far a slow client comes before it says no more.
+const STAGES: &[(&str, &str)] = &[
+    ("no byte", ""),
+    ("half a line", "GET /1.0/inst"),
+    ("half the headers", "GET /1.0 HTTP/1.1\r\nHost: a\r\nX-Half: "),
+    ("half a body", "POST /1.0/instances HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{\"name\":"),
+    (
+        "half a chunk",
+        "POST /1.0/profiles HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n{\"name\":",
+    ),
+    ("half a handshake", "GET /1.0/events HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: webso"),
+];
+
+#[test]
+fn who_comes_half_way_is_not_waited_for() {
+    let mut stage = Stage::set();
+    let each = 20 * torture();
+    let began = Instant::now();
+    let mut slow: Vec<(&str, Line)> = Vec::new();
+    for (name, bytes) in STAGES {
+        for _ in 0..each {
+            let mut line = Line::open(&stage.subject);
+            line.send(bytes.as_bytes());
+            slow.push((name, line));
+        }
+    }
+    // Those that say one byte now and then are bounded as well.
+    let mut dribbling: Vec<Line> = (0..each).map(|_| Line::open(&stage.subject)).collect();
+    // One of three websockets never comes: for the first, and for the last.
+    let halves: Vec<(Exec, Vec<Line>)> = [&["0", "1"][..], &["1", "2"], &["control"], &[]]
+        .into_iter()
+        .map(|names| {
+            let exec = Exec::start(&stage.subject, "box", &["sleep", "1000"]);
+            let lines = names.iter().map(|name| exec.connect(&stage.subject, name)).collect();
+            (exec, lines)
+        })
+        .collect();
+    // Half a frame holds its own connection up and nothing else.
+    let framed: Vec<Line> = (0..each)
+        .map(|_| {
+            let mut line = Line::websocket(&stage.subject, "/1.0/events");
+            line.send(&[LAST | TEXT, 0x80 | 100, 0, 0, 0, 0, b'h', b'a']);
+            line
+        })
+        .collect();
+    stage.others(|_| {
+        for _ in 0..80 {
+            for line in &mut dribbling {
+                line.send(b"G");
+            }
+            while_others_go_on(Duration::from_millis(50));
+        }
+    });
+    for (exec, lines) in halves {
+        let ended = exec.ended(&stage.subject, 20);
+        let why = ended["err"].as_str().unwrap_or_default();
+        if ended["status"] != "Failure" || !why.contains("websockets") {
+            stage.fault(format!("an exec with {} of its websockets ended so: {ended}", lines.len()));
+        }
+    }
+    let waited = 20_u64.saturating_sub(began.elapsed().as_secs());
+    for (name, line) in &mut slow {
+        if !line.is_hung_up(waited.max(1)) {
+            stage.wrong.push(format!("{name}: still held after {} s", began.elapsed().as_secs()));
+        }
+    }
+    for line in &mut dribbling {
+        if !line.is_hung_up(waited.max(1)) {
+            stage.wrong.push("one that says a byte now and then is still held".to_owned());
+        }
+    }
+    drop((slow, framed, dribbling));
+    let hung = stage.subject.exec("box", "pidof sleep || true").expect("a command");
+    if !hung.is_empty() {
+        stage.fault(format!("a command of a half connected exec runs: {hung}"));
+    }
+    stage.close(&format!("{} half way at {} stages", each * (STAGES.len() + 2), STAGES.len() + 2));
+}
+
+#[test]
+fn a_body_without_end_is_ended() {
+    let mut stage = Stage::set();
+    let chunk = |size: usize| [format!("{size:x}\r\n").as_bytes(), &vec![b'a'; size], b"\r\n"].concat();
+    let block = chunk(256 * 1024);
+    for (method, target) in [
+        ("POST", "/1.0/instances"),
+        ("PUT", "/1.0/instances/box"),
+        ("POST", "/1.0/profiles"),
+        ("PUT", "/1.0"),
+    ] {
+        let (sent, status) = stage.others(|subject| {
+            let mut line = Line::open(subject);
+            line.head(method, target, "Transfer-Encoding: chunked\r\n");
+            line.send(b"1\r\n\"\r\n");
+            (line.flood(&block, 1 << 30), line.status(10))
+        });
+        if sent > 16 << 20 || !matches!(status, None | Some(400 | 413)) {
+            stage.fault(format!("{method} {target}: {sent} bytes were taken, and {status:?} said"));
+        }
+    }
+    for length in ["9223372036854775807", "1099511627776"] {
+        let mut line = Line::open(&stage.subject);
+        line.head("POST", "/1.0/instances", &format!("Content-Length: {length}\r\n"));
+        let status = line.status(10);
+        if status != Some(413) {
+            stage.fault(format!("a body of {length} bytes: {status:?}"));
+        }
+    }
+    // An upload is as large as it is; it costs no memory, and goes with its client.
+    let much = (200 << 20) * torture() as u64;
+    let image = stage.others(|subject| {
+        let mut line = Line::open(subject);
+        line.head(
+            "POST",
+            "/1.0/images",
+            "Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n",
+        );
+        line.flood(&block, much)
+    });
+    let pushed = stage.others(|subject| {
+        let mut line = Line::open(subject);
+        let target = "/1.0/instances/box/files?path=/root/endless";
+        line.head("POST", target, "X-Incus-type: file\r\nTransfer-Encoding: chunked\r\n");
+        line.flood(&block, much)
+    });
+    if image < much || pushed < much {
+        stage.fault(format!("of {much} bytes {image} and {pushed} were taken"));
+    }
+    let images = stage.subject.dir.join("images");
+    until_true("the upload that broke off to be gone", 10, || {
+        std::fs::read_dir(&images).into_iter().flatten().flatten().count() == 1
+    });
+    stage.subject.exec("box", "rm /root/endless").expect("a command");
+    stage.close(&format!("{} bodies without end", 8));
+}
+
+/// A frame that no client may send: its first byte, payload, and whether it is masked.
+type Broken = (&'static str, u8, Vec<u8>, bool);
+
+fn broken() -> Vec<Broken> {
+    vec![
+        ("reserved bits", LAST | 0x40 | BINARY, b"x".to_vec(), true),
+        ("a kind that is none", LAST | 3, b"x".to_vec(), true),
+        ("a control kind that is none", LAST | 0xb, b"x".to_vec(), true),
+        ("a control frame in parts", PING, b"x".to_vec(), true),
+        ("a long control frame", LAST | PING, vec![b'x'; 300], true),
+        ("no mask", LAST | BINARY, b"x".to_vec(), false),
+        ("the middle of nothing", LAST | CONTINUATION, b"x".to_vec(), true),
+        ("a close of one byte", LAST | CLOSE, b"x".to_vec(), true),
+        ("a close with a code that is none", LAST | CLOSE, vec![0, 1], true),
+        ("text that is none", LAST | TEXT, vec![0xff, 0xfe], true),
+        ("more than may be", LAST | BINARY, vec![b'x'; 5 << 20], true),
+    ]
+}
+
+#[test]
+fn a_broken_frame_ends_its_connection_alone() {
+    let mut stage = Stage::set();
+    let mut count = 0;
+    for _ in 0..torture() {
+        for (name, first, payload, masked) in broken() {
+            for place in ["0", "1", "2", "control", "events", "console"] {
+                count += 1;
+                let wrong = stage
+                    .others(|subject| break_one(subject, place, |line| line.frame(first, &payload, masked)));
+                stage.wrong.extend(wrong.map(|why| format!("{name} on {place}: {why}")));
+            }
+        }
+        for place in ["0", "control", "events"] {
+            count += 1;
+            // The head of a frame of 2^62 bytes.
+            let head = [&[LAST | BINARY, 0x80 | 127][..], &(1_u64 << 62).to_be_bytes(), &[0; 4]].concat();
+            let wrong = stage.others(|subject| break_one(subject, place, |line| line.send(&head)));
+            stage.wrong.extend(wrong.map(|why| format!("a frame of 2^62 bytes on {place}: {why}")));
+        }
+    }
+    let hung = stage.subject.exec("box", "pidof cat || true").expect("a command");
+    if !hung.is_empty() {
+        stage.fault(format!("commands whose clients have gone still run: {hung}"));
+    }
+    stage.close(&format!("{count} broken frames"));
+}
+
+/// Breaks one websocket of a command (or another), and hangs the others up.
+fn break_one(subject: &Subject, place: &str, act: impl Fn(&mut Line) -> bool) -> Option<String> {
+    let ended = |line: &mut Line| line.parting(10).is_none().then(|| "it is not ended".to_owned());
+    if place == "events" {
+        let mut line = Line::websocket(subject, "/1.0/events");
+        act(&mut line);
+        return ended(&mut line);
+    }
+    let (exec, names) = match place {
+        "console" => (Exec::console(subject, "box"), vec!["0"]),
+        _ => (Exec::start(subject, "box", &["cat"]), vec!["0", "1", "2", "control"]),
+    };
+    let mut lines: Vec<(&str, Line)> =
+        names.iter().map(|name| (*name, exec.connect(subject, name))).collect();
+    let wanted = if place == "console" { "0" } else { place };
+    let line = lines.iter_mut().find(|(name, _)| *name == wanted).map(|(_, line)| line)?;
+    act(line);
+    let wrong = ended(line);
+    drop(lines);
+    let operation = exec.ended(subject, 15);
+    let over = matches!(operation["status"].as_str(), Some("Success" | "Failure"));
+    wrong.or_else(|| (!over).then(|| format!("the operation goes on: {operation}")))
+}
+
+/// How many listeners the daemon's log says were dropped.
+fn dropped(subject: &Subject) -> usize {
+    let log = std::fs::read_to_string(subject.dir.with_extension("log")).unwrap_or_default();
+    log.matches("does not read; it is dropped").count()
+}
+
+#[test]
+fn who_never_reads_holds_nobody_up() {
+    let mut stage = Stage::set();
+    let each = 10 * torture();
+    stage.subject.exec("box", "dd if=/dev/zero of=/root/large bs=1M count=64").expect("a large file");
+    stage.subject.must(
+        "POST",
+        "/1.0/instances",
+        &json!({ "name": "idle",
+        "source": { "type": "image", "alias": "busybox" } }),
+    );
+    let fingerprint = stage.subject.get("/1.0/images")[0].as_str().unwrap_or_default().to_owned();
+    let mut deaf: Vec<Line> = Vec::new();
+    let mut loud: Vec<Exec> = Vec::new();
+    for _ in 0..each {
+        let exec = Exec::start(&stage.subject, "box", &["yes"]);
+        deaf.extend(["0", "1", "2", "control"].map(|name| exec.connect(&stage.subject, name)));
+        loud.push(exec);
+        deaf.push(Line::websocket(&stage.subject, "/1.0/events"));
+        for target in
+            [format!("{fingerprint}/export"), "/1.0/instances/box/files?path=/root/large".to_owned()]
+        {
+            let mut line = Line::open(&stage.subject);
+            line.head("GET", &target, "");
+            deaf.push(line);
+        }
+    }
+    let console = Exec::console(&stage.subject, "box");
+    deaf.extend(["0", "control"].map(|name| console.connect(&stage.subject, name)));
+    stage.subject.exec("box", "yes >/dev/console & true").expect("a command");
+    stage.others(|subject| {
+        let began = Instant::now();
+        let mut number = 0;
+        while number < 1200 || began.elapsed() < Duration::from_secs(2) {
+            number += 1;
+            let body = json!({ "config": { "user.note": "x".repeat(300) + &number.to_string() } });
+            subject.must("PATCH", "/1.0/instances/idle", &body);
+        }
+    });
+    // What they hold does not hold up an end.
+    let began = Instant::now();
+    stage.others(|subject| {
+        subject.power("box", "stop").expect("a stop");
+        subject.must("DELETE", "/1.0/instances/box", &Value::Null);
+    });
+    let took = began.elapsed();
+    if took > Duration::from_secs(15) {
+        stage.fault(format!("stop and delete took {took:?}"));
+    }
+    until_true("those who listen to events and do not read to be dropped", 25, || {
+        dropped(&stage.subject) >= each
+    });
+    let count = deaf.len();
+    drop(deaf);
+    for exec in loud {
+        let ended = exec.ended(&stage.subject, 10);
+        if !matches!(ended["status"].as_str(), Some("Success" | "Failure") | None) {
+            stage.fault(format!("a command that nobody heard goes on: {ended}"));
+        }
+    }
+    stage.close(&format!("{count} that never read"));
+}
