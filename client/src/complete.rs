@@ -43,6 +43,14 @@ pub fn operations(current: &OsStr) -> Vec<CompletionCandidate> {
     })
 }
 
+/// Warnings.
+pub fn warnings(current: &OsStr) -> Vec<CompletionCandidate> {
+    ask(current, async |client| {
+        let all = client.warnings().await?;
+        Ok(all.iter().filter_map(|warning| Some(warning.get("uuid")?.as_str()?.to_owned())).collect())
+    })
+}
+
 /// Profiles after `profile`, instances else.
 pub fn device_owners(current: &OsStr) -> Vec<CompletionCandidate> {
     if std::env::args_os().any(|word| word == "profile") { profiles(current) } else { instances(current) }

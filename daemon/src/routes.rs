@@ -14,6 +14,7 @@ use crate::handlers::{
     aliases, images, instance_parts, instances, internal, networks, operations, profiles, projects, server,
     snapshots, storage, volumes,
 };
+use crate::handlers::warnings;
 use crate::reply::Reply;
 use crate::shapes::{self, Shape};
 use crate::{console, events, exec, files};
@@ -132,7 +133,13 @@ fn of_server() -> Vec<Route> {
         row!(GET "/1.0/resources", server::resources, "Get the host's hardware").object(shapes::ANY),
         row!(GET "/1.0/metadata/configuration", server::configuration, "Get every config key there is")
             .object(shapes::ANY),
-        row!(GET "/1.0/warnings", server::warnings, "List warnings").list(shapes::ANY),
+        row!(GET "/1.0/warnings", warnings::list, "List warnings").list(shapes::WARNING),
+        row!(GET "/1.0/warnings/{uuid}", warnings::show, "Get a warning").object(shapes::WARNING),
+        row!(PUT "/1.0/warnings/{uuid}", warnings::update, "Acknowledge a warning, or take that back")
+            .takes(shapes::WARNING_PUT),
+        row!(PATCH "/1.0/warnings/{uuid}", warnings::update, "Acknowledge a warning, or take that back")
+            .takes(shapes::WARNING_PUT),
+        row!(DELETE "/1.0/warnings/{uuid}", warnings::delete, "Delete a warning"),
         row!(GET "/1.0/cluster", server::cluster, "Get the cluster (there is none)").object(shapes::CLUSTER),
         row!(GET "/1.0/certificates", server::nothing, "List trusted clients").list(shapes::ANY),
         row!(POST "/1.0/certificates", server::no_trust, "Trust a client").takes(shapes::ANY),

@@ -1,7 +1,9 @@
 //! What the objects of the API look like, taken from the types themselves: an example of each is written as
 //! JSON, and its schema is read off that. So the description cannot say anything the types do not.
 
-use cabin_api::{image, instance, network, operation, profile, project, server, snapshot, storage, volume};
+use cabin_api::{
+    image, instance, network, operation, profile, project, server, snapshot, storage, volume, warning,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -31,6 +33,8 @@ shapes! {
     CLUSTER = "Cluster", json!({"server_name": "", "enabled": false, "member_config": []});
     SERVER = "Server", zero(server::Server::default());
     SERVER_PUT = "ServerPut", zero(server::ServerPut::default());
+    WARNING = "Warning", zero(warning::Warning::default());
+    WARNING_PUT = "WarningPut", zero(warning::WarningPut::default());
     PROJECT = "Project", zero(project::Project::default());
     INSTANCE = "Instance", read::<instance::Instance>(&json!({
         "created_at": "", "name": "", "status": "Stopped", "status_code": 102, "last_used_at": "",

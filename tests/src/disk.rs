@@ -58,15 +58,17 @@ impl Disk {
     /// When it does not end with a full disk.
     pub fn fill(&self) {
         let file = File::options().create(true).append(true).open(self.filler()).expect("a filler");
-        // What the journal still holds back is free only then.
-        host(&["sync", "-f", &self.place.display().to_string()]).ok();
         let mut end = file.metadata().expect("its size").len();
-        for size in [16 << 20, 1 << 20, 64 << 10, 4096] {
-            loop {
-                match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), end, size) {
-                    Ok(()) => end += size,
-                    Err(rustix::io::Errno::NOSPC) => break,
-                    Err(why) => panic!("cannot fill the disk: {why}"),
+        // What the journal still holds back is free only once it is written.
+        for _ in 0..3 {
+            host(&["sync", "-f", &self.place.display().to_string()]).ok();
+            for size in [16 << 20, 1 << 20, 64 << 10, 4096] {
+                loop {
+                    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), end, size) {
+                        Ok(()) => end += size,
+                        Err(rustix::io::Errno::NOSPC) => break,
+                        Err(why) => panic!("cannot fill the disk: {why}"),
+                    }
                 }
             }
         }

@@ -21,6 +21,7 @@ pub mod snapshot;
 pub mod status;
 pub mod storage;
 pub mod volume;
+pub mod warning;
 
 pub use lenient::{ConfigMap, DevicesMap};
 pub use status::StatusCode;

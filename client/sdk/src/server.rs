@@ -38,6 +38,23 @@ impl Client {
         self.get(Address::new("/1.0/warnings?recursion=1")).await
     }
 
+    /// Says that somebody knows of a warning.
+    ///
+    /// # Errors
+    /// When there is none of that id.
+    pub async fn acknowledge_warning(&self, id: &str) -> Result<Reply> {
+        let put = cabin_api::warning::WarningPut { status: "acknowledged".to_owned() };
+        self.put(Address::new("/1.0/warnings").name(id), &put, None).await
+    }
+
+    /// Forgets a warning.
+    ///
+    /// # Errors
+    /// When there is none of that id.
+    pub async fn delete_warning(&self, id: &str) -> Result<Reply> {
+        self.delete(Address::new("/1.0/warnings").name(id)).await
+    }
+
     /// Whether the daemon has finished starting: it answers once it has.
     ///
     /// # Errors

@@ -32,6 +32,23 @@ pub enum Operation {
 /// `warning`.
 #[derive(Debug, Subcommand)]
 pub enum Warning {
+    /// Say that a warning is known; it is listed only with --all then
+    #[command(visible_alias = "ack")]
+    Acknowledge {
+        /// Its id
+        #[arg(add = ArgValueCompleter::new(complete::warnings))]
+        id: String,
+    },
+    /// Delete a warning; it comes back when its cause is seen again
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Its id
+        #[arg(add = ArgValueCompleter::new(complete::warnings), required_unless_present = "all")]
+        id: Option<String>,
+        /// Delete all of them
+        #[arg(short, long, conflicts_with = "id")]
+        all: bool,
+    },
     /// List warnings
     #[command(visible_alias = "ls")]
     List {
@@ -45,6 +62,7 @@ pub enum Warning {
     /// Show a warning
     Show {
         /// Its id
+        #[arg(add = ArgValueCompleter::new(complete::warnings))]
         id: String,
     },
 }

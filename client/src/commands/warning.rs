@@ -12,6 +12,13 @@ pub async fn run(context: &Context, command: Warning) -> anyhow::Result<()> {
     let client = context.client().await?;
     let mut warnings = client.warnings().await?;
     match command {
+        Warning::Acknowledge { id } => client.acknowledge_warning(&id).await.map(drop)?,
+        Warning::Delete { id: Some(id), .. } => client.delete_warning(&id).await.map(drop)?,
+        Warning::Delete { id: None, .. } => {
+            for id in warnings.iter().filter_map(|warning| warning["uuid"].as_str()) {
+                client.delete_warning(id).await?;
+            }
+        }
         Warning::List { list, all } => {
             warnings.retain(|warning| all || warning["status"] == "new");
             table::show(list.format.format, &warnings, || {
@@ -34,11 +41,12 @@ pub async fn run(context: &Context, command: Warning) -> anyhow::Result<()> {
                     ]);
                 }
                 table
-            })
+            })?;
         }
         Warning::Show { id } => {
             let warning = warnings.iter().find(|warning| warning["uuid"] == id.as_str());
-            output::yaml::show(warning.with_context(|| format!("there is no warning `{id}`"))?)
+            output::yaml::show(warning.with_context(|| format!("there is no warning `{id}`"))?)?;
         }
     }
+    Ok(())
 }

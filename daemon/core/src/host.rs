@@ -13,6 +13,7 @@ use cabin_sys::dir::HostDir;
 
 use crate::busy::Busy;
 use crate::live::LiveTable;
+use crate::warning::Warnings;
 use crate::{Error, Events, Operations, Settings, defaults, ids, recover};
 
 /// The daemon's hold on the host.
@@ -30,12 +31,14 @@ pub struct Host {
     live: LiveTable,
     busy: Arc<Busy>,
     ready: AtomicBool,
+    closing: AtomicBool,
     layout: parking_lot::RwLock<()>,
     ids: ids::Registry,
     pub(crate) unpacking: parking_lot::Mutex<()>,
     pub(crate) shipped: OnceLock<Vec<String>>,
     pub(crate) building: parking_lot::Mutex<()>,
     pub(crate) facts: cabin_profiles::HostFacts,
+    warnings: Warnings,
 }
 
 impl Host {
@@ -73,12 +76,14 @@ impl Host {
         let host = Arc::new(Host {
             operations: Operations::new(events.clone()),
             facts: facts(),
+            warnings: Warnings::default(),
             ids: registry,
             unpacking: parking_lot::Mutex::new(()),
             shipped: OnceLock::new(),
             building: parking_lot::Mutex::new(()),
             busy: Arc::default(),
             ready: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             layout: parking_lot::RwLock::new(()),
             settings,
             store,
@@ -109,6 +114,7 @@ impl Host {
     /// Takes up the instances that still run, and starts those that should.
     pub fn recover(self: &Arc<Self>) {
         recover::instances(self);
+        recover::keep(self);
         crate::instance::watch_snapshots(self);
         self.ready.store(true, Ordering::SeqCst);
     }
@@ -116,11 +122,17 @@ impl Host {
     /// Stops every running instance, in the order of `boot.stop.priority`, then takes the networks down.
     /// Their rows stay: all of it comes back with the next start.
     pub fn shutdown(self: &Arc<Self>) {
+        self.closing.store(true, Ordering::SeqCst);
         recover::stop_all(self);
         crate::network::take_down_all(self);
         if let Err(error) = self.runtime.cgroups().close() {
             tracing::warn!(error = %Error::from(error).report(), "the cgroups could not be taken away");
         }
+    }
+
+    /// Whether everything is being stopped: then nothing is to be started or mended any more.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
     }
 
     /// Whether recovery is done.
@@ -191,6 +203,10 @@ impl Host {
 
     pub(crate) fn live(&self) -> &LiveTable {
         &self.live
+    }
+
+    pub(crate) fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     pub(crate) fn busy(&self) -> &Arc<Busy> {

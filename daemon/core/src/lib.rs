@@ -31,6 +31,7 @@ mod shortage;
 pub mod storage;
 pub mod volume;
 mod wanted;
+pub mod warning;
 
 pub use error::{Error, Kind};
 pub use etag::etag;

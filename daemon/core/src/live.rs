@@ -13,8 +13,11 @@ use rustix::event::epoll;
 
 use crate::Error;
 
-/// How long a container must have run to be started again by `boot.autorestart` (Incus: ten times a minute).
-const SHORTEST_LIFE: Duration = Duration::from_secs(6);
+/// How often `boot.autorestart` starts a container again within [`RESTART_TIME`] (as Incus).
+const RESTARTS: usize = 10;
+
+/// See [`RESTARTS`].
+const RESTART_TIME: Duration = Duration::from_secs(60);
 
 /// A nic of a running container, and the bridge it hangs on.
 #[derive(Debug, Clone)]
@@ -41,7 +44,6 @@ pub struct Live {
     pub frozen: AtomicBool,
     /// Whether a stop was asked for, so that its end is no accident.
     pub stopping: AtomicBool,
-    since: Instant,
     /// Held while the container's interfaces are read.
     pub asking: Mutex<()>,
     ended: Mutex<Option<Exit>>,
@@ -59,7 +61,6 @@ impl Live {
             nics: Mutex::new(nics),
             frozen: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            since: Instant::now(),
             asking: Mutex::new(()),
             ended: Mutex::new(None),
             end: Condvar::new(),
@@ -110,13 +111,6 @@ impl Live {
         }
     }
 
-    /// Whether it lived long enough to be started again by itself: what ends again and again within
-    /// seconds would keep the host busy for nothing.
-    #[must_use]
-    pub fn may_restart(&self) -> bool {
-        self.since.elapsed() >= SHORTEST_LIFE
-    }
-
     /// Whether it is frozen.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
@@ -127,6 +121,7 @@ impl Live {
 /// The table of running containers, by instance name.
 pub struct LiveTable {
     all: RwLock<HashMap<String, Arc<Live>>>,
+    restarts: Mutex<HashMap<String, Vec<Instant>>>,
     watched: Arc<Watched>,
 }
 
@@ -152,7 +147,7 @@ impl LiveTable {
             .stack_size(256 * 1024)
             .spawn(move || watch(&seen, &ended))
             .map_err(Error::io("watch running containers"))?;
-        Ok(LiveTable { all: RwLock::default(), watched })
+        Ok(LiveTable { all: RwLock::default(), restarts: Mutex::default(), watched })
     }
 
     /// Adds a container and watches it until it ends.
@@ -182,6 +177,20 @@ impl LiveTable {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Live>> {
         self.all.read().get(name).cloned()
+    }
+
+    /// Whether a container may be started again by itself once more; if so it is counted. What ends again and
+    /// again would keep the host busy for nothing.
+    pub fn may_restart(&self, name: &str) -> bool {
+        let mut restarts = self.restarts.lock();
+        restarts.retain(|_, times| times.last().is_some_and(|last| last.elapsed() < RESTART_TIME));
+        let times = restarts.entry(name.to_owned()).or_default();
+        times.retain(|time| time.elapsed() < RESTART_TIME);
+        let may = times.len() < RESTARTS;
+        if may {
+            times.push(Instant::now());
+        }
+        may
     }
 
     /// Forgets a container that ended, if it is still the same one.

@@ -10,6 +10,7 @@ use cabin_store::{Versioned, rows};
 use cabin_undo::{atomically, fault};
 use serde_json::{Value, json};
 
+use crate::warning::Trouble;
 use crate::{DEFAULT_PROJECT, Error, Host, etag, instance, limits, resolve};
 
 const WHAT: &str = "network";
@@ -25,6 +26,8 @@ pub(crate) fn ensure_all(host: &Host) -> Result<(), Error> {
             .and_then(|spec| Ok(host.network().ensure_bridge(&spec)?));
         if let Err(error) = ensured {
             tracing::error!(network = found.name, error = %error.report(), "network is unavailable");
+            let entity = format!("/1.0/networks/{}", found.name);
+            host.warnings().raise(Trouble::Network, &entity, &error.report());
         }
     }
     Ok(())
@@ -238,11 +241,15 @@ pub fn update(host: &Arc<Host>, name: &str, put: ConfigPut, if_match: Option<&st
     Ok(())
 }
 
-/// Puts the ports of running instances right after their bridge changed.
-fn ensure_ports(host: &Host, spec: &cabin_network::BridgeSpec) -> Result<(), Error> {
+/// Puts the ports of running instances right after their bridge changed. One that somebody took away does not
+/// hold up the others.
+pub(crate) fn ensure_ports(host: &Host, spec: &cabin_network::BridgeSpec) -> Result<(), Error> {
     for live in host.live().list().into_iter().filter(|live| live.exit().is_none()) {
         for plugged in live.nics.lock().iter().filter(|plugged| plugged.network == spec.name.as_str()) {
-            host.network().ensure_port(spec, &plugged.nic)?;
+            match host.network().ensure_port(spec, &plugged.nic) {
+                Err(cabin_network::Error::NoLink { name }) if name == plugged.nic.host_name => {}
+                other => other.map(drop)?,
+            }
         }
     }
     Ok(())
@@ -334,6 +341,7 @@ pub fn delete(host: &Arc<Host>, name: &str) -> Result<(), Error> {
             .commit()?;
         Ok(())
     })?;
+    host.warnings().forget(&address(name));
     host.events().lifecycle(DEFAULT_PROJECT, "network-deleted", &address(name), name, Value::Null, None);
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! What the daemon does by itself: take up what still runs, start what should run, clean up what ended.
 //!
 //! `boot` tells whether the host started anew, `adopt` what became of each instance while no daemon looked,
-//! `strays` removes what nothing accounts for, `order` starts and stops many.
+//! `strays` removes what nothing accounts for, `order` starts and stops many, `keep` puts right what others break
+//! meanwhile.
 
 mod adopt;
 mod boot;
+mod keep;
 mod order;
 mod strays;
 
@@ -19,6 +21,7 @@ use crate::live::Live;
 use crate::{DEFAULT_PROJECT, Error, Host, instance};
 
 use adopt::Found;
+pub(crate) use keep::watch as keep;
 pub(crate) use order::stop_all;
 
 /// Takes up running containers, removes strays, and starts what should run.
@@ -92,7 +95,8 @@ fn tidy_up(host: &Arc<Host>, live: &Arc<Live>) -> Result<(), Error> {
         // A power-off from inside is a wish; anything else is an accident.
         Exit::Stopped { status: 0 } => false,
         Exit::SupervisorDied | Exit::Stopped { .. } => {
-            instance::restarts_by_itself(host, DEFAULT_PROJECT, &found.row)? && live.may_restart()
+            instance::restarts_by_itself(host, DEFAULT_PROJECT, &found.row)?
+                && host.live().may_restart(&live.name)
         }
     };
     if matches!(exit, Exit::SupervisorDied) {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use cabin_api::ConfigMap;
 use cabin_api::event::Requestor;
 use cabin_api::server as api;
-use cabin_api::{ConfigMap, ZERO_TIME};
 use cabin_store::rows;
 use serde_json::{Value, json};
 
-use crate::{DEFAULT_PROJECT, Error, Host, doctor, etag, storage};
+use crate::{DEFAULT_PROJECT, Error, Host, etag, storage};
 
 /// The version of the API's behaviour that clients see.
 const API_VERSION: &str = "1.0";
@@ -207,39 +207,6 @@ pub fn patch(host: &Host, put: api::ServerPut, if_match: Option<&str>) -> Result
     let mut merged = config(host)?.row.config;
     merged.extend(put.config.0);
     update(host, api::ServerPut { config: ConfigMap(merged) }, if_match)
-}
-
-/// What the operator should know: programs that are missing, features the host lacks.
-///
-/// # Errors
-/// Never for now; the list is made anew each time.
-pub fn warnings(host: &Host) -> Result<Vec<Value>, Error> {
-    let now = crate::clock::now();
-    Ok(doctor::checks(host.programs())
-        .into_iter()
-        .filter(|check| check.state != doctor::State::Good)
-        .map(|check| {
-            json!({
-                "uuid": warning_id(&check.name),
-                "location": "none",
-                "project": "",
-                "type": check.name,
-                "count": 1,
-                "first_seen_at": ZERO_TIME,
-                "last_seen_at": now,
-                "last_message": format!("{} {}", check.found, check.advice).trim(),
-                "severity": if check.state == doctor::State::Bad { "high" } else { "low" },
-                "status": "new",
-                "entity_url": "/1.0",
-            })
-        })
-        .collect())
-}
-
-/// A warning's id must be the same each time it is listed.
-fn warning_id(name: &str) -> String {
-    let hash = cabin_images::digest(name.as_bytes());
-    format!("{}-{}-4{}-8{}-{}", &hash[..8], &hash[8..12], &hash[12..15], &hash[15..18], &hash[18..30])
 }
 
 /// Every config key, as clients' completion wants it.

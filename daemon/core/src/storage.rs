@@ -242,6 +242,7 @@ pub fn delete(host: &Host, name: &str) -> Result<(), Error> {
         .commit()?;
     let removed = host.storage().delete_pool(&spec);
     let address = format!("/1.0/storage-pools/{name}");
+    host.warnings().forget(&address);
     host.events().lifecycle(DEFAULT_PROJECT, "storage-pool-deleted", &address, name, Value::Null, None);
     removed.map_err(|source| Error::LeftBehind {
         left: format!("the directory of storage pool `{name}`"),

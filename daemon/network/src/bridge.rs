@@ -130,6 +130,37 @@ impl Network {
         Ok(())
     }
 
+    /// Whether a bridge is there with all its addresses.
+    ///
+    /// # Errors
+    /// [`Error::Connection`].
+    pub fn has_addresses(&self, spec: &BridgeSpec) -> Result<bool> {
+        let have = self.host_state(&spec.name)?.map(|state| state.addresses).unwrap_or_default();
+        let has = |wanted: &(IpAddr, u8)| have.iter().any(|have| (have.address, have.prefix) == *wanted);
+        Ok(addresses(spec, self.mac_of(spec)).iter().all(has))
+    }
+
+    /// What is wrong with a bridge, as far as can be seen from outside: the first thing found, in words.
+    ///
+    /// # Errors
+    /// When links, filter or processes cannot be listed.
+    pub fn broken(&self, spec: &BridgeSpec) -> Result<Option<&'static str>> {
+        let Some(state) = self.host_state(&spec.name)? else { return Ok(Some("its bridge was gone")) };
+        if !state.up {
+            return Ok(Some("its bridge was switched off"));
+        }
+        if !self.has_addresses(spec)? {
+            return Ok(Some("an address of its bridge was gone"));
+        }
+        if !self.inner.firewall.bridges()?.iter().any(|bridge| bridge == spec.name.as_str()) {
+            return Ok(Some("its packet filter was gone"));
+        }
+        if spec.serves() && !self.serves(&spec.name)? {
+            return Ok(Some("its name server had ended"));
+        }
+        Ok(None)
+    }
+
     /// Who holds which address on a bridge: the bridge itself, what is reserved, what the server gave.
     ///
     /// # Errors

@@ -5,14 +5,16 @@
 
 pub mod config;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cabin_sys::command::{self, Program, Programs};
 use cabin_sys::dir::HostDir;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Error, Result};
@@ -34,12 +36,64 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Servers {
     root: HostDir,
     programs: Programs,
+    /// Tells when one ends that should not.
+    ends: OwnedFd,
+    watched: Mutex<Watched>,
+}
+
+/// The servers that are to run, by the number their end is told with.
+#[derive(Default)]
+struct Watched {
+    last: u64,
+    all: BTreeMap<u64, (IfName, OwnedFd)>,
 }
 
 impl Servers {
     /// `root` holds a directory for each network.
-    pub fn new(root: HostDir, programs: Programs) -> Servers {
-        Servers { root, programs }
+    ///
+    /// # Errors
+    /// As epoll_create(2).
+    pub fn new(root: HostDir, programs: Programs) -> io::Result<Servers> {
+        let ends = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Servers { root, programs, ends, watched: Mutex::default() })
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the end of this server is told.
+    fn watch(&self, name: &IfName, server: OwnedFd) -> io::Result<()> {
+        let mut watched = self.watched();
+        if watched.all.values().any(|(watched, _)| watched == name) {
+            return Ok(());
+        }
+        watched.last += 1;
+        let number = watched.last;
+        epoll::add(&self.ends, &server, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
+        watched.all.insert(number, (name.clone(), server));
+        Ok(())
+    }
+
+    /// Its end is wanted.
+    fn unwatch(&self, name: &IfName) {
+        // The descriptor is the only one of its kind, so closing it takes it out of the epoll set too.
+        self.watched().all.retain(|_, (watched, _)| watched != name);
+    }
+
+    /// A descriptor that can be read when a server has ended.
+    pub fn ends(&self) -> BorrowedFd<'_> {
+        self.ends.as_fd()
+    }
+
+    /// The bridges whose servers have ended by themselves since the last call.
+    pub fn ended(&self) -> BTreeSet<IfName> {
+        let mut events = Vec::with_capacity(64);
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Nothing is lost by an error: what is not taken out is told the next time.
+        let _ = epoll::wait(&self.ends, rustix::buffer::spare_capacity(&mut events), Some(&now));
+        let mut watched = self.watched();
+        events.iter().filter_map(|event| Some(watched.all.remove(&event.data.u64())?.0)).collect()
     }
 
     /// The directory of a network, made when missing. The server's user must get through it.
@@ -100,8 +154,10 @@ impl Servers {
         let same =
             |file: &str, wanted: &str| home.read(file, 1 << 20).is_ok_and(|got| got == wanted.as_bytes());
         let changed = !same("dnsmasq.conf", &conf) || !same("dnsmasq.raw", &raw);
-        if !changed && self.find(&spec.name)?.is_some() {
-            return Ok(());
+        if !changed && let Some(server) = self.find(&spec.name)? {
+            return self
+                .watch(&spec.name, server)
+                .map_err(|source| Error::StartServer { network: spec.name.clone(), source });
         }
         // Written before the old server ends: a disk without room leaves that one as it is.
         for (file, content) in FILES.iter().zip([&raw, &conf]) {
@@ -147,20 +203,24 @@ impl Servers {
         command::output(&mut command)
             .map_err(|source| Error::StartServer { network: name.clone(), source })?;
         let deadline = Instant::now() + PATIENCE;
-        while self.find(name)?.is_none() {
+        let failed = |source| Error::StartServer { network: name.clone(), source };
+        loop {
+            if let Some(server) = self.find(name)? {
+                return self.watch(name, server).map_err(failed);
+            }
             if Instant::now() > deadline {
                 let source = io::Error::new(io::ErrorKind::TimedOut, "it ended right after its start");
-                return Err(Error::StartServer { network: name.clone(), source });
+                return Err(failed(source));
             }
             std::thread::yield_now();
         }
-        Ok(())
     }
 
     /// Ends the server; one already gone is success.
     pub fn stop(&self, name: &IfName) -> Result<()> {
         let failed =
             |act| move |source: io::Error| Error::SignalServer { act, network: name.clone(), source };
+        self.unwatch(name);
         let Some(server) = self.find(name)? else { return Ok(()) };
         signal(&server, Signal::TERM).map_err(failed("end"))?;
         if !ended(&server, PATIENCE).map_err(failed("wait for"))? {

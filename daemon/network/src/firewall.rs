@@ -19,6 +19,7 @@ use crate::name::{IfName, Mac};
 use crate::spec::{BridgeSpec, HostAccess, NatOrder, NicSpec};
 use port::Port;
 use rule::{Base, Field, Meta, Rule};
+pub use wire::foreign_removal;
 use wire::{Batch, Family, Hook, SetKind};
 
 /// IPv6 addresses; nft's name for the type is `ipv6_addr`.
@@ -50,6 +51,16 @@ impl Firewall {
             source,
         })?;
         Ok(Firewall { table: table.to_owned(), socket: Mutex::new(socket) })
+    }
+
+    /// The name of the tables.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// The number the kernel knows this daemon's socket by: it stands in what it tells of a change.
+    pub fn port(&self) -> u32 {
+        wire::port(&self.turn()).unwrap_or(0)
     }
 
     fn turn(&self) -> MutexGuard<'_, OwnedFd> {

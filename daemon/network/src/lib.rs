@@ -2,7 +2,7 @@
 //!
 //! [`Network`] is the whole of it: one for a daemon, shared by its threads, blocking. `netlink` changes
 //! links, `inspect` reads them, `firewall` owns the packet filter's tables, `dnsmasq` the servers,
-//! `reservation` who has which address. What instances, profiles and configuration keys are, is not
+//! `reservation` who has which address, `watch` what others do to it. What instances, profiles and configuration keys are, is not
 //! known here.
 
 #![forbid(unsafe_code)]
@@ -21,6 +21,7 @@ mod spec;
 mod stray;
 mod subnet;
 mod sysctl;
+mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub use spec::{
     Nat, NatOrder, NicSpec,
 };
 pub use stray::Strays;
+pub use watch::{Happened, Watch};
 
 use dnsmasq::Servers;
 use firewall::Firewall;
@@ -87,7 +89,7 @@ impl Network {
                 group: mark(table),
                 netlink: Netlink::open()?,
                 firewall: Firewall::open(table)?,
-                servers: Servers::new(root, programs),
+                servers: Servers::new(root, programs).map_err(|source| Error::Connection { source })?,
                 reservations: Reservations::default(),
             }),
         })

@@ -53,11 +53,6 @@ pub async fn describe(_call: Call) -> Result<Reply, Fault> {
     Ok(Reply::Raw(openapi::response(&routes::table())))
 }
 
-/// GET of warnings.
-pub async fn warnings(call: Call) -> Result<Reply, Fault> {
-    Reply::sync(&call.blocking(|host| server::warnings(host)).await?)
-}
-
 /// GET of the cluster: there is none.
 pub async fn cluster(_call: Call) -> Result<Reply, Fault> {
     let none = json!({"server_name": "", "enabled": false, "member_config": []});

@@ -132,7 +132,17 @@ fn cgroups(host: &Host, known: &Known, proc: &HostDir, findings: &mut Findings) 
             continue;
         };
         let place = Path::new(point).join(&host.settings().prefix);
-        let Ok(groups) = HostDir::open(&place).and_then(|dir| dir.list()) else { continue };
+        let listed = HostDir::open(&place).and_then(|dir| dir.list());
+        for name in known.live.keys() {
+            if !listed.as_ref().is_ok_and(|groups| groups.iter().any(|group| group.name == *name)) {
+                findings.add(
+                    "cgroup",
+                    place.join(name).display().to_string(),
+                    "of a running instance is missing",
+                );
+            }
+        }
+        let Ok(groups) = listed else { continue };
         for group in groups.iter().filter(|entry| entry.kind == EntryKind::Dir) {
             let path = place.join(&group.name);
             if known.live.contains_key(&group.name) {

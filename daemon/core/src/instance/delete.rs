@@ -64,6 +64,7 @@ pub(crate) fn remove(
         }
         other => other?,
     };
+    host.warnings().forget(&address(name));
     host.events().lifecycle(project, "instance-deleted", &address(name), name, Value::Null, None);
     let mut failures = Vec::new();
     let mut keep = |what: &str, result: Result<(), Error>| {

@@ -127,6 +127,11 @@ pub(crate) fn status(host: &Host, name: &str) -> StatusCode {
     }
 }
 
+/// Whether nothing of an instance runs.
+pub(crate) fn is_stopped(host: &Host, name: &str) -> bool {
+    status(host, name) == StatusCode::Stopped
+}
+
 /// Every instance's name.
 ///
 /// # Errors

@@ -43,7 +43,8 @@ pub(super) fn of(
     let Some(live) = host.live().get(name).filter(|live| live.exit().is_none()) else {
         return Ok(state);
     };
-    let usage = host.runtime().cgroups().usage(name)?;
+    // Somebody may have taken its cgroups away: the audit tells, and the rest is worth showing.
+    let usage = host.runtime().cgroups().usage(name).unwrap_or_default();
     let limits = cabin_profiles::Limits::resolve(config, &host.facts)?;
     state.pid = live.supervisor.init_pid().into();
     state.started_at.clone_from(&live.started_at);

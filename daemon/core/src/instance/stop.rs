@@ -13,6 +13,9 @@ use super::{expand, load, profiles_of};
 use crate::live::Live;
 use crate::{Error, Host};
 
+/// `SIGKILL`.
+const KILL: i32 = 9;
+
 /// How long the kernel may take to tear a killed container down.
 const TEARDOWN: Duration = Duration::from_secs(60);
 
@@ -83,7 +86,12 @@ fn ask(host: &Arc<Host>, live: &Arc<Live>, timeout: Option<Duration>) -> Result<
 }
 
 fn kill(host: &Arc<Host>, live: &Arc<Live>) -> Result<(), Error> {
-    host.runtime().cgroups().kill(&live.name)?;
+    let emptied = host.runtime().cgroups().kill(&live.name);
+    // With init the kernel ends all that is in its process namespace, whatever became of the cgroups.
+    let ended = live.supervisor.signal(KILL);
+    if let (Err(error), Err(_)) = (emptied, ended) {
+        return Err(error.into());
+    }
     match live.wait(Some(TEARDOWN)) {
         Some(_) => Ok(()),
         None => Err(Error::StopTimedOut { name: live.name.clone(), seconds: TEARDOWN.as_secs() }),

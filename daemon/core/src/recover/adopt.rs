@@ -98,7 +98,7 @@ fn expanded(host: &Host, row: &rows::Instance) -> Result<instance::Expanded, Err
 }
 
 /// The port and filter of a nic as the row says, whoever took them away or left them half changed.
-fn put_right(
+pub(super) fn put_right(
     host: &Host,
     supervisor: &Supervisor,
     bridge: &cabin_network::BridgeSpec,

@@ -1,12 +1,16 @@
 //! Many instances in their order: started with the daemon, stopped before it ends.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cabin_store::Versioned;
 use cabin_store::rows::{self, Config, Power};
 
+use crate::warning::Trouble;
 use crate::{DEFAULT_PROJECT, Error, Host, instance, resolve};
+
+/// How long is waited before a start that failed is tried again: the first time, and at most. It doubles.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Whether an instance that does not run is to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,42 +21,107 @@ pub(super) enum Wish {
     Start,
 }
 
+/// An instance that could not be started yet.
+struct Failed {
+    name: String,
+    wish: Wish,
+    pause: Duration,
+    next: Instant,
+}
+
+impl Failed {
+    fn new(name: String, wish: Wish) -> Failed {
+        Failed { name, wish, pause: AGAIN.0, next: Instant::now() + AGAIN.0 }
+    }
+}
+
 /// Starts what ran before or is to run always, by priority, with delays. One that fails does not hold up
-/// the others.
+/// the others: it is shown as a warning, and tried again until it runs or is not wanted any more.
 pub(super) fn autostart(host: &Arc<Host>, stopped: Vec<(Versioned<rows::Instance>, Wish)>) {
     let mut due = Vec::new();
+    let mut failed = Vec::new();
     for (instance, wish) in stopped {
-        let config = match expanded(host, &instance.row) {
-            Ok(config) => config,
+        match place(host, &instance, wish) {
+            Ok(Some((priority, delay))) => due.push((-priority, instance.name, delay, wish)),
+            Ok(None) => {}
             Err(error) => {
-                tracing::error!(instance = instance.name, error = %error.report(), "config cannot be read");
-                continue;
+                complain(host, &instance.name, &error);
+                failed.push(Failed::new(instance.name, wish));
             }
-        };
-        let ran = instance.row.power == Power::Running;
-        let wanted = match config.get("boot.autostart").map(String::as_str) {
-            _ if wish == Wish::Start => true,
-            None | Some("" | "last-state") => ran,
-            Some(_) => resolve::is_true(&config, "boot.autostart"),
-        };
-        if wanted {
-            let priority = resolve::integer(&config, "boot.autostart.priority").unwrap_or(0);
-            let delay = resolve::integer(&config, "boot.autostart.delay").unwrap_or(0).max(0);
-            due.push((-priority, instance.name.clone(), delay.unsigned_abs()));
-        } else if ran
-            && let Err(error) = instance::store_power(host, DEFAULT_PROJECT, &instance.name, Power::Stopped)
-        {
-            tracing::error!(instance = instance.name, error = %error.report(), "cannot store that it is stopped");
         }
     }
-    due.sort();
-    for (_, name, delay) in due {
+    due.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    for (_, name, delay, wish) in due {
         if let Err(error) = instance::start_one(host, DEFAULT_PROJECT, &name) {
-            tracing::error!(instance = name, error = %error.report(), "autostart failed");
+            complain(host, &name, &error);
+            failed.push(Failed::new(name, wish));
         }
         // The delay is part of the order the user asked for; nothing is waited for that could be seen.
-        std::thread::sleep(Duration::from_secs(delay));
+        std::thread::sleep(delay);
     }
+    while let Some(next) = failed.iter().map(|failed| failed.next).min() {
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        if host.is_closing() {
+            return;
+        }
+        failed.retain_mut(|failed| failed.next > Instant::now() || !again(host, failed));
+    }
+}
+
+/// The priority and the delay of an instance that is to be started; none for one that is not.
+fn place(
+    host: &Host,
+    instance: &Versioned<rows::Instance>,
+    wish: Wish,
+) -> Result<Option<(i64, Duration)>, Error> {
+    let config = expanded(host, &instance.row)?;
+    let ran = instance.row.power == Power::Running;
+    let wanted = match config.get("boot.autostart").map(String::as_str) {
+        _ if wish == Wish::Start => true,
+        None | Some("" | "last-state") => ran,
+        Some(_) => resolve::is_true(&config, "boot.autostart"),
+    };
+    if !wanted {
+        if ran {
+            instance::store_power(host, DEFAULT_PROJECT, &instance.name, Power::Stopped)?;
+        }
+        return Ok(None);
+    }
+    let priority = resolve::integer(&config, "boot.autostart.priority").unwrap_or(0);
+    let delay = resolve::integer(&config, "boot.autostart.delay").unwrap_or(0).max(0);
+    Ok(Some((priority, Duration::from_secs(delay.unsigned_abs()))))
+}
+
+fn entity(name: &str) -> String {
+    format!("/1.0/instances/{name}")
+}
+
+fn complain(host: &Host, name: &str, error: &Error) {
+    tracing::error!(instance = name, error = %error.report(), "autostart failed; it is tried again");
+    host.warnings().raise(Trouble::Autostart, &entity(name), &error.report());
+}
+
+/// One more try; whether nothing is left to try.
+fn again(host: &Arc<Host>, failed: &mut Failed) -> bool {
+    let name = &failed.name;
+    let tried = || -> Result<(), Error> {
+        let row = host.store().rows::<rows::Instance>().get(DEFAULT_PROJECT, name)?;
+        let Some(found) = row else {
+            host.warnings().forget(&entity(name));
+            return Ok(());
+        };
+        if instance::is_stopped(host, name) && place(host, &found, failed.wish)?.is_some() {
+            instance::start_one(host, DEFAULT_PROJECT, name)?;
+            tracing::info!(instance = name, "started after all");
+        }
+        host.warnings().resolve(Trouble::Autostart, &entity(name));
+        Ok(())
+    };
+    let Err(error) = tried() else { return true };
+    complain(host, name, &error);
+    failed.pause = (failed.pause * 2).min(AGAIN.1);
+    failed.next = Instant::now() + failed.pause;
+    false
 }
 
 fn expanded(host: &Host, row: &rows::Instance) -> Result<Config, Error> {

@@ -278,6 +278,30 @@ pub fn chains(socket: &OwnedFd, family: Family, table: &str) -> io::Result<Vec<S
     }
 }
 
+/// Whether what the kernel tells is that somebody other than the socket `own` took something out of `table`. What
+/// the kernel itself removes with its device bears no number.
+pub fn foreign_removal(told: &[u8], table: &str, own: u32) -> bool {
+    /// Tables, chains, rules, sets, elements.
+    const REMOVALS: [u16; 5] = [2, 5, 8, 11, 14];
+    let mut rest = told;
+    while let Some((kind, _, body, next)) = split_message(rest) {
+        let by = rest.get(12..16).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+        let removal = kind & 0xff00 == SUBSYS && REMOVALS.contains(&(kind & 0xff));
+        let of_table = || text_attr(body.get(4..).unwrap_or_default(), 1).as_deref() == Some(table);
+        if removal && by != own && by != 0 && of_table() {
+            return true;
+        }
+        rest = next;
+    }
+    false
+}
+
+/// The number of a socket, given by the kernel when it was first used.
+pub fn port(socket: &OwnedFd) -> io::Result<u32> {
+    let address = SocketAddrNetlink::try_from(net::getsockname(socket)?)?;
+    Ok(address.pid())
+}
+
 fn text_attr(mut attrs: &[u8], wanted: u16) -> Option<String> {
     while attrs.len() >= 4 {
         let len = usize::from(u16::from_ne_bytes([attrs[0], attrs[1]]));

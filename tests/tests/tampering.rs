@@ -1,0 +1,214 @@
+//! Somebody else takes away what is the daemon's while it runs: name servers, bridges, filters, ports, control
+//! groups, the runtime directory. It is noticed and put right, or shown; stop and delete go on working.
+
+use cabin_tests::audit;
+use cabin_tests::cli::host;
+use cabin_tests::host_state::{HostState, Look, settled_within};
+use cabin_tests::subject::Subject;
+use cabin_tests::sweep::audited;
+use cabin_tests::wait::{until, until_true};
+use serde_json::{Value, json};
+
+const BRIDGE: &str = "cabinbr0";
+
+/// A daemon with a running container that has its address.
+fn lab() -> (Subject, String) {
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    subject.create("box", &json!({}));
+    subject.power("box", "start").expect("a start");
+    let address = subject.wait_address("box", 20);
+    (subject, address)
+}
+
+fn inside(subject: &Subject, words: &[&str]) -> cabin_tests::cli::Outcome {
+    let net = format!("--net=/run/netns/{}", subject.netns);
+    let mut all = vec!["nsenter", net.as_str()];
+    all.extend(words);
+    host(&all)
+}
+
+fn server(subject: &Subject) -> Option<u32> {
+    let file = subject.dir.join(format!("networks/{BRIDGE}/dnsmasq.pid"));
+    let pid = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.contains("dnsmasq").then_some(pid)
+}
+
+/// The status of the warning of that type about that thing.
+fn warned(subject: &Subject, kind: &str, entity: &str) -> Option<String> {
+    let all = subject.get("/1.0/warnings?recursion=1");
+    let found = all.as_array()?.iter().find(|it| it["type"] == kind && it["entity_url"] == entity)?;
+    Some(found["status"].as_str()?.to_owned())
+}
+
+fn repaired(subject: &Subject, entity: &str) {
+    until_true(&format!("a warning about {entity}"), 10, || {
+        warned(subject, "Changed by somebody else and repaired", entity).as_deref() == Some("resolved")
+    });
+}
+
+#[track_caller]
+fn clean(subject: &Subject) {
+    let found = audited(subject);
+    assert!(found.is_empty(), "{found:?}\n{}", subject.log_tail());
+}
+
+fn reachable(subject: &Subject, address: &str) {
+    until_true(&format!("{address} to answer"), 15, || {
+        inside(subject, &["ping", "-c1", "-W1", address]).code == 0
+    });
+}
+
+#[test]
+fn a_name_server_that_is_killed_comes_back_at_once_and_goes_on_with_its_leases() {
+    let (subject, address) = lab();
+    let first = server(&subject).expect("a name server");
+    host(&["kill", "-KILL", &first.to_string()]).ok();
+    let second = until("another name server", 3, || server(&subject).filter(|pid| *pid != first));
+    assert_eq!(subject.exec("box", "udhcpc -n -q -i eth0 >/dev/null 2>&1; echo $?").as_deref(), Ok("0"));
+    assert_eq!(subject.wait_address("box", 10), address);
+    let gateway = subject.get("/1.0/networks/cabinbr0")["config"]["ipv4.address"].clone();
+    let gateway = gateway.as_str().and_then(|it| it.split('/').next()).expect("an address").to_owned();
+    let found = subject.exec("box", &format!("nslookup box {gateway}")).unwrap_or_default();
+    assert!(found.contains(&address), "{found}");
+    repaired(&subject, "/1.0/networks/cabinbr0");
+    // It is killed again and again: at once the first time, then after 1 s, 2 s, 4 s.
+    let since = std::time::Instant::now();
+    let mut seen = vec![second];
+    while since.elapsed().as_secs() < 4 {
+        if let Some(pid) = server(&subject) {
+            if seen.last() != Some(&pid) {
+                seen.push(pid);
+            }
+            let _ = host(&["kill", "-KILL", &pid.to_string()]);
+        }
+    }
+    assert!(seen.len() <= 4, "started {} times within 4 s", seen.len());
+    until("a name server in the end", 15, || server(&subject));
+    clean(&subject);
+}
+
+#[test]
+fn a_network_that_cannot_be_put_right_is_shown_and_tried_again() {
+    let (subject, _) = lab();
+    let entity = "/1.0/networks/cabinbr0";
+    let first = server(&subject).expect("a name server");
+    // Somebody else takes the place of the name server.
+    let script = "import socket, sys\ns = socket.socket(socket.AF_INET, socket.SOCK_STREAM)\n\
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+        while True:\n    try: s.bind((sys.argv[1], 53)); break\n    except OSError: pass\n\
+        s.listen(); sys.stdin.read()";
+    let gateway = subject.get(entity)["config"]["ipv4.address"].clone();
+    let gateway = gateway.as_str().and_then(|it| it.split('/').next()).expect("an address").to_owned();
+    let mut thief = std::process::Command::new("nsenter")
+        .args([&format!("--net=/run/netns/{}", subject.netns), "python3", "-c", script, &gateway])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3");
+    until_true("the name server to be kept out", 30, || {
+        if let Some(pid) = server(&subject) {
+            let _ = host(&["kill", "-KILL", &pid.to_string()]);
+        }
+        warned(&subject, "Network unavailable", entity).as_deref() == Some("new")
+    });
+    let id = subject.get("/1.0/warnings?recursion=1").as_array().into_iter().flatten().find_map(|it| {
+        (it["type"] == "Network unavailable").then(|| it["uuid"].as_str().unwrap_or_default().to_owned())
+    });
+    let target = format!("/1.0/warnings/{}", id.expect("its id"));
+    assert!(subject.get(&target)["last_message"].as_str().is_some_and(|it| it.contains("dnsmasq")));
+    subject.must("PUT", &target, &json!({ "status": "acknowledged" }));
+    assert_eq!(subject.get(&target)["status"], "acknowledged");
+    thief.kill().expect("the right to kill it");
+    thief.wait().expect("its end");
+    until_true("the warning to be resolved", 60, || subject.get(&target)["status"] == "resolved");
+    assert!(server(&subject).is_some_and(|pid| pid != first));
+    subject.must("DELETE", &target, &Value::Null);
+    assert_eq!(subject.call("GET", &target, None).expect("an answer").status, 404);
+    clean(&subject);
+}
+
+#[test]
+fn a_bridge_that_is_deleted_or_emptied_is_made_again_under_running_containers() {
+    let (subject, address) = lab();
+    let (init, before) = (subject.init_pid("box"), HostState::of(&subject, Look::Exact));
+    let as_before = |what: &str| {
+        repaired(&subject, "/1.0/networks/cabinbr0");
+        settled_within(10, &subject, &[(&before, Look::Exact)])
+            .unwrap_or_else(|why| panic!("{what}: not as before:\n{why}"));
+        reachable(&subject, &address);
+    };
+    host(&["ip", "-n", &subject.netns, "link", "delete", BRIDGE]).ok();
+    as_before("deleted");
+    host(&["ip", "-n", &subject.netns, "link", "set", BRIDGE, "down"]).ok();
+    as_before("switched off");
+    host(&["ip", "-n", &subject.netns, "address", "flush", "dev", BRIDGE]).ok();
+    as_before("without addresses");
+    assert_eq!(subject.init_pid("box"), init);
+    clean(&subject);
+}
+
+#[test]
+fn a_filter_that_is_flushed_or_deleted_is_made_again() {
+    let (subject, address) = lab();
+    let before = HostState::of(&subject, Look::Exact);
+    let tables = audit::tables(&subject.netns);
+    assert!(tables.len() >= 2, "{tables:?}");
+    let mut ways: Vec<String> = vec!["nft flush ruleset".to_owned()];
+    ways.extend(tables.iter().map(|table| format!("nft flush {table}")));
+    ways.extend(tables.iter().map(|table| format!("nft delete {table}")));
+    for way in ways {
+        inside(&subject, &way.split(' ').collect::<Vec<_>>()).ok();
+        settled_within(10, &subject, &[(&before, Look::Exact)])
+            .unwrap_or_else(|why| panic!("{way}: not as before:\n{why}"));
+    }
+    reachable(&subject, &address);
+    repaired(&subject, "/1.0/networks/cabinbr0");
+    clean(&subject);
+}
+
+#[test]
+fn a_port_that_is_deleted_is_plugged_in_again() {
+    let (subject, address) = lab();
+    let config = subject.get("/1.0/instances/box")["config"].clone();
+    let port = config["volatile.eth0.host_name"].as_str().expect("a port").to_owned();
+    host(&["ip", "-n", &subject.netns, "link", "delete", &port]).ok();
+    repaired(&subject, "/1.0/instances/box");
+    assert!(audit::links(&subject.netns).contains(&port));
+    // The guest's own client still listens on the old one.
+    subject.exec("box", "killall udhcpc").expect("a client");
+    assert_eq!(subject.wait_address("box", 20), address);
+    reachable(&subject, &address);
+    clean(&subject);
+    // A stop takes the port away too, and that is nobody's fault.
+    subject.power("box", "stop").expect("a stop");
+    assert!(!subject.log_tail().contains("cannot be put right"), "{}", subject.log_tail());
+}
+
+#[test]
+fn a_container_whose_control_groups_are_taken_away_can_be_stopped_and_deleted() {
+    let (subject, _) = lab();
+    let before = subject.init_pid("box");
+    for group in audit::cgroups(&subject.dir).into_iter().filter(|group| group.ends_with("box")) {
+        let top = group.parent().and_then(std::path::Path::parent).expect("a hierarchy").join("cgroup.procs");
+        until_true("the group to be empty", 5, || {
+            let listed =
+                host(&["find", &group.to_string_lossy(), "-name", "cgroup.procs", "-exec", "cat", "{}", "+"]);
+            listed.out.lines().for_each(|pid| drop(std::fs::write(&top, pid)));
+            listed.out.trim().is_empty()
+        });
+        let words = ["find", &group.to_string_lossy(), "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"];
+        host(&words).ok();
+    }
+    assert_eq!(subject.status("box"), "Running");
+    assert_eq!(subject.init_pid("box"), before);
+    let refused = subject.exec("box", "true").expect_err("no place for a command");
+    assert!(refused.contains("cgroup"), "{refused}");
+    assert!(!audited(&subject).is_empty(), "the audit does not see it");
+    subject.power("box", "stop").expect("a stop");
+    assert!(!std::path::Path::new(&format!("/proc/{before}")).exists());
+    clean(&subject);
+    subject.power("box", "start").expect("a start");
+    subject.must("DELETE", "/1.0/instances/box?force=true", &Value::Null);
+    clean(&subject);
+}
