@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use cabin_sys::dir::HostDir;
 
 use crate::error::Result;
+use crate::usage;
 
+mod btrfs;
 mod dir;
 mod overlay;
 
+pub(crate) use btrfs::Btrfs;
 pub(crate) use dir::Dir;
 pub(crate) use overlay::Overlay;
 
@@ -23,7 +26,12 @@ pub enum DriverKind {
     Overlay,
     /// A volume is a whole tree.
     Dir,
+    /// A volume is a subvolume of btrfs, and shares what is the same with others.
+    Btrfs,
 }
+
+/// Every driver.
+const ALL: [DriverKind; 3] = [DriverKind::Overlay, DriverKind::Dir, DriverKind::Btrfs];
 
 impl DriverKind {
     /// The name users give.
@@ -32,19 +40,21 @@ impl DriverKind {
         match self {
             DriverKind::Overlay => "overlay",
             DriverKind::Dir => "dir",
+            DriverKind::Btrfs => "btrfs",
         }
     }
 
     /// The driver of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<DriverKind> {
-        [DriverKind::Overlay, DriverKind::Dir].into_iter().find(|kind| kind.name() == name)
+        ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     pub(crate) fn driver(self) -> &'static dyn Driver {
         match self {
             DriverKind::Overlay => &Overlay,
             DriverKind::Dir => &Dir,
+            DriverKind::Btrfs => &Btrfs,
         }
     }
 }
@@ -93,6 +103,21 @@ pub(crate) trait Driver: Send + Sync {
 
     /// Fills the new directory `to` with what the volume or snapshot in `from` holds. Nothing is synced.
     fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()>;
+
+    /// As [`Driver::copy`], for a snapshot: nobody will write in it.
+    fn keep(&self, from: &HostDir, to: &HostDir) -> Result<()> {
+        self.copy(from, to)
+    }
+
+    /// Makes the empty tree of an image (root's, 0755) in its new directory.
+    fn create_image(&self, image: &HostDir) -> io::Result<HostDir> {
+        image.create_dir(ROOTFS, 0o755)
+    }
+
+    /// Bytes a volume, snapshot or layer takes beyond what it shares.
+    fn used(&self, volume: &HostDir) -> io::Result<u64> {
+        usage::bytes(volume.open_dir(self.own(volume))?)
+    }
 
     /// Whether volumes go on needing the image they were made from.
     fn stands_on_image(&self) -> bool;

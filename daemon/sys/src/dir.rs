@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{self as rfs, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 
+use crate::btrfs;
+
 /// An open directory of the host, and the path it was opened by (for messages and for programs that take
 /// only paths).
 #[derive(Debug)]
@@ -75,6 +77,12 @@ impl HostDir {
     pub fn open(path: &Path) -> io::Result<HostDir> {
         let fd = rfs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(HostDir { fd, path: path.to_owned() })
+    }
+
+    /// A directory that was opened elsewhere; `path` is for messages.
+    #[must_use]
+    pub fn of(fd: OwnedFd, path: PathBuf) -> HostDir {
+        HostDir { fd, path }
     }
 
     /// Opens a directory the daemon's own settings name, making it and its parents when missing.
@@ -311,7 +319,8 @@ impl HostDir {
         }
     }
 
-    /// Removes a whole tree without following a link or crossing a mount. One already gone is success.
+    /// Removes a whole tree, subvolumes with it, without following a link or crossing a mount. One already gone is
+    /// success.
     ///
     /// # Errors
     /// As unlinkat(2) and getdents64(2); EXDEV when something is mounted inside.
@@ -391,7 +400,10 @@ fn write_new(
     mode: u32,
     settle: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<()> {
-    let _ = rfs::unlinkat(dir, name, AtFlags::empty());
+    match rfs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(e) => return Err(e.into()),
+    }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut file = File::from(rfs::openat(dir, name, flags, Mode::from_raw_mode(mode))?);
     let written = file.write_all(content).and_then(|()| settle(&file));
@@ -413,16 +425,10 @@ fn remove_tree_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         Err(e) => return Err(e.into()),
     }
     let top = enter(dir, name)?;
-    let mut raised = 0;
-    loop {
-        empty(top.as_fd(), top.as_fd(), 0, &mut raised)?;
-        match rfs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
-            // What was brought up from below; each round has less to do, or fails.
-            Err(rustix::io::Errno::NOTEMPTY) if raised > 0 => raised = 0,
-            Err(e) => return Err(e.into()),
-        }
+    if vanishes(dir, name, &top)? {
+        return Ok(());
     }
+    Removal { pen: top.as_fd(), raised: 0 }.drain(dir, name, top.as_fd(), Within::Pen)
 }
 
 fn enter(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
@@ -435,45 +441,115 @@ fn enter(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
     )?)
 }
 
-/// Removes all in `dir`, except that directories too deep are moved into `top` under a new name.
-fn empty(dir: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize, raised: &mut u64) -> io::Result<()> {
-    // Names are gathered before the first removal: a directory read while it shrinks may skip some.
-    let mut names = Vec::new();
-    for entry in rfs::Dir::read_from(dir)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(OsStr::from_bytes(name).to_owned());
-        }
+/// Removes a subvolume as a whole, where there is one. What cannot go that way can be emptied afterwards.
+fn vanishes(dir: BorrowedFd<'_>, name: &OsStr, inner: &OwnedFd) -> io::Result<bool> {
+    if !btrfs::is_subvolume(inner)? {
+        return Ok(false);
     }
-    for name in names {
-        match rfs::unlinkat(dir, &name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => continue,
-            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
-            Err(e) => return Err(e.into()),
-        }
-        if depth >= MAX_DEPTH {
-            raise(dir, &name, top, raised)?;
-            continue;
-        }
-        let inner = enter(dir, &name)?;
-        empty(inner.as_fd(), top, depth + 1, raised)?;
-        match rfs::unlinkat(dir, &name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-            Err(e) => return Err(e.into()),
-        }
+    if btrfs::destroy_tree(dir, name, inner).is_ok() {
+        return Ok(true);
     }
-    Ok(())
+    // A guest may make subvolumes too, and read-only ones.
+    btrfs::set_access(inner, btrfs::Access::Writable)?;
+    Ok(false)
 }
 
-fn raise(dir: BorrowedFd<'_>, name: &OsStr, top: BorrowedFd<'_>, raised: &mut u64) -> io::Result<()> {
-    loop {
-        *raised += 1;
-        let free = format!(".deep-{raised}");
-        match rfs::renameat_with(dir, name, top, &free, rfs::RenameFlags::NOREPLACE) {
-            // Something of that name was there before.
-            Err(rustix::io::Errno::EXIST) => {}
-            other => return Ok(other?),
+/// Which subvolume a directory that is emptied lies in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    /// The one the removal began in.
+    Pen,
+    /// One that lies directly in the directory the removal began with.
+    Subvolume,
+}
+
+/// The removal of one tree.
+struct Removal<'a> {
+    /// The directory it began with. Subvolumes inside that cannot go as a whole are brought up to here.
+    pen: BorrowedFd<'a>,
+    /// How much was brought up so far: numbers the names.
+    raised: u64,
+}
+
+impl Removal<'_> {
+    /// Empties `top`, which is `name` in `dir`, and removes it.
+    fn drain(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        top: BorrowedFd<'_>,
+        within: Within,
+    ) -> io::Result<()> {
+        loop {
+            let before = self.raised;
+            self.empty(top, top, 0, within)?;
+            match rfs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
+                // What was brought up from below; each round has less to do, or fails.
+                Err(rustix::io::Errno::NOTEMPTY) if self.raised > before => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Removes all in `dir`, except that directories too deep are moved into `top`, which is in the same
+    /// subvolume, and subvolumes that do not go as a whole into the pen, under new names.
+    fn empty(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        top: BorrowedFd<'_>,
+        depth: usize,
+        within: Within,
+    ) -> io::Result<()> {
+        // Names are gathered before the first removal: a directory read while it shrinks may skip some.
+        let mut names = Vec::new();
+        for entry in rfs::Dir::read_from(dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        for name in names {
+            match rfs::unlinkat(dir, &name, AtFlags::empty()) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => continue,
+                Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
+                Err(e) => return Err(e.into()),
+            }
+            let inner = enter(dir, &name)?;
+            if btrfs::is_subvolume(&inner)? {
+                match vanishes(dir, &name, &inner)? {
+                    true => {}
+                    // Nested no deeper than this, however many there are in one another.
+                    false if within == Within::Pen && depth == 0 => {
+                        self.drain(dir, &name, inner.as_fd(), Within::Subvolume)?;
+                    }
+                    false => self.raise(dir, &name, self.pen)?,
+                }
+                continue;
+            }
+            if depth >= MAX_DEPTH {
+                self.raise(dir, &name, top)?;
+                continue;
+            }
+            self.empty(inner.as_fd(), top, depth + 1, within)?;
+            match rfs::unlinkat(dir, &name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn raise(&mut self, dir: BorrowedFd<'_>, name: &OsStr, to: BorrowedFd<'_>) -> io::Result<()> {
+        loop {
+            self.raised += 1;
+            let free = format!(".deep-{}", self.raised);
+            match rfs::renameat_with(dir, name, to, &free, rfs::RenameFlags::NOREPLACE) {
+                // Something of that name was there before.
+                Err(rustix::io::Errno::EXIST) => {}
+                other => return Ok(other?),
+            }
         }
     }
 }

@@ -5,11 +5,13 @@
 
 #![allow(unsafe_code)]
 
+pub mod btrfs;
 pub mod caps;
 pub mod command;
 pub mod dir;
 pub mod keyring;
 pub mod landlock;
+pub mod loopdev;
 pub mod mount;
 pub mod namespace;
 pub mod process;

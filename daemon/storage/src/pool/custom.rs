@@ -1,6 +1,5 @@
 //! What only custom volumes have: a root of their own whose owner and mode a guest sees, and copies between pools.
 
-use std::io;
 use std::os::fd::AsFd;
 
 use cabin_undo::Undo;
@@ -8,6 +7,7 @@ use rustix::fs::{Gid, Mode, Uid};
 
 use crate::attributes::Role;
 use crate::copy;
+use crate::driver::ROOTFS;
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, VolumeName, check_snapshot};
 
@@ -28,13 +28,16 @@ impl Pool {
         if volume.kind() != VolumeKind::Custom {
             return Err(Error::Name { name: volume.to_string() });
         }
-        self.create_empty(volume, undo)?;
+        self.alive()?;
         let wrong = |source| self.volume_error("create", volume, source);
-        let dir = self.inner.root.open_dir(&volume.path()).map_err(wrong)?;
-        let owned = rustix::fs::fchown(dir.as_fd(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .and_then(|()| rustix::fs::fchmod(dir.as_fd(), Mode::from_raw_mode(mode)));
-        owned.map_err(|source| wrong(source.into()))?;
-        dir.sync().map_err(wrong)
+        self.create(volume, undo, |staged| {
+            self.inner.kind.driver().create_empty(staged).map_err(wrong)?;
+            let tree = staged.open_dir(ROOTFS).map_err(wrong)?;
+            let owned = rustix::fs::fchown(tree.as_fd(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .and_then(|()| rustix::fs::fchmod(tree.as_fd(), Mode::from_raw_mode(mode)));
+            owned.map_err(|source| wrong(source.into()))?;
+            tree.sync().map_err(wrong)
+        })
     }
 
     /// Copies a custom volume or a snapshot of one, of this pool or another, to become a new volume of this.
@@ -104,15 +107,12 @@ impl Pool {
         };
         let volume = &volume;
         let from = source.inner.root.open_dir(path).map_err(|e| source.volume_error("open", volume, e))?;
-        let to = match self.inner.root.create_dir(&staging, 0o711) {
-            // Somebody is making it right now.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(self.taken(&place)),
-            other => other.map_err(|e| self.volume_error("copy", volume, e))?,
-        };
-        let (inner, stray) = (self.inner.clone(), staging.clone());
         let what = place.to_string();
-        undo.push(format!("stage {what}"), move || inner.root.remove_tree(&stray))?;
-        copy::tree(from.as_fd(), to.as_fd(), Role::Whole)?;
+        let to = self.stage_place(&place, &staging, &what, undo)?;
+        let wrong = |e| self.volume_error("copy", volume, e);
+        self.inner.kind.driver().create_empty(&to).map_err(wrong)?;
+        let old = from.open_dir(ROOTFS).map_err(|e| source.volume_error("open", volume, e))?;
+        copy::tree(old.as_fd(), to.open_dir(ROOTFS).map_err(wrong)?.as_fd(), Role::Whole)?;
         Ok(Staged { pool: self.clone(), what, staging, place })
     }
 }

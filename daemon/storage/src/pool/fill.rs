@@ -60,7 +60,13 @@ impl Pool {
         Ok((Staged { pool: self.clone(), what, staging, place }, tree))
     }
 
-    pub(super) fn stage_place(&self, place: &Place, staging: &str, what: &str, undo: &mut Undo) -> Result<HostDir> {
+    pub(super) fn stage_place(
+        &self,
+        place: &Place,
+        staging: &str,
+        what: &str,
+        undo: &mut Undo,
+    ) -> Result<HostDir> {
         let staged = match self.inner.root.create_dir(staging, 0o700) {
             // Somebody is making it right now.
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Err(self.taken(place)),

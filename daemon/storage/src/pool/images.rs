@@ -5,7 +5,6 @@ use std::io;
 use cabin_sys::dir::HostDir;
 use cabin_undo::Undo;
 
-use crate::driver::ROOTFS;
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, check};
 
@@ -53,7 +52,7 @@ impl Pool {
         let (inner, stray) = (self.inner.clone(), staging.clone());
         undo.push(format!("stage image {image}"), move || inner.root.remove_tree(&stray))
             .map_err(Error::from)?;
-        let tree = staged.create_dir(ROOTFS, 0o755).map_err(wrong)?;
+        let tree = self.inner.kind.driver().create_image(&staged).map_err(wrong)?;
         fill(&tree)?;
         tree.sync_filesystem().map_err(wrong)?;
         match root.rename(&staging, &place) {

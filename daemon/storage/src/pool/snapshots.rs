@@ -4,18 +4,14 @@
 //! put in their place by one rename. A snapshot has the form of a volume.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use cabin_sys::dir::HostDir;
 use cabin_undo::Undo;
 
-use crate::attributes::Role;
-use crate::copy;
 use crate::driver::{IMAGE, RESTORED};
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
-use crate::usage;
 
 use super::{IMAGES, Pool, REPLACED, STAGING};
 

@@ -13,10 +13,11 @@ use cabin_sys::dir::HostDir;
 use cabin_undo::{Undo, atomically};
 
 pub const IMAGE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-pub const DRIVERS: [DriverKind; 2] = [DriverKind::Overlay, DriverKind::Dir];
+pub const DRIVERS: [DriverKind; 3] = [DriverKind::Overlay, DriverKind::Dir, DriverKind::Btrfs];
 
 /// A daemon's directory of a test's own with one pool, gone with it.
 pub struct World {
+    _disk: Option<Disk>,
     pub dir: tempfile::TempDir,
     pub storage: Storage,
     pub spec: PoolSpec,
@@ -27,10 +28,39 @@ pub fn world(driver: DriverKind) -> World {
     assert!(rustix::process::geteuid().is_root(), "these tests need root: run them with sudo");
     let name = format!("cabin-storage-{}-", std::process::id());
     let dir = tempfile::Builder::new().prefix(&name).tempdir_in("/var/tmp").unwrap();
+    let disk = (driver == DriverKind::Btrfs).then(|| Disk::new("btrfs", dir.path()));
     let storage = Storage::new(dir.path()).unwrap();
     let spec = PoolSpec { name: "fast".into(), driver, source: storage.default_source("fast") };
     let pool = done(|undo| storage.create_pool(&spec, undo));
-    World { dir, storage, spec, pool }
+    World { _disk: disk, dir, storage, spec, pool }
+}
+
+/// A filesystem in a file that has no name any more, mounted for one test.
+pub struct Disk(PathBuf);
+
+impl Disk {
+    pub fn new(kind: &str, at: &Path) -> Disk {
+        let file = at.with_extension("img");
+        std::fs::File::create(&file).unwrap().set_len(600 << 20).unwrap();
+        run(&format!("mkfs.{kind}"), &["-q", file.to_str().unwrap()]);
+        run("mount", &["-o", "loop", file.to_str().unwrap(), at.to_str().unwrap()]);
+        std::fs::remove_file(&file).unwrap();
+        Disk(at.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Open directories of the test may still be in it.
+        let _ = cabin_sys::mount::detach(&self.0);
+    }
+}
+
+fn run(program: &str, args: &[&str]) {
+    let done = std::process::Command::new(program).args(args).output();
+    let done =
+        done.unwrap_or_else(|e| panic!("{program} is needed (packages btrfs-progs, xfsprogs, mount): {e}"));
+    assert!(done.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// A change that must succeed.

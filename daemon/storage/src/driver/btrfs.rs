@@ -1,0 +1,98 @@
+//! Volumes as subvolumes: each is a snapshot of another, and shares with it what neither has changed.
+//!
+//! A volume holds the subvolume `rootfs` and the link `born`, which says in which transaction of the filesystem
+//! it parted from its image. What was written later is the volume's own, and copies carry the link along.
+//! Subvolumes that a guest makes inside belong to its volume: they are removed with it, and show as empty
+//! directories in its snapshots and copies.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cabin_sys::btrfs::{self, Access};
+use cabin_sys::dir::HostDir;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+use super::{Driver, Layers, ROOTFS};
+
+/// The link that says when a volume parted from its image.
+const BORN: &str = "born";
+
+pub(crate) struct Btrfs;
+
+fn failed(source: io::Error) -> Error {
+    Error::Copy { path: ROOTFS.to_owned(), source }
+}
+
+fn make_tree(volume: &HostDir, mode: u32) -> io::Result<HostDir> {
+    btrfs::create_subvolume(volume, ROOTFS)?;
+    let tree = volume.open_dir(ROOTFS)?;
+    rustix::fs::fchmod(&tree, Mode::from_raw_mode(mode))?;
+    Ok(tree)
+}
+
+/// The transaction in which a volume parted from its image; 0 when it had none.
+fn born(volume: &HostDir) -> io::Result<u64> {
+    match rustix::fs::readlinkat(volume, BORN, Vec::new()) {
+        Ok(said) => said.to_string_lossy().parse().map_err(|_| io::ErrorKind::InvalidData.into()),
+        Err(Errno::NOENT) => Ok(0),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn copy(from: &HostDir, to: &HostDir, access: Access) -> io::Result<()> {
+    btrfs::snapshot(from.open_dir(ROOTFS)?, to, ROOTFS, access)?;
+    match born(from)? {
+        0 => Ok(()),
+        born => to.symlink(Path::new(&born.to_string()), BORN),
+    }
+}
+
+impl Driver for Btrfs {
+    fn fits(&self, source: &HostDir) -> io::Result<Option<&'static str>> {
+        Ok((!btrfs::is_btrfs(source)?).then_some("it is not btrfs"))
+    }
+
+    fn create_image(&self, image: &HostDir) -> io::Result<HostDir> {
+        make_tree(image, 0o755)
+    }
+
+    fn create_from_image(&self, image: &HostDir, volume: &HostDir) -> Result<()> {
+        let make = || -> io::Result<()> {
+            btrfs::snapshot(image, volume, ROOTFS, Access::Writable)?;
+            let made = btrfs::info(volume.open_dir(ROOTFS)?)?;
+            volume.symlink(Path::new(&made.made_in.to_string()), BORN)
+        };
+        make().map_err(failed)
+    }
+
+    fn create_empty(&self, volume: &HostDir) -> io::Result<()> {
+        make_tree(volume, 0o755).map(drop)
+    }
+
+    fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()> {
+        copy(from, to, Access::Writable).map_err(failed)
+    }
+
+    fn keep(&self, from: &HostDir, to: &HostDir) -> Result<()> {
+        copy(from, to, Access::ReadOnly).map_err(failed)
+    }
+
+    fn used(&self, volume: &HostDir) -> io::Result<u64> {
+        btrfs::written_since(volume.open_dir(ROOTFS)?, born(volume)?)
+    }
+
+    fn stands_on_image(&self) -> bool {
+        false
+    }
+
+    fn layers(&self, _trees: Vec<PathBuf>, state: &Path) -> Layers {
+        Layers::Dir { path: state.join(ROOTFS) }
+    }
+
+    fn own(&self, _volume: &HostDir) -> &'static str {
+        ROOTFS
+    }
+}
