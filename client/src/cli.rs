@@ -14,6 +14,7 @@ pub mod profile;
 pub mod snapshot;
 pub mod storage;
 pub mod system;
+pub mod volume;
 
 use crate::complete;
 use crate::output::Format;

@@ -43,6 +43,7 @@ mod snapshot;
 mod state;
 mod storage;
 mod version;
+mod volume;
 mod warning;
 
 /// Work shorter than this shows no progress.

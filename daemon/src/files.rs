@@ -1,4 +1,4 @@
-//! Files of an instance over HTTP and over the SFTP upgrade. Both talk to the same confined file server, so
+//! Files of an instance or a custom volume over HTTP and over the SFTP upgrade. Both talk to the same confined file server, so
 //! no path of a client or guest is ever resolved by the daemon.
 
 use axum::body::Body;
@@ -19,6 +19,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::call::Call;
 use crate::error::{Fault, Said};
+use crate::handlers::volumes;
 use crate::reply::{self, Reply};
 use crate::{limits, send};
 
@@ -73,9 +74,17 @@ async fn open(call: &Call) -> Result<Session, Fault> {
 
 async fn serve(call: &Call) -> Result<(instance::Files, UnixStream), Fault> {
     let (project, name) = (call.project(), call.name("name").to_owned());
+    // An address below a pool.
+    let volume = Some(call.name("volume").to_owned()).filter(|volume| !volume.is_empty());
+    if volume.is_some() {
+        volumes::only_custom(volumes::kind(call)?)?;
+    }
     let (server, socket) = call
         .blocking(move |host| {
-            let server = instance::files(host, project, &name)?;
+            let server = match volume {
+                Some(volume) => cabin_core::volume::files(host, project, &name, &volume)?,
+                None => instance::files(host, project, &name)?,
+            };
             let socket = server.stream()?;
             Ok((server, socket))
         })

@@ -12,7 +12,7 @@ use crate::error::Fault;
 use crate::handlers::backups;
 use crate::handlers::{
     aliases, images, instance_parts, instances, internal, networks, operations, profiles, projects, server,
-    snapshots, storage, volumes,
+    snapshots, storage, volume_snapshots, volumes,
 };
 use crate::handlers::warnings;
 use crate::reply::Reply;
@@ -364,9 +364,37 @@ fn of_volumes() -> Vec<Route> {
         row!(PATCH "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::patch, "Change some of a volume's config")
             .takes(shapes::VOLUME_PUT),
         row!(DELETE "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::delete, "Delete a custom volume"),
+        row!(POST "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::rename, "Rename a custom volume, or move it to another pool")
+            .takes(shapes::VOLUME_POST)
+            .gives(Gives::Created),
         row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/state", volumes::state, "Get what a volume uses")
             .object(shapes::VOLUME_STATE),
     ]
+        row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/snapshots", volume_snapshots::list, "List snapshots of a volume")
+            .list(shapes::VOLUME_SNAPSHOT),
+        row!(POST "/1.0/storage-pools/{name}/volumes/{type}/{volume}/snapshots", volume_snapshots::create, "Take a snapshot of a custom volume")
+            .takes(shapes::VOLUME_SNAPSHOTS_POST)
+            .gives(Gives::Operation),
+        row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/snapshots/{snapshot}", volume_snapshots::show, "Get a snapshot of a volume")
+            .object(shapes::VOLUME_SNAPSHOT),
+        row!(PUT "/1.0/storage-pools/{name}/volumes/{type}/{volume}/snapshots/{snapshot}", volume_snapshots::update, "Change a snapshot of a volume")
+            .takes(shapes::VOLUME_SNAPSHOT_PUT),
+        row!(PATCH "/1.0/storage-pools/{name}/volumes/{type}/{volume}/snapshots/{snapshot}", volume_snapshots::update, "Change some of a snapshot of a volume")
+            .takes(shapes::VOLUME_SNAPSHOT_PUT),
+        row!(POST "/1.0/storage-pools/{name}/volumes/{type}/{volume}/snapshots/{snapshot}", volume_snapshots::rename, "Rename a snapshot of a volume")
+            .takes(shapes::VOLUME_SNAPSHOT_POST)
+            .gives(Gives::Operation),
+        row!(DELETE "/1.0/storage-pools/{name}/volumes/{type}/{volume}/snapshots/{snapshot}", volume_snapshots::delete, "Delete a snapshot of a volume")
+            .gives(Gives::Operation),
+        row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/files", files::get, "Read a file of a volume, list a directory")
+            .gives(Gives::Bytes)
+            .query(&["path"]),
+        row!(POST "/1.0/storage-pools/{name}/volumes/{type}/{volume}/files", files::post, "Write a file of a volume, make a directory or symlink")
+            .query(&["path"]),
+        row!(DELETE "/1.0/storage-pools/{name}/volumes/{type}/{volume}/files", files::delete, "Delete a file or directory of a volume")
+            .query(&["path"]),
+        row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/sftp", files::sftp, "Talk SFTP to a volume")
+            .gives(Gives::Upgrade),
 }
 
 fn of_operations() -> Vec<Route> {

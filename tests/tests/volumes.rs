@@ -8,11 +8,12 @@ use serde_json::json;
 
 /// Where the files of a custom volume lie on the host.
 fn on_disk(lab: &Lab, volume: &str) -> PathBuf {
-    lab.dir.join("storage-pools/default/custom").join(volume)
+    lab.dir.join("storage-pools/default/custom").join(volume).join("rootfs")
 }
 
 fn create(lab: &Lab, volume: &str) {
-    let reply = lab.call("POST", "/1.0/storage-pools/default/volumes/custom", Some(&json!({ "name": volume })));
+    let reply =
+        lab.call("POST", "/1.0/storage-pools/default/volumes/custom", Some(&json!({ "name": volume })));
     assert_eq!(reply.status, 201, "{}", reply.text());
 }
 
@@ -64,4 +65,150 @@ fn a_volume_looks_right_in_several_instances_at_once() {
     lab.cabin(&["delete", "-f", "one", "two"]).ok();
     delete(&lab, "shared");
     assert!(!on_disk(&lab, "shared").exists());
+}
+
+#[test]
+fn the_command_line_has_incus_s_verbs_for_volumes() {
+    let lab = Lab::shared();
+    lab.busybox("verbs");
+    let volume = |words: &[&str]| {
+        let mut all = vec!["storage", "volume"];
+        all.extend(words);
+        lab.cabin(&all)
+    };
+    assert!(volume(&["create", "default", "v", "user.a=b", "--description", "mine"]).ok().contains("created"));
+    assert_eq!(volume(&["get", "default", "v", "user.a"]).ok(), "b");
+    volume(&["set", "default", "v", "user.a=c", "snapshots.pattern=s%d"]).ok();
+    volume(&["set", "default", "v", "-p", "description=yours"]).ok();
+    let shown = volume(&["show", "default", "v"]).ok();
+    assert!(shown.contains("description: yours") && shown.contains("user.a: c"), "{shown}");
+    volume(&["unset", "default", "v", "user.a"]).ok();
+    assert!(volume(&["create", "default", "v"]).refused().contains("already exists"));
+    assert!(volume(&["set", "default", "v", "size=1GiB"]).refused().contains("overlay"));
+    assert!(volume(&["set", "default", "v", "siez=1GiB"]).refused().contains("unknown"));
+    assert!(volume(&["attach", "default", "v", "verbs", "data"]).refused().contains("path"));
+    volume(&["attach", "default", "v", "verbs", "data", "/srv/v"]).ok();
+    lab.sh("verbs", "mkdir /srv/v/sub; echo one >/srv/v/sub/note");
+    let list = volume(&["list", "default", "-f", "csv,noheader"]).ok();
+    assert!(list.lines().any(|line| line == "custom,v,yours,filesystem,1"), "{list}");
+    assert!(list.lines().any(|line| line.starts_with("container,verbs,")), "{list}");
+    // Files, whether it is attached or not.
+    assert_eq!(volume(&["file", "pull", "default", "v/sub/note", "-"]).ok(), "one");
+    lab.cabin_with(&["storage", "volume", "file", "push", "-", "default", "v/sub/new", "--uid", "7"], b"two").ok();
+    assert_eq!(lab.sh("verbs", "stat -c %u /srv/v/sub/new; cat /srv/v/sub/new"), "7\ntwo");
+    volume(&["file", "delete", "default", "v/sub/new"]).ok();
+    volume(&["rename", "default", "v", "w"]).ok();
+    assert_eq!(lab.sh("verbs", "cat /srv/v/sub/note"), "one");
+    let devices = lab.get("/1.0/instances/verbs")["devices"].clone();
+    assert_eq!(devices["data"]["source"], "w");
+    volume(&["detach", "default", "w", "verbs"]).ok();
+    assert_eq!(lab.sh("verbs", "ls /srv/v"), "");
+    // A part of it alone, read only.
+    attach(&lab, "verbs", "part", &["pool=default", "source=w/sub", "path=/part", "readonly=true"]).ok();
+    assert_eq!(lab.sh("verbs", "ls /part"), "note");
+    assert!(lab.exec("verbs", &["touch", "/part/x"]).refused().contains("Read-only"));
+    // Root inside cannot take the bars away either.
+    assert_ne!(lab.exec("verbs", &["mount", "-o", "remount,bind,rw", "/part"]).code, 0);
+    detach(&lab, "verbs", "part");
+    volume(&["delete", "default", "w"]).ok();
+    assert!(volume(&["show", "default", "w"]).refused().contains("not found"));
+    lab.cabin(&["delete", "-f", "verbs"]).ok();
+}
+
+#[test]
+fn snapshots_of_a_volume_come_and_go_and_come_back() {
+    let lab = Lab::shared();
+    lab.busybox("time");
+    let volume = |words: &[&str]| {
+        let mut all = vec!["storage", "volume"];
+        all.extend(words);
+        lab.cabin(&all)
+    };
+    volume(&["attach", "default", "tide", "time", "/tide", "--create"]).ok();
+    for text in ["one", "two", "three"] {
+        lab.sh("time", &format!("echo {text} >/tide/note; chown 5:6 /tide/note; chmod 750 /tide"));
+        volume(&["snapshot", "create", "default", "tide", text]).ok();
+    }
+    volume(&["snapshot", "create", "default", "tide", "--expiry", "1d"]).ok();
+    let names = volume(&["snapshot", "list", "default", "tide", "-f", "csv,noheader"]).ok();
+    let names: Vec<_> = names.lines().filter_map(|line| line.split(',').next()).collect();
+    assert_eq!(names, ["one", "two", "three", "snap0"]);
+    lab.sh("time", "rm /tide/note; echo new >/tide/other");
+    // Who has it mounted would go on writing in the old tree.
+    let refused = volume(&["snapshot", "restore", "default", "tide", "one"]).refused();
+    assert!(refused.contains("in use") && refused.contains("time"), "{refused}");
+    lab.cabin(&["stop", "-f", "time"]).ok();
+    volume(&["snapshot", "restore", "default", "tide", "two"]).ok();
+    lab.cabin(&["start", "time"]).ok();
+    assert_eq!(lab.sh("time", "cat /tide/note; stat -c '%u:%g' /tide/note; stat -c %a /tide; ls /tide"), "two\n5:6\n750\nnote");
+    volume(&["snapshot", "rename", "default", "tide", "two", "second"]).ok();
+    volume(&["snapshot", "delete", "default", "tide", "one"]).ok();
+    let shown = volume(&["snapshot", "show", "default", "tide", "second"]).ok();
+    assert!(shown.contains("name: second"), "{shown}");
+    // Copies: of a snapshot, of all, to another pool, and a move there.
+    lab.cabin(&["storage", "create", "plain", "dir"]).ok();
+    volume(&["copy", "default/tide/three", "plain/three"]).ok();
+    volume(&["copy", "default/tide", "plain/whole"]).ok();
+    volume(&["copy", "default/tide", "default/alone", "--volume-only"]).ok();
+    let count = |pool: &str, name: &str| {
+        let target = format!("/1.0/storage-pools/{pool}/volumes/custom/{name}/snapshots");
+        lab.get(&target).as_array().map_or(0, Vec::len)
+    };
+    assert_eq!((count("plain", "three"), count("plain", "whole"), count("default", "alone")), (0, 3, 0));
+    assert_eq!(volume(&["file", "pull", "plain", "three/note", "-"]).ok(), "three");
+    let refused = volume(&["move", "default/tide", "plain/tide"]).refused();
+    assert!(refused.contains("in use"), "{refused}");
+    assert!(lab.cabin(&["storage", "delete", "plain"]).refused().contains("in use"));
+    lab.cabin(&["stop", "-f", "time"]).ok();
+    volume(&["move", "default/tide", "plain/tide"]).ok();
+    assert_eq!(count("plain", "tide"), 3);
+    lab.cabin(&["start", "time"]).ok();
+    assert_eq!(lab.sh("time", "cat /tide/note; stat -c '%u:%g' /tide/note"), "two\n5:6");
+    lab.cabin(&["delete", "-f", "time"]).ok();
+    for (pool, name) in [("plain", "three"), ("plain", "whole"), ("plain", "tide"), ("default", "alone")] {
+        volume(&["delete", pool, name]).ok();
+    }
+    lab.cabin(&["storage", "delete", "plain"]).ok();
+}
+
+#[test]
+fn paths_of_the_host_and_memory_are_mounted_too() {
+    let lab = Lab::shared();
+    lab.busybox("host");
+    let place = lab.dir.with_extension("share");
+    std::fs::create_dir(&place).expect("a directory to share");
+    std::fs::write(place.join("file"), "from the host").expect("a file to share");
+    let source = format!("source={}", place.display());
+    attach(&lab, "host", "dir", &[&source, "path=/mnt/host"]).ok();
+    assert_eq!(lab.sh("host", "stat -c %u /mnt/host/file; cat /mnt/host/file"), "0\nfrom the host");
+    lab.sh("host", "echo inside >/mnt/host/new; chown 9:9 /mnt/host/new");
+    assert_eq!(owner(&place.join("new")), (9, 9));
+    let file = format!("source={}/file", place.display());
+    attach(&lab, "host", "one", &[&file, "path=/etc/one"]).ok();
+    assert_eq!(lab.sh("host", "cat /etc/one"), "from the host");
+    attach(&lab, "host", "raw", &[&source, "path=/mnt/raw", "shift=false"]).ok();
+    assert_eq!(lab.sh("host", "stat -c %u /mnt/raw/file"), "65534");
+    attach(&lab, "host", "mem", &["source=tmpfs:", "path=/mem", "size=1MiB", "initial.mode=0750", "initial.uid=3"]).ok();
+    assert_eq!(lab.sh("host", "stat -c '%u %a' /mem; df -k /mem | tail -1 | awk '{print $2}'"), "3 750\n1024");
+    assert_ne!(lab.exec("host", &["dd", "if=/dev/zero", "of=/mem/x", "bs=1M", "count=2"]).code, 0);
+    for device in ["one", "raw", "mem", "dir"] {
+        detach(&lab, "host", device);
+    }
+    assert_eq!(lab.sh("host", "ls /mnt/host /mnt/raw /mem | grep -v : | grep . | wc -l; cat /etc/one | wc -c"), "0\n0");
+    // The daemon's own, and what is not there.
+    let own = format!("source={}", lab.dir.join("database").display());
+    assert!(attach(&lab, "host", "own", &[&own, "path=/x"]).refused().contains("daemon's own"));
+    let link = place.join("link");
+    std::os::unix::fs::symlink(&lab.dir, &link).expect("a link");
+    let own = format!("source={}", link.display());
+    assert!(attach(&lab, "host", "own", &[&own, "path=/x"]).refused().contains("daemon's own"));
+    let gone = format!("source={}/gone", place.display());
+    assert!(attach(&lab, "host", "gone", &[&gone, "path=/x"]).refused().contains("there is no"));
+    attach(&lab, "host", "gone", &[&gone, "path=/x", "required=false"]).ok();
+    for path in ["path=/proc", "path=/proc/self/attr", "path=/sys/x", "path=/dev", "path=/", "path=/../x", "path=//"] {
+        let refused = attach(&lab, "host", "bad", &[&source, path]);
+        assert_ne!(refused.code, 0, "{path}");
+    }
+    lab.cabin(&["delete", "-f", "host"]).ok();
+    std::fs::remove_dir_all(&place).expect("to remove what was shared");
 }

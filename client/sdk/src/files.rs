@@ -1,4 +1,5 @@
-//! Files in instances: `/1.0/instances/NAME/files`.
+//! Files in instances and custom volumes: `/1.0/instances/NAME/files`,
+//! `/1.0/storage-pools/POOL/volumes/custom/VOLUME/files`.
 
 use std::io::Read;
 
@@ -9,6 +10,7 @@ use serde::Deserialize;
 
 use crate::request::header;
 use crate::upload::reading_body;
+use crate::volumes::custom_volume;
 use crate::{Address, Body, Client, Error, Result, Sent, full_body};
 
 /// What a file is.
@@ -86,12 +88,17 @@ struct Listing {
     metadata: Option<Vec<String>>,
 }
 
-fn address(instance: &str, path: &str) -> Address {
-    Address::new("/1.0/instances").name(instance).then("files").query("path", path)
+/// `owner` is an instance, or `POOL/VOLUME`: no instance has a slash in its name.
+fn address(owner: &str, path: &str) -> Address {
+    let owner = match owner.split_once('/') {
+        Some((pool, volume)) => custom_volume(pool, volume),
+        None => Address::new("/1.0/instances").name(owner),
+    };
+    owner.then("files").query("path", path)
 }
 
 impl Client {
-    /// Reads a file, directory or link of an instance.
+    /// Reads a file, directory or link of an instance, or of a custom volume by `POOL/VOLUME`.
     ///
     /// # Errors
     /// When it is not there.

@@ -22,6 +22,7 @@ mod sessions;
 mod snapshots;
 mod storage;
 mod upload;
+mod volumes;
 
 pub use address::Address;
 pub use backups::{BackupDownload, BackupUpload};
@@ -35,6 +36,7 @@ pub use request::{ETag, Reply, Tagged};
 pub use sessions::{Console, Session};
 pub use storage::StoragePools;
 pub use upload::Sent;
+pub use volumes::custom_volume;
 
 /// A websocket over the unix socket.
 pub type Socket = tokio_tungstenite::WebSocketStream<tokio::net::UnixStream>;

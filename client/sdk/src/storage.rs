@@ -1,6 +1,6 @@
-//! Storage pools and volumes: `/1.0/storage-pools`.
+//! Storage pools: `/1.0/storage-pools`.
 
-use cabin_api::storage::{ConfigPut, Pool, PoolResources, PoolsPost, Volume};
+use cabin_api::storage::{ConfigPut, Pool, PoolResources, PoolsPost};
 
 use crate::{Address, Client, ETag, Reply, Result, Tagged};
 
@@ -42,14 +42,6 @@ impl Client {
     /// When it is not there.
     pub async fn pool_resources(&self, name: &str) -> Result<PoolResources> {
         self.get(root().name(name).then("resources")).await
-    }
-
-    /// The volumes of a pool.
-    ///
-    /// # Errors
-    /// When it is not there.
-    pub async fn volumes(&self, pool: &str) -> Result<Vec<Volume>> {
-        self.get(root().name(pool).then("volumes").query("recursion", "1")).await
     }
 
     /// Makes a pool.

@@ -87,4 +87,7 @@ pub enum Storage {
         #[arg(short, long)]
         property: bool,
     },
+    /// Manage storage volumes
+    #[command(subcommand)]
+    Volume(super::volume::Volume),
 }

@@ -17,37 +17,43 @@ pub async fn run(context: &Context, command: File) -> anyhow::Result<()> {
     let client = &context.client().await?;
     match command {
         File::Push { paths, recursive, ownership } => {
-            push::run(context, client, &paths, recursive, &ownership).await
+            let Some((target, sources)) = paths.split_last() else { bail!("a target is needed") };
+            push::run(context, client, sources, words::place(target)?, recursive, &ownership).await
         }
         File::Pull { paths, recursive, create_dirs } => {
-            pull::run(context, client, &paths, recursive, create_dirs).await
+            let Some((target, sources)) = paths.split_last() else { bail!("a target is needed") };
+            let sources: Vec<_> =
+                sources.iter().map(|word| words::place(word)).collect::<anyhow::Result<_>>()?;
+            pull::run(context, client, &sources, target, recursive, create_dirs).await
         }
         File::Create { path, target, kind, force, ownership } => {
-            create(client, &path, target.as_deref(), &kind, force, &ownership).await
+            create(client, words::place(&path)?, target.as_deref(), &kind, force, &ownership).await
         }
         File::Delete { paths, force } => {
             for word in &paths {
-                let (instance, path) = words::place(word)?;
-                client
-                    .delete_file(instance, path, force)
-                    .await
-                    .with_context(|| format!("cannot delete `{word}`"))?;
+                delete(client, words::place(word)?, force).await?;
             }
             Ok(())
         }
-        File::Edit { path } => edit(client, &path).await,
+        File::Edit { path } => edit(client, words::place(&path)?).await,
     }
 }
 
-async fn create(
+/// Deletes a file of an instance or volume.
+pub async fn delete(client: &Client, (owner, path): (&str, &str), force: bool) -> anyhow::Result<()> {
+    let deleted = client.delete_file(owner, path, force).await;
+    deleted.with_context(|| format!("cannot delete `{owner}{path}`"))
+}
+
+/// Makes a file, directory or link in an instance or volume.
+pub async fn create(
     client: &Client,
-    word: &str,
+    (instance, path): (&str, &str),
     target: Option<&str>,
     kind: &str,
     force: bool,
     ownership: &Ownership,
 ) -> anyhow::Result<()> {
-    let (instance, path) = words::place(word)?;
     let file = new_file(FileKind::File, ownership)?;
     if ownership.create_dirs {
         push::make_parents(client, instance, path).await?;
@@ -58,7 +64,7 @@ async fn create(
             _ => {}
         }
     } else if kind == "file" && client.read_file(instance, path).await.is_ok() {
-        bail!("there is something at `{word}` already; --force replaces it");
+        bail!("there is something at `{instance}{path}` already; --force replaces it");
     }
     match (kind, target) {
         ("directory", None) => {
@@ -120,8 +126,9 @@ fn beside(link: &str, target: &str) -> String {
     format!("{directory}/{target}")
 }
 
-async fn edit(client: &Client, word: &str) -> anyhow::Result<()> {
-    let (instance, path) = words::place(word)?;
+/// Lets somebody edit a file of an instance or volume.
+pub async fn edit(client: &Client, (instance, path): (&str, &str)) -> anyhow::Result<()> {
+    let word = format!("{instance}{path}");
     let (path, content) = followed(client, instance, path).await?;
     let FileBody::File(body) = content.body else { bail!("`{word}` is a directory") };
     let before = pull::collect(body).await.with_context(|| format!("cannot read `{word}`"))?;

@@ -61,6 +61,13 @@ impl Target {
         Ok(Target { address: address("/1.0/storage-pools", name)?, writable: CONFIG, map: "config", about })
     }
 
+    /// A storage volume.
+    pub fn volume(pool: &str, kind: &str, name: &str) -> Target {
+        let about = "A storage volume. Only config and description can be changed.";
+        let address = Address::new("/1.0/storage-pools").name(pool).then("volumes").name(kind).name(name);
+        Target { address, writable: CONFIG, map: "config", about }
+    }
+
     /// An image, by fingerprint.
     pub fn image(fingerprint: &str) -> Target {
         let writable = &["auto_update", "properties", "public", "expires_at", "profiles"];

@@ -13,18 +13,18 @@ use hyper::body::Incoming;
 
 use super::Context;
 use super::file::followed;
+use crate::output;
 use crate::output::progress::Progress;
-use crate::{output, words};
 
 /// `file pull`.
 pub async fn run(
     context: &Context,
     client: &Client,
-    paths: &[String],
+    sources: &[(&str, &str)],
+    target: &str,
     recursive: bool,
     create_dirs: bool,
 ) -> anyhow::Result<()> {
-    let Some((target, sources)) = paths.split_last() else { bail!("a target is needed") };
     let here = Path::new(target);
     if create_dirs {
         let directory = if target.ends_with('/') { Some(here) } else { here.parent() };
@@ -35,23 +35,22 @@ pub async fn run(
     let progress = Progress::new("Pulling", context.watched && target != "-");
     progress.tick_alone();
     let into_directory = target.ends_with('/') || sources.len() > 1 || here.is_dir();
-    for word in sources {
-        let (instance, path) = words::place(word)?;
+    for &(instance, path) in sources {
         let (_, content) = followed(client, instance, path).await?;
         let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        let name = if name.is_empty() { instance } else { name };
+        let name = if name.is_empty() { instance.rsplit('/').next().unwrap_or(instance) } else { name };
         let destination = if into_directory { here.join(safe(name)?) } else { here.to_owned() };
         match content {
             FileContent { body: FileBody::File(body), .. } if target == "-" => to_output(body).await?,
             FileContent { body: FileBody::File(body), mode, .. } => save(&destination, body, mode).await?,
             FileContent { body: FileBody::Directory(names), mode, .. } => {
                 if !recursive {
-                    bail!("`{word}` is a directory: add --recursive");
+                    bail!("`{instance}{path}` is a directory: add --recursive");
                 }
                 // As with `push`, the directory goes into one that is there, and becomes one that is not.
                 tree(client, instance, path.trim_end_matches('/'), &destination, names, mode).await?;
             }
-            FileContent { body: FileBody::Symlink(_), .. } => bail!("`{word}` is a link"),
+            FileContent { body: FileBody::Symlink(_), .. } => bail!("`{instance}{path}` is a link"),
         }
     }
     Ok(())

@@ -12,7 +12,6 @@ use super::Context;
 use super::file::new_file;
 use crate::cli::instance::Ownership;
 use crate::output::progress::Progress;
-use crate::words;
 
 /// Where files go.
 struct Destination<'a> {
@@ -27,12 +26,11 @@ struct Destination<'a> {
 pub async fn run(
     context: &Context,
     client: &Client,
-    paths: &[String],
+    sources: &[String],
+    (instance, path): (&str, &str),
     recursive: bool,
     ownership: &Ownership,
 ) -> anyhow::Result<()> {
-    let Some((target, sources)) = paths.split_last() else { bail!("a target is needed") };
-    let (instance, path) = words::place(target)?;
     let progress = Progress::new("Pushing", context.watched);
     progress.tick_alone();
     let to = Destination { client, instance, ownership, sent: Sent::default(), progress };

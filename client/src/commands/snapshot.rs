@@ -118,7 +118,7 @@ fn named(one: &One) -> anyhow::Result<(&str, &str)> {
 }
 
 /// A span from now, or a time, as it goes over the wire.
-fn expiry(when: &str) -> anyhow::Result<String> {
+pub fn expiry(when: &str) -> anyhow::Result<String> {
     if let Ok(at) = when.parse::<Timestamp>() {
         return Ok(at.to_string());
     }

@@ -16,6 +16,7 @@ const ORDER: &[&str] = &["config", "description", "name", "driver", "used_by", "
 pub async fn run(context: &Context, command: Storage) -> anyhow::Result<()> {
     let client = &context.client().await?;
     match command {
+        Storage::Volume(command) => return super::volume::run(context, command).await,
         Storage::Create { name, driver, config, description } => {
             let yaml = words::piped_yaml()?;
             let mut post: PoolsPost = serde_json::from_value(Value::Object(output::yaml::parse(&yaml)?))?;

@@ -33,6 +33,7 @@ pub(crate) fn instances(host: &Arc<Host>) {
     instance::finish_snapshots(host);
     let found = match host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT) {
         Ok(found) => found,
+    crate::volume::finish(host);
         Err(error) => {
             tracing::error!(error = %Error::from(error).report(), "instances cannot be read");
             return;

@@ -13,5 +13,6 @@ pub mod projects;
 pub mod server;
 pub mod snapshots;
 pub mod storage;
+pub mod volume_snapshots;
 pub mod volumes;
 pub mod warnings;

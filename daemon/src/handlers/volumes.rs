@@ -75,16 +75,70 @@ pub async fn create(mut call: Call) -> Result<Reply, Fault> {
         "custom".clone_into(&mut post.kind);
     }
     let (project, pool, _) = named(&call);
+    if !post.source.name.is_empty() {
+        return copy(call, post).await;
+    }
     let made = address(&format!("{}/custom", base(&pool)), &post.name);
     call.blocking(move |host| volume::create(host, project, &pool, &post)).await?;
     Ok(Reply::Created(made))
 }
 
-/// PUT: description and config.
+/// POST of one that is a copy.
+async fn copy(call: Call, post: VolumesPost) -> Result<Reply, Fault> {
+    let (project, pool, _) = named(&call);
+    let (in_pool, looked_up) = (pool.clone(), post.clone());
+    call.blocking(move |host| volume::check_copy(host, project, &in_pool, &looked_up)).await?;
+    let plan = call.plan("Copying storage volume", resources(&pool, &post.name));
+    let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
+        volume::copy(host, op, project, &pool, &post)?;
+        Ok(Value::Null)
+    });
+    Ok(Reply::Async(op))
+}
+
+/// POST of a new name (done at once), or of another pool.
+pub async fn rename(mut call: Call) -> Result<Reply, Fault> {
+    only_custom(kind(&call)?)?;
+    let post: VolumePost = call.json().await?;
+    if post.migration {
+        return Err(Fault::NotYet { what: "moving a volume to another server" });
+    }
+    if !matches!(post.project.as_str(), "" | cabin_core::DEFAULT_PROJECT) {
+        return Err(Fault::NoProject { name: post.project });
+    }
+    let (project, pool, old) = named(&call);
+    let new_pool = if post.pool.is_empty() { pool.clone() } else { post.pool };
+    let new = if post.name.is_empty() { old.clone() } else { post.name };
+    if new_pool == pool {
+        let made = address(&format!("{}/custom", base(&pool)), &new);
+        call.blocking(move |host| volume::rename(host, project, &pool, &old, &new)).await?;
+        return Ok(Reply::Created(made));
+    }
+    let checked = (pool.clone(), old.clone(), new_pool.clone(), new.clone());
+    call.blocking(move |host| {
+        volume::check_rename(host, project, (&checked.0, &checked.1), (&checked.2, &checked.3))
+    })
+    .await?;
+    let plan = call.plan("Moving storage volume", resources(&pool, &old));
+    let op = call.app.host.operations().run(&call.app.host, plan, move |host, _| {
+        volume::move_to(host, project, (&pool, &old), (&new_pool, &new))?;
+        Ok(Value::Null)
+    });
+    Ok(Reply::Async(op))
+}
+
+/// PUT: description and config, or a snapshot to go back to.
 pub async fn update(mut call: Call) -> Result<Reply, Fault> {
     only_custom(kind(&call)?)?;
     let put: VolumePut = call.json().await?;
     let (project, pool, name) = named(&call);
+    if !put.restore.is_empty() {
+        // Incus takes the whole name too.
+        let whole = format!("{name}/");
+        let snapshot = put.restore.strip_prefix(&whole).unwrap_or(&put.restore).to_owned();
+        call.blocking(move |host| volume::restore(host, project, (&pool, &name, &snapshot))).await?;
+        return Ok(Reply::empty());
+    }
     let tag = call.if_match();
     call.blocking(move |host| volume::update(host, project, &pool, &name, put, tag.as_deref())).await?;
     Ok(Reply::empty())

@@ -13,7 +13,7 @@ mod intent;
 mod logs;
 mod power;
 mod rename;
-mod snapshot;
+pub(crate) mod snapshot;
 mod start;
 mod state;
 mod stop;

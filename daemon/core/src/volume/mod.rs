@@ -3,8 +3,14 @@
 //! Files in a volume carry the plain ids `0…`; every instance it is attached to sees them through a mount of its
 //! own that shows its ids, so they look right in all of them at once.
 
+mod copy;
 mod create;
 mod delete;
+mod files;
+mod intent;
+mod keep;
+mod rename;
+mod snapshot;
 mod update;
 
 use std::collections::BTreeMap;
@@ -17,9 +23,19 @@ use cabin_store::{Versioned, rows};
 use crate::busy::Turn;
 use crate::{Error, Host, etag, instance, resolve, storage};
 
+pub use copy::{check_copy, copy};
 pub use create::{check_new, create};
 pub use delete::delete;
+pub use files::files;
+pub use rename::{check_rename, move_to, rename};
+pub use snapshot::{
+    check_new_snapshot, check_rename_snapshot, create_snapshot, delete_snapshot, rename_snapshot, restore,
+    snapshot, snapshot_tag, snapshots, update_snapshot,
+};
 pub use update::{patch, update};
+
+pub(crate) use intent::finish;
+pub(crate) use keep::look;
 
 pub(crate) const WHAT: &str = "storage volume";
 

@@ -29,6 +29,7 @@ fn keep_looking(host: &Weak<Host>) {
     // The minute in which the daemon starts belongs to it too.
     let mut last = Zoned::now().saturating_sub(Span::new().minutes(1));
     while let Some(host) = host.upgrade() {
+        crate::volume::look(&host, &last);
         last = schedule::take_due(&host, &last);
         match expired(&host) {
             Ok(due) => due.iter().for_each(|name| delete(&host, name)),

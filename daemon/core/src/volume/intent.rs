@@ -1,0 +1,111 @@
+//! What is written down before a change of a volume of which a crash would leave traces that do not say where
+//! they lead, and what becomes of it at the next start.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cabin_storage::{VolumeKind, VolumeName};
+use cabin_store::rows::{self, VolumeIntent};
+use cabin_undo::{Undo, atomically, fault};
+
+use super::row_name;
+use super::snapshot::snapshot_row;
+use crate::{DEFAULT_PROJECT, Error, Host, storage};
+
+/// Notes what is going to happen to a volume whose turn the caller holds.
+///
+/// # Errors
+/// When it cannot be stored.
+pub(super) fn note(
+    host: &Arc<Host>,
+    project: &str,
+    row: &str,
+    intent: &VolumeIntent,
+    undo: &mut Undo,
+) -> Result<(), Error> {
+    host.store().begin().write(project, row, intent)?.commit()?;
+    let (host, project, row) = (host.clone(), project.to_owned(), row.to_owned());
+    undo.push(format!("intent for storage volume `{row}`"), move || -> Result<(), Error> {
+        host.store().begin().remove::<VolumeIntent>(&project, &row).commit()?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Takes back what was going on with volumes when the daemon died, then removes trees that no row has.
+pub(crate) fn finish(host: &Arc<Host>) {
+    for found in host.store().rows::<VolumeIntent>().list(DEFAULT_PROJECT).unwrap_or_default() {
+        if let Err(error) = take_back(host, &found.name, &found.row) {
+            tracing::error!(volume = found.name, error = %error.report(), "an unfinished change stays so");
+        }
+        fault::reach("change of a volume taken back");
+    }
+    for pool in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT).unwrap_or_default() {
+        if let Err(error) = sweep(host, &pool.name) {
+            tracing::warn!(pool = pool.name, error = %error.report(), "strays among volumes cannot be removed");
+        }
+    }
+}
+
+/// The rows have the old names.
+fn take_back(host: &Arc<Host>, row: &str, going_on: &VolumeIntent) -> Result<(), Error> {
+    let (pool, volume) = row.split_once('/').unwrap_or_default();
+    let (disk, old) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
+    match going_on {
+        VolumeIntent::Rename { to } => {
+            let new = VolumeName::custom(to)?;
+            if disk.exists(&new)? && !disk.exists(&old)? {
+                atomically(|undo| disk.rename(&new, &old, undo).map_err(Error::from))?;
+            }
+            if disk.list_snapshots(&old)?.is_empty() {
+                disk.move_snapshots(&new, &old)?;
+            }
+        }
+        VolumeIntent::RenameSnapshot { from, to } => {
+            let present = disk.list_snapshots(&old)?;
+            if present.contains(to) && !present.contains(from) {
+                atomically(|undo| disk.rename_snapshot(&old, to, from, undo).map_err(Error::from))?;
+            }
+        }
+    }
+    host.store().begin().remove::<VolumeIntent>(DEFAULT_PROJECT, row).commit()?;
+    Ok(())
+}
+
+fn sweep(host: &Host, pool: &str) -> Result<(), Error> {
+    let disk = storage::pool(host, pool)?;
+    let volumes = host.store().rows::<rows::Volume>().list_from(DEFAULT_PROJECT, &row_name(pool, ""))?;
+    let volumes: BTreeSet<String> = volumes.into_iter().map(|found| found.name).collect();
+    let snapshots =
+        host.store().rows::<rows::VolumeSnapshot>().list_from(DEFAULT_PROJECT, &row_name(pool, ""))?;
+    let snapshots: BTreeSet<String> = snapshots.into_iter().map(|found| found.name).collect();
+    // What could not be taken back is somebody's only one.
+    let going_on = host.store().rows::<VolumeIntent>().list_from(DEFAULT_PROJECT, &row_name(pool, ""))?;
+    let moving = |volume: &VolumeName| {
+        going_on.iter().any(|found| {
+            let own = found.name == row_name(pool, volume.name());
+            own || matches!(&found.row, VolumeIntent::Rename { to } if to == volume.name())
+        })
+    };
+    for volume in disk.owners_of_snapshots()? {
+        if volume.kind() != VolumeKind::Custom || moving(&volume) {
+            continue;
+        }
+        for snapshot in disk.list_snapshots(&volume)? {
+            if !snapshots.contains(&snapshot_row(pool, volume.name(), &snapshot)) {
+                disk.delete_snapshot(&volume, &snapshot)?;
+                tracing::info!(pool, volume = volume.name(), snapshot, "a stray snapshot was removed");
+                fault::reach("stray snapshot of a volume removed");
+            }
+        }
+    }
+    for volume in disk.list()? {
+        let known = volumes.contains(&row_name(pool, volume.name()));
+        if volume.kind() == VolumeKind::Custom && !known && !moving(&volume) {
+            disk.delete(&volume)?;
+            tracing::info!(pool, volume = volume.name(), "a stray volume was removed");
+            fault::reach("stray volume removed");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! What is done with snapshots of volumes by the clock: those that are due are taken, those that are to go deleted.
+
+use std::sync::Arc;
+
+use cabin_api::volume::VolumeSnapshotsPost;
+use cabin_profiles::value::schedule;
+use cabin_store::rows;
+use jiff::{Timestamp, Zoned};
+
+use super::snapshot::{check_new_snapshot, create_snapshot, delete_snapshot, goes_at, rows_of};
+use crate::{DEFAULT_PROJECT, Error, Host};
+
+/// Looks once; `last` is when it was looked before.
+pub(crate) fn look(host: &Arc<Host>, last: &Zoned) {
+    match due(host, last) {
+        Ok(due) => due.iter().for_each(|(pool, volume)| take(host, pool, volume)),
+        Err(error) => tracing::error!(error = %error.report(), "schedules of volumes cannot be read"),
+    }
+    match expired(host) {
+        Ok(expired) => expired.iter().for_each(|name| delete(host, name)),
+        Err(error) => tracing::error!(error = %error.report(), "snapshots of volumes cannot be read"),
+    }
+}
+
+fn due(host: &Host, last: &Zoned) -> Result<Vec<(String, String)>, Error> {
+    let now = Zoned::now();
+    let mut due = Vec::new();
+    for found in host.store().rows::<rows::Volume>().list(DEFAULT_PROJECT)? {
+        let Some(text) = found.row.config.get("snapshots.schedule").filter(|text| !text.is_empty()) else {
+            continue;
+        };
+        let spread =
+            found.name.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+        let Some((pool, volume)) = found.name.split_once('/') else { continue };
+        if schedule::parse(text, spread).is_ok_and(|schedule| schedule.is_due(last, &now)) {
+            let newest = rows_of(host, DEFAULT_PROJECT, pool, volume)?.pop();
+            let taken = newest.and_then(|newest| newest.row.created_at.parse::<Timestamp>().ok());
+            if taken.is_none_or(|at| at <= last.timestamp()) {
+                due.push((pool.to_owned(), volume.to_owned()));
+            }
+        }
+    }
+    Ok(due)
+}
+
+fn take(host: &Arc<Host>, pool: &str, volume: &str) {
+    let taken = || -> Result<(), Error> {
+        let row = super::load(host, DEFAULT_PROJECT, pool, volume)?.row;
+        let expires_at = goes_at(&row, None, &["snapshots.expiry"])?;
+        let mut post = VolumeSnapshotsPost { expires_at: Some(expires_at), ..VolumeSnapshotsPost::default() };
+        check_new_snapshot(host, DEFAULT_PROJECT, pool, volume, &mut post)?;
+        create_snapshot(host, None, DEFAULT_PROJECT, pool, volume, &post)
+    };
+    match taken() {
+        Ok(()) => tracing::info!(pool, volume, "a snapshot was taken by schedule"),
+        Err(error) => {
+            tracing::warn!(pool, volume, error = %error.report(), "a snapshot cannot be taken by schedule");
+        }
+    }
+}
+
+fn expired(host: &Host) -> Result<Vec<String>, Error> {
+    let now = Timestamp::now();
+    let found = host.store().rows::<rows::VolumeSnapshot>().list(DEFAULT_PROJECT)?;
+    Ok(found
+        .into_iter()
+        .filter(|found| found.row.expires_at.parse::<Timestamp>().is_ok_and(|at| at <= now))
+        .map(|found| found.name)
+        .collect())
+}
+
+fn delete(host: &Arc<Host>, name: &str) {
+    let mut parts = name.splitn(3, '/');
+    let (Some(pool), Some(volume), Some(snapshot)) = (parts.next(), parts.next(), parts.next()) else {
+        return;
+    };
+    match delete_snapshot(host, None, DEFAULT_PROJECT, (pool, volume, snapshot)) {
+        Ok(()) => tracing::info!(snapshot = name, "an expired snapshot was deleted"),
+        Err(error) => {
+            tracing::warn!(snapshot = name, error = %error.report(), "an expired snapshot cannot be deleted");
+        }
+    }
+}

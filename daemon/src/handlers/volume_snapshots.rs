@@ -1,0 +1,113 @@
+//! `/1.0/storage-pools/{name}/volumes/custom/{volume}/snapshots`: snapshots of a custom volume.
+
+use cabin_api::volume::{VolumeSnapshotPost, VolumeSnapshotPut, VolumeSnapshotsPost};
+use cabin_core::volume;
+use serde_json::Value;
+
+use super::volumes::{base, kind, named, only_custom, resources};
+use crate::call::Call;
+use crate::error::Fault;
+use crate::recursion::{self, address};
+use crate::reply::Reply;
+
+/// The snapshot an address names.
+fn one(call: &Call) -> Result<(&'static str, String, String, String), Fault> {
+    only_custom(kind(call)?)?;
+    let (project, pool, volume) = named(call);
+    Ok((project, pool, volume, call.name("snapshot").to_owned()))
+}
+
+/// GET of the list.
+pub async fn list(call: Call) -> Result<Reply, Fault> {
+    if kind(&call)? != "custom" {
+        // Theirs are those of the instance; images have none.
+        return recursion::list(&call, &[] as &[cabin_api::volume::VolumeSnapshot], |_| String::new());
+    }
+    let (project, pool, name, _) = one(&call)?;
+    let base = format!("{}/snapshots", address(&format!("{}/custom", base(&pool)), &name));
+    let found = call.blocking(move |host| volume::snapshots(host, project, &pool, &name)).await?;
+    recursion::list(&call, &found, |snapshot| {
+        address(&base, snapshot.name.split_once('/').map_or(snapshot.name.as_str(), |(_, name)| name))
+    })
+}
+
+/// POST of a new one.
+pub async fn create(mut call: Call) -> Result<Reply, Fault> {
+    let (project, pool, name, _) = one(&call)?;
+    let mut post: VolumeSnapshotsPost = call.json().await?;
+    let (in_pool, looked_up) = (pool.clone(), name.clone());
+    let post = call
+        .blocking(move |host| {
+            volume::check_new_snapshot(host, project, &in_pool, &looked_up, &mut post)?;
+            Ok(post)
+        })
+        .await?;
+    let plan = call.plan("Snapshotting storage volume", resources(&pool, &name));
+    let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
+        volume::create_snapshot(host, Some(op), project, &pool, &name, &post)?;
+        Ok(Value::Null)
+    });
+    Ok(Reply::Async(op))
+}
+
+/// GET of one.
+pub async fn show(call: Call) -> Result<Reply, Fault> {
+    let (project, pool, name, snapshot) = one(&call)?;
+    let found = call.blocking(move |host| volume::snapshot(host, project, (&pool, &name, &snapshot))).await?;
+    Reply::tagged(&found, volume::snapshot_tag(&found))
+}
+
+/// PUT and PATCH: description, and when it is to go.
+pub async fn update(mut call: Call) -> Result<Reply, Fault> {
+    let (project, pool, name, snapshot) = one(&call)?;
+    let body = call.object().await?;
+    let sent: VolumeSnapshotPut =
+        serde_json::from_value(body.clone()).map_err(|error| Fault::invalid(error.to_string()))?;
+    let tag = call.if_match();
+    let patch = call.parts.method == http::Method::PATCH;
+    call.blocking(move |host| {
+        let named = (pool.as_str(), name.as_str(), snapshot.as_str());
+        let now = volume::snapshot(host, project, named)?;
+        let keep = |field: &str| patch && body.get(field).is_none();
+        let put = VolumeSnapshotPut {
+            description: if keep("description") { now.description } else { sent.description },
+            expires_at: if keep("expires_at") { now.expires_at } else { sent.expires_at },
+        };
+        volume::update_snapshot(host, project, named, &put, tag.as_deref())
+    })
+    .await?;
+    Ok(Reply::empty())
+}
+
+/// POST of a new name.
+pub async fn rename(mut call: Call) -> Result<Reply, Fault> {
+    let (project, pool, name, old) = one(&call)?;
+    let post: VolumeSnapshotPost = call.json().await?;
+    if post.migration {
+        return Err(Fault::NotYet { what: "moving a snapshot to another server" });
+    }
+    let (in_pool, looked_up, from, to) = (pool.clone(), name.clone(), old.clone(), post.name.clone());
+    call.blocking(move |host| {
+        volume::check_rename_snapshot(host, project, (&in_pool, &looked_up, &from), &to)
+    })
+    .await?;
+    let plan = call.plan("Renaming storage volume snapshot", resources(&pool, &name));
+    let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
+        volume::rename_snapshot(host, op, project, (&pool, &name, &old), &post.name)?;
+        Ok(Value::Null)
+    });
+    Ok(Reply::Async(op))
+}
+
+/// DELETE.
+pub async fn delete(call: Call) -> Result<Reply, Fault> {
+    let (project, pool, name, snapshot) = one(&call)?;
+    let (in_pool, looked_up, of) = (pool.clone(), snapshot.clone(), name.clone());
+    call.blocking(move |host| volume::snapshot(host, project, (&in_pool, &of, &looked_up))).await?;
+    let plan = call.plan("Deleting storage volume snapshot", resources(&pool, &name));
+    let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
+        volume::delete_snapshot(host, Some(op), project, (&pool, &name, &snapshot))?;
+        Ok(Value::Null)
+    });
+    Ok(Reply::Async(op))
+}
