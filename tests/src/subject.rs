@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::api::{self, Reply};
 use crate::cli::host;
 use crate::daemon::{PLACE, PREFIX};
+use crate::disk::Disk;
 use crate::wait::{until, until_true};
 use crate::{audit, binary, images};
 
@@ -34,9 +35,12 @@ pub struct Subject {
     pub dir: PathBuf,
     /// Its network namespace, by name.
     pub netns: String,
-    programs: PathBuf,
+    /// Where programs and log lie: beside the directory, unless that is on a disk of its own.
+    beside: PathBuf,
     child: Option<Child>,
     skip: Option<String>,
+    /// The registry of host ids of one whose disks come and go.
+    ids: Option<PathBuf>,
 }
 
 impl Subject {
@@ -46,9 +50,36 @@ impl Subject {
     /// When it is not ready within 30 seconds.
     #[must_use]
     pub fn start() -> Subject {
+        let mut subject = Subject::prepare(None);
+        subject.boot_well();
+        subject
+    }
+
+    /// As [`Subject::start`], with everything it keeps on a disk of its own.
+    ///
+    /// # Panics
+    /// As [`Subject::start`].
+    #[must_use]
+    pub fn start_on(disk: &Disk) -> Subject {
+        let mut subject = Subject::prepare(Some(disk.place().join("d")));
+        subject.boot_well();
+        subject
+    }
+
+    /// One in a directory on a disk that comes and goes, with the host's registry of ids there too, not started
+    /// yet. Nobody looks for what it leaves: its end is [`Subject::cut_power`].
+    #[must_use]
+    pub fn rough(dir: PathBuf, ids: PathBuf) -> Subject {
+        let mut subject = Subject::prepare(Some(dir));
+        subject.ids = Some(ids);
+        subject
+    }
+
+    fn prepare(dir: Option<PathBuf>) -> Subject {
         let id = format!("f{}-{:03}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let dir = Path::new(PLACE).join(format!("{PREFIX}{id}"));
-        let programs = dir.with_extension("bin");
+        let beside = Path::new(PLACE).join(format!("{PREFIX}{id}"));
+        let dir = dir.unwrap_or_else(|| beside.clone());
+        let programs = beside.with_extension("bin");
         std::fs::create_dir(&dir).expect("a directory of its own");
         std::fs::create_dir(&programs).expect("a directory for its programs");
         for name in PROGRAMS {
@@ -57,10 +88,13 @@ impl Subject {
                 std::fs::copy(&from, &to).expect("a copy of the program");
             }
         }
-        let mut subject = Subject { dir, netns: format!("cbt{id}"), programs, child: None, skip: None };
+        let subject = Subject { dir, netns: format!("cbt{id}"), beside, child: None, skip: None, ids: None };
         subject.make_netns();
-        subject.boot("off");
         subject
+    }
+
+    fn programs(&self) -> PathBuf {
+        self.beside.with_extension("bin")
     }
 
     fn make_netns(&self) {
@@ -75,9 +109,18 @@ impl Subject {
     /// When it is neither ready nor gone within 30 seconds.
     pub fn boot(&mut self, plan: &str) -> bool {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
-        let child = Command::new("nsenter")
-            .arg(format!("--net=/run/netns/{}", self.netns))
-            .arg(self.programs.join("cabind"))
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.netns));
+        if let Some(ids) = &self.ids {
+            // Disks of other tests that this view has too could not be unmounted while the daemon lives.
+            let script =
+                "for it in $(findmnt -rno TARGET | grep /cabin-test- | grep -v ^${1%/*/*}/ | sort -r); do
+                umount -l $it; done
+                mkdir -p $1 /var/lib/cabin-ids; mount --bind $1 /var/lib/cabin-ids; shift; exec \"$@\"";
+            command.args(["unshare", "--mount", "sh", "-c", script, "-"]).arg(ids);
+        }
+        let child = command
+            .arg(self.programs().join("cabind"))
             .arg("--dir")
             .arg(&self.dir)
             .env("CABIN_FAULT", plan)
@@ -208,7 +251,7 @@ impl Subject {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.dir.with_extension("log")
+        self.beside.with_extension("log")
     }
 
     /// The end of its log.
@@ -452,11 +495,14 @@ impl Drop for Subject {
                 let _ = host(&["kill", "-KILL", &pid.to_string()]);
             }
         }
-        let wrong = if std::thread::panicking() { Vec::new() } else { self.stop() };
+        if self.ids.is_some() && !std::thread::panicking() {
+            self.cut_power();
+        }
+        let wrong = if std::thread::panicking() || self.ids.is_some() { Vec::new() } else { self.stop() };
         audit::clear(&self.dir, &self.netns);
         let log = self.log_tail();
         let _ = std::fs::remove_file(self.log_path());
-        let _ = std::fs::remove_dir_all(&self.programs);
+        let _ = std::fs::remove_dir_all(self.programs());
         let meant = self.skip.is_some();
         assert!(meant || wrong.is_empty(), "left behind by cabind:\n  {}\n{log}", wrong.join("\n  "));
     }
