@@ -245,7 +245,7 @@ pub fn delete(host: &Host, name: &str) -> Result<(), Error> {
     host.warnings().forget(&address);
     host.events().lifecycle(DEFAULT_PROJECT, "storage-pool-deleted", &address, name, Value::Null, None);
     removed.map_err(|source| Error::LeftBehind {
-        left: format!("the directory of storage pool `{name}`"),
+        left: format!("the directory of storage pool `{name}`, which is deleted"),
         source: Box::new(source.into()),
     })
 }

@@ -59,6 +59,15 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
+    /// The disk gives nothing.
+    #[error("cannot read `{key}`")]
+    Unread {
+        /// The key or prefix.
+        key: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A transaction failed; nothing of it is stored.
     #[error("cannot store `{keys}`")]
     Commit {

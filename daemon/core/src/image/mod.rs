@@ -180,7 +180,8 @@ pub fn patch(host: &Host, fingerprint: &str, body: Value, if_match: Option<&str>
 /// that is in use stays until the last instance on it is gone.
 ///
 /// # Errors
-/// When there is none, or the host refuses.
+/// When there is none. When only its files cannot be removed the image is gone and the error names them; the next
+/// start tries again.
 pub fn delete(host: &Arc<Host>, fingerprint: &str) -> Result<(), Error> {
     // Nobody may begin to stand on it meanwhile. That somebody used it just now does not keep it.
     let _alone = host.change_layout();
@@ -194,6 +195,14 @@ pub fn delete(host: &Arc<Host>, fingerprint: &str) -> Result<(), Error> {
     txn.commit()?;
     let name = &found.name;
     host.events().lifecycle(DEFAULT_PROJECT, "image-deleted", &address(name), name, Value::Null, None);
+    clear_away(host, name).map_err(|source| Error::LeftBehind {
+        left: format!("files of image `{name}`, which is deleted"),
+        source: Box::new(source),
+    })
+}
+
+/// Removes what lies on disk of an image that is no more.
+fn clear_away(host: &Host, name: &str) -> Result<(), Error> {
     for file in [format!("images/{name}"), format!("images/{name}.rootfs")] {
         host.dir().remove_file(&file).map_err(Error::io(format!("remove `{file}`")))?;
         fault::reach(&format!("removed `{file}`"));

@@ -33,6 +33,15 @@ impl Room {
         Ok(Room { database: File::options().read(true).write(true).open(path)?, log: log.into() })
     }
 
+    /// Whether the disk gives anything of the database.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn look(&self) -> io::Result<()> {
+        let mut first = [0; 16];
+        std::os::unix::fs::FileExt::read_at(&self.database, &mut first, 0).map(drop)
+    }
+
     /// Takes what is missing. Without a filesystem that can keep room there is none, and nothing is lost.
     ///
     /// # Errors

@@ -63,16 +63,33 @@ impl Sqlite {
             let _ = self.room.take();
         }
     }
-}
 
-/// What a commit failed of, as the kernel would have said it where SQLite has words of its own.
-fn refused(keys: String, source: rusqlite::Error) -> Error {
-    let number = match source.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => rustix::io::Errno::NOSPC,
-        Some(ErrorCode::ReadOnly) => rustix::io::Errno::ROFS,
-        _ => return Error::Commit { keys, source },
-    };
-    Error::Refused { keys, source: number.into() }
+    /// What the disk said, as the kernel would have said it, where SQLite has words of its own.
+    fn disk_said(&self, source: &rusqlite::Error) -> Option<std::io::Error> {
+        match source.sqlite_error_code()? {
+            ErrorCode::DiskFull => Some(rustix::io::Errno::NOSPC.into()),
+            ErrorCode::ReadOnly => Some(rustix::io::Errno::ROFS.into()),
+            ErrorCode::SystemIoFailure => Some(rustix::io::Errno::IO.into()),
+            // It calls a file damaged that cannot be read at all.
+            ErrorCode::DatabaseCorrupt => self.room.look().err(),
+            _ => None,
+        }
+    }
+
+    fn refused(&self, keys: String, source: rusqlite::Error) -> Error {
+        match self.disk_said(&source) {
+            Some(source) => Error::Refused { keys, source },
+            None => Error::Commit { keys, source },
+        }
+    }
+
+    fn unread(&self, key: &Key, source: rusqlite::Error) -> Error {
+        let key = key.0.clone();
+        match self.disk_said(&source) {
+            Some(source) => Error::Unread { key, source },
+            None => Error::Read { key, source },
+        }
+    }
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -122,7 +139,7 @@ impl Engine for Sqlite {
                     })
                     .optional()
             })
-            .map_err(|source| Error::Read { key: key.0.clone(), source })
+            .map_err(|source| self.unread(key, source))
     }
 
     fn list(&self, prefix: &Key) -> Result<Vec<Record>, Error> {
@@ -144,13 +161,13 @@ impl Engine for Sqlite {
                     })?
                     .collect()
             })
-            .map_err(|source| Error::Read { key: prefix.0.clone(), source })
+            .map_err(|source| self.unread(prefix, source))
     }
 
     fn commit(&self, txn: &Txn) -> Result<Revision, Error> {
         let mut writer = self.writer.lock();
         let keys = || txn.writes.iter().map(|(key, _)| key.0.as_str()).collect::<Vec<_>>().join(", ");
-        let wrong = |source| refused(keys(), source);
+        let wrong = |source| self.refused(keys(), source);
         let open =
             writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(wrong)?;
         for (key, expected) in &txn.checks {

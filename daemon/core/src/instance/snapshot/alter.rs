@@ -122,7 +122,7 @@ pub fn delete_snapshot(
     let removed = pool.delete_snapshot(&VolumeName::container(instance)?, name);
     fault::reach("snapshot's tree removed");
     removed.map_err(|source| Error::LeftBehind {
-        left: format!("the files of snapshot `{}`", row_name(instance, name)),
+        left: format!("the files of snapshot `{}`, which is deleted", row_name(instance, name)),
         source: Box::new(source.into()),
     })
 }
