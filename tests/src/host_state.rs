@@ -80,7 +80,9 @@ impl HostState {
     }
 
     fn masked(&self) -> HostState {
-        HostState { lines: self.lines.iter().filter(|line| !is_of_layers(line)).map(|line| mask(line)).collect() }
+        HostState {
+            lines: self.lines.iter().filter(|line| !is_of_layers(line)).map(|line| mask(line)).collect(),
+        }
     }
 
     /// What differs: `-` was in `self`, `+` is in `other`.

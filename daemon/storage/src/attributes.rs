@@ -37,6 +37,33 @@ pub(crate) fn times(stat: &Stat) -> Timestamps {
     }
 }
 
+/// Takes the extended attributes of `to` away that `from` does not have.
+pub(crate) fn strip(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    let list = |file: &dyn AsFd| -> io::Result<Vec<u8>> {
+        let length = match rfs::flistxattr_query(file.as_fd()) {
+            Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut names = vec![0u8; length + 1024];
+        let length = rfs::flistxattr(file.as_fd(), names.as_mut_slice())?;
+        names.truncate(length);
+        Ok(names)
+    };
+    let wanted = list(&from)?;
+    for name in list(&to)?.split(|b| *b == 0).filter(|name| !name.is_empty()) {
+        if wanted.split(|b| *b == 0).any(|wanted| wanted == name) {
+            continue;
+        }
+        match rfs::fremovexattr(&to, OsStr::from_bytes(name)) {
+            Ok(()) | Err(Errno::NODATA) => {}
+            // A security module's own label is not ours to take.
+            Err(Errno::NOTSUP | Errno::PERM | Errno::ACCESS) if name.starts_with(b"security.") => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
 fn carry_xattrs(from: impl AsFd, to: impl AsFd, role: Role) -> io::Result<()> {
     let length = match rfs::flistxattr_query(&from) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(()),

@@ -1,105 +1,230 @@
 //! Copying a tree: by reflink where the filesystem can, otherwise by several threads, with hard links, holes,
 //! extended attributes, devices and times kept.
 //!
-//! Both trees are reached through open directories only, and no link in them is followed.
+//! Both trees are reached through open directories only, and no link in them is followed. A tree that is in use is
+//! copied ahead, and what changed meanwhile once more when it stands still.
 
-use std::collections::HashMap;
-use std::ffi::{CStr, OsStr};
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::num::NonZero;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{
-    self as rfs, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, SeekFrom, Stat, Timestamps, Uid,
-};
+use rustix::fs::{self as rfs, AtFlags, FileType, Mode, Stat, Timestamps};
 use rustix::io::Errno;
 
-use crate::attributes::{Role, carry, times};
+use crate::attributes::{Role, carry, strip, times};
 use crate::error::{Error, Result};
 
-const BENEATH: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS)
-    .union(ResolveFlags::NO_XDEV);
+mod aside;
+mod content;
+mod known;
+mod place;
+
+use aside::Aside;
+use known::Known;
+use place::{Place, release};
 
 /// The most threads of one copy.
 const MAX_THREADS: usize = 4;
 
 /// Copies what is in `from`, and its own attributes, into the empty directory `to`. Nothing is synced.
 pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, role: Role) -> Result<()> {
-    let copy = Copy {
-        from,
-        to,
-        role,
-        work: Mutex::new(Work { open: vec![Vec::new()], busy: 0, failed: None }),
-        changed: Condvar::new(),
-        linked: Mutex::new(HashMap::new()),
-        times: Mutex::new(Vec::new()),
-        reflinks: AtomicBool::new(true),
-    };
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| copy.labour());
-        }
-    });
-    if let Some(error) = lock(&copy.work).failed.take() {
-        return Err(error);
-    }
-    // Now that nothing changes in a directory any more.
-    for (path, times) in lock(&copy.times).drain(..) {
-        let set = || -> io::Result<()> { Ok(rfs::futimens(open_dir(to, &path)?, &times)?) };
-        set().map_err(|source| failed(&path, source))?;
-    }
-    Ok(())
+    let mut copy = Copy::new(from, to, role).map_err(begun)?;
+    copy.pass(Manner::Once)?;
+    copy.clean()
 }
 
+/// A copy of a tree in use that is not whole yet.
+#[derive(Debug)]
+pub(crate) struct Ahead(Copy);
+
+impl Ahead {
+    /// Copies what is in `from` into the empty directory `to` while somebody may be writing there: all of it, and
+    /// then what changed while that went on.
+    pub(crate) fn begin(from: BorrowedFd<'_>, to: BorrowedFd<'_>, role: Role) -> Result<Ahead> {
+        let mut copy = Copy::new(from, to, role).map_err(begun)?;
+        copy.pass(Manner::Ahead)?;
+        copy.pass(Manner::Ahead)?;
+        Ok(Ahead(copy))
+    }
+
+    /// Copies what changed since. Nobody may be writing now.
+    pub(crate) fn catch_up(&mut self) -> Result<()> {
+        self.0.pass(Manner::Last)
+    }
+
+    /// Copies what changed since, as far as it holds still.
+    pub(crate) fn go_on(&mut self) -> Result<()> {
+        self.0.pass(Manner::Loose)
+    }
+
+    /// Removes what was only needed for the copying. Nothing is synced.
+    pub(crate) fn clean(self) -> Result<()> {
+        self.0.clean()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// The tree stands still, and is copied once.
+    Once,
+    /// The tree is in use. What cannot be copied now will be later.
+    Ahead,
+    /// The tree stands still, and was copied ahead.
+    Last,
+    /// The tree was copied ahead and does not stand still: what is gone by now is not copied.
+    Loose,
+}
+
+#[derive(Debug)]
 struct Work {
-    /// Directories still to be copied, as paths from the root.
-    open: Vec<Vec<u8>>,
+    /// Directories still to be copied.
+    open: Vec<Arc<Place>>,
     /// Threads at work, who may still find more.
     busy: usize,
     failed: Option<Error>,
 }
 
-struct Copy<'a> {
-    from: BorrowedFd<'a>,
-    to: BorrowedFd<'a>,
+#[derive(Debug)]
+struct Copy {
+    from: OwnedFd,
+    to: OwnedFd,
     role: Role,
+    manner: Manner,
+    /// Whether a pass was made before.
+    again: bool,
     work: Mutex<Work>,
     changed: Condvar,
-    /// The first name of files that have several.
-    linked: Mutex<HashMap<(u64, u64), Vec<u8>>>,
-    times: Mutex<Vec<(Vec<u8>, Timestamps)>>,
+    known: Mutex<Known>,
+    /// Files with several names that were copied in this pass.
+    renewed: Mutex<HashSet<u64>>,
+    aside: Aside,
+    root_times: Mutex<Option<Timestamps>>,
     /// Whether the filesystem can share blocks, as far as is known.
     reflinks: AtomicBool,
+}
+
+/// What became of one name.
+enum Outcome {
+    Kept,
+    Made,
+    Dir(Arc<Place>, bool),
+}
+
+/// A directory on both sides.
+struct Pair<'a> {
+    place: &'a Arc<Place>,
+    from: OwnedFd,
+    to: OwnedFd,
+    /// Whether its names are the same, for the same files, as when it was copied.
+    same: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn failed(path: &[u8], source: io::Error) -> Error {
-    Error::Copy { path: String::from_utf8_lossy(path).chars().take(300).collect(), source }
+fn begun(source: io::Error) -> Error {
+    Error::Copy { path: String::new(), source }
 }
 
-fn open_dir(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
-    let path = if path.is_empty() { b"." } else { path };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rfs::openat2(root, OsStr::from_bytes(path), flags, Mode::empty(), BENEATH)?)
+fn failed(place: &Place, name: Option<&CStr>, source: io::Error) -> Error {
+    let name = name.map(CStr::to_string_lossy).unwrap_or_default();
+    Error::Copy { path: format!("{}/{name}", place.path()).trim_matches('/').to_owned(), source }
 }
 
-impl Copy<'_> {
+/// The names in a directory.
+fn names(dir: impl AsFd) -> io::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    for entry in rfs::Dir::read_from(dir)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
+}
+
+fn look(dir: impl AsFd, name: &CStr) -> io::Result<Stat> {
+    Ok(rfs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Whether an error is the host's, and would come again.
+fn is_lasting(error: &io::Error) -> bool {
+    const LASTING: [Errno; 7] =
+        [Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::ROFS];
+    LASTING.iter().any(|lasting| error.raw_os_error() == Some(lasting.raw_os_error()))
+}
+
+/// Whether an error is that of a file that is gone, or is another one by now.
+fn is_passing(error: &io::Error) -> bool {
+    const PASSING: [Errno; 6] =
+        [Errno::NOENT, Errno::STALE, Errno::NOTDIR, Errno::LOOP, Errno::ISDIR, Errno::NXIO];
+    PASSING.iter().any(|passing| error.raw_os_error() == Some(passing.raw_os_error()))
+}
+
+impl Copy {
+    fn new(from: BorrowedFd<'_>, to: BorrowedFd<'_>, role: Role) -> io::Result<Copy> {
+        Ok(Copy {
+            from: from.try_clone_to_owned()?,
+            to: to.try_clone_to_owned()?,
+            role,
+            manner: Manner::Once,
+            again: false,
+            work: Mutex::new(Work { open: Vec::new(), busy: 0, failed: None }),
+            changed: Condvar::new(),
+            known: Mutex::default(),
+            renewed: Mutex::default(),
+            aside: Aside::new(to)?,
+            root_times: Mutex::new(None),
+            reflinks: AtomicBool::new(true),
+        })
+    }
+
+    fn pass(&mut self, manner: Manner) -> Result<()> {
+        self.manner = manner;
+        lock(&self.renewed).clear();
+        if manner == Manner::Ahead {
+            lock(&self.known).begin(&self.from).map_err(begun)?;
+        }
+        let root = Place::root(self.from.as_fd(), self.to.as_fd()).map_err(begun)?;
+        lock(&self.work).open.push(root);
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| self.labour());
+            }
+        });
+        let mut work = lock(&self.work);
+        for left in work.open.drain(..) {
+            // After a failure: their times do not matter, but they must not fall all at once.
+            let _ = release(left);
+        }
+        let failed = work.failed.take();
+        drop(work);
+        self.again = true;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Takes away what was only needed for the copying, and sets the root's times after that.
+    fn clean(self) -> Result<()> {
+        self.aside.remove().map_err(begun)?;
+        if let Some(times) = lock(&self.root_times).take() {
+            rfs::futimens(&self.to, &times).map_err(|e| begun(e.into()))?;
+        }
+        Ok(())
+    }
+
     fn labour(&self) {
         let mut work = lock(&self.work);
         loop {
             if work.failed.is_some() {
                 break;
             }
-            let Some(path) = work.open.pop() else {
+            let Some(place) = work.open.pop() else {
                 if work.busy == 0 {
                     break;
                 }
@@ -108,188 +233,210 @@ impl Copy<'_> {
             };
             work.busy += 1;
             drop(work);
-            let outcome = self.directory(&path);
+            let outcome = self.directory(&place);
             work = lock(&self.work);
-            work.busy -= 1;
             match outcome {
                 Ok(found) => work.open.extend(found),
                 Err(error) => work.failed = work.failed.take().or(Some(error)),
+            }
+            drop(work);
+            // Only now: what was found below keeps it.
+            let released = release(place);
+            work = lock(&self.work);
+            work.busy -= 1;
+            if let Err(source) = released
+                && !self.forgives(&source)
+            {
+                work.failed = work.failed.take().or(Some(begun(source)));
             }
             self.changed.notify_all();
         }
         self.changed.notify_all();
     }
 
-    /// Copies one directory and its files; gives back the directories in it, which are made by then.
-    fn directory(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let own = |source| failed(path, source);
-        let from = open_dir(self.from, path).map_err(own)?;
-        let to = open_dir(self.to, path).map_err(own)?;
-        let stat = rfs::fstat(&from).map_err(|e| own(e.into()))?;
-        carry(&from, &to, &stat, self.role).map_err(own)?;
-        lock(&self.times).push((path.to_vec(), times(&stat)));
-        let mut found = Vec::new();
-        for entry in rfs::Dir::read_from(&from).map_err(|e| own(e.into()))? {
-            let entry = entry.map_err(|e| own(e.into()))?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let below = match path {
-                b"" => name.to_bytes().to_vec(),
-                path => [path, b"/", name.to_bytes()].concat(),
-            };
-            if self.entry(&from, &to, name, &below).map_err(|source| failed(&below, source))? {
-                found.push(below);
-            }
+    /// Whether a failure is to be expected of a tree in use: the last pass does it again.
+    fn forgives(&self, error: &io::Error) -> bool {
+        match self.manner {
+            Manner::Once | Manner::Last => false,
+            Manner::Ahead => !is_lasting(error),
+            Manner::Loose => is_passing(error),
         }
-        Ok(found)
     }
 
-    /// Copies one name; true when it is a directory, which is then only made.
-    fn entry(&self, from: &OwnedFd, to: &OwnedFd, name: &CStr, path: &[u8]) -> io::Result<bool> {
-        let stat = rfs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind == FileType::Directory {
-            rfs::mkdirat(to, name, Mode::from_raw_mode(0o700))?;
-            return Ok(true);
+    /// Copies one directory and its files; gives back the directories in it, which are made by then.
+    fn directory(&self, place: &Arc<Place>) -> Result<Vec<Arc<Place>>> {
+        let mut found = Vec::new();
+        match self.fill_directory(place, &mut found) {
+            Err(Error::Copy { source, .. }) if self.forgives(&source) => Ok(found),
+            Err(error) => Err(error),
+            Ok(()) => Ok(found),
         }
-        // A socket is worth nothing without the process that made it.
-        if kind == FileType::Socket {
-            return Ok(false);
+    }
+
+    fn fill_directory(&self, place: &Arc<Place>, found: &mut Vec<Arc<Place>>) -> Result<()> {
+        let own = |source| failed(place, None, source);
+        let (from, to) = place.open().map_err(own)?;
+        let stat = rfs::fstat(&from).map_err(|e| own(e.into()))?;
+        let copy = rfs::fstat(&to).map_err(|e| own(e.into()))?.st_ino;
+        let tracked = self.manner != Manner::Once;
+        if tracked && !place.is_root() && lock(&self.known).copy_of(stat.st_ino) != Some(copy) {
+            // Another directory has its name by now.
+            return Err(own(Errno::STALE.into()));
+        }
+        let same = self.again && lock(&self.known).unchanged(&stat) == Some(copy);
+        let mut left: HashSet<CString> = match self.again && !same {
+            true => names(&to).map_err(own)?.into_iter().collect(),
+            false => HashSet::new(),
+        };
+        let pair = Pair { place, from, to, same };
+        let mut touched = !same;
+        for name in names(&pair.from).map_err(own)? {
+            let there = same && self.again || left.remove(&name);
+            match self.entry(&pair, &name, there) {
+                Ok(Outcome::Kept) => {}
+                Ok(Outcome::Made) => touched = true,
+                Ok(Outcome::Dir(child, made)) => {
+                    touched |= made;
+                    found.push(child);
+                }
+                Err(source) if self.forgives(&source) => {
+                    touched = true;
+                    self.aside.discard(&pair.to, &name).map_err(|e| failed(place, Some(&name), e))?;
+                }
+                Err(source) => return Err(failed(place, Some(&name), source)),
+            }
+        }
+        for name in left.iter().filter(|name| !(place.is_root() && self.aside.is(name))) {
+            self.aside.discard(&pair.to, name).map_err(|e| failed(place, Some(name), e))?;
+        }
+        if !same {
+            if self.again {
+                strip(&pair.from, &pair.to).map_err(own)?;
+            }
+            carry(&pair.from, &pair.to, &stat, self.role).map_err(own)?;
+            if tracked {
+                lock(&self.known).note(&stat, copy);
+            }
+        }
+        if place.is_root() {
+            *lock(&self.root_times) = Some(times(&stat));
+        } else if touched {
+            let _ = place.times.set(times(&stat));
+        }
+        Ok(())
+    }
+
+    /// Copies one name, which may be `there` from an earlier pass. A directory is only made.
+    fn entry(&self, pair: &Pair<'_>, name: &CStr, there: bool) -> io::Result<Outcome> {
+        let stat = look(&pair.from, name)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return self.child(pair, name, &stat, there);
         }
         if stat.st_nlink > 1 {
-            // The lock is held until the name is there, so that whoever finds it can link to it.
-            let mut linked = lock(&self.linked);
-            if let Some(first) = linked.get(&(stat.st_dev, stat.st_ino)) {
-                let (dir, base) = match first.iter().rposition(|b| *b == b'/') {
-                    Some(at) => (&first[..at], &first[at + 1..]),
-                    None => (&b""[..], first.as_slice()),
-                };
-                let dir = open_dir(self.to, dir)?;
-                rfs::linkat(dir, OsStr::from_bytes(base), to, name, AtFlags::empty())?;
-                return Ok(false);
-            }
-            let made = make(to, name, from, &stat)?;
-            linked.insert((stat.st_dev, stat.st_ino), path.to_vec());
-            drop(linked);
-            self.fill(from, name, &stat, made)?;
-        } else {
-            let made = make(to, name, from, &stat)?;
-            self.fill(from, name, &stat, made)?;
+            return self.linked(pair, name, &stat, there);
         }
-        Ok(false)
+        if there {
+            let unchanged = lock(&self.known).unchanged(&stat);
+            if let Some(copy) = unchanged
+                && (pair.same || self.copied_to(pair, name)? == Some(copy))
+            {
+                return Ok(Outcome::Kept);
+            }
+            self.aside.discard(&pair.to, name)?;
+        }
+        let made = content::make(&pair.to, name, &pair.from, &stat)?;
+        self.fill(pair, name, &stat, made)?;
+        Ok(Outcome::Made)
+    }
+
+    /// The inode that has a name in the copy.
+    fn copied_to(&self, pair: &Pair<'_>, name: &CStr) -> io::Result<Option<u64>> {
+        match look(&pair.to, name) {
+            Ok(stat) => Ok(Some(stat.st_ino)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn child(&self, pair: &Pair<'_>, name: &CStr, stat: &Stat, there: bool) -> io::Result<Outcome> {
+        let child = || Place::child(pair.place, name.to_owned());
+        if there {
+            // The number may have been a file's before.
+            let is_dir = |copy: &Stat| FileType::from_raw_mode(copy.st_mode) == FileType::Directory;
+            let copy = look(&pair.to, name).ok().filter(is_dir).map(|copy| copy.st_ino);
+            if copy.is_some() && copy == lock(&self.known).copy_of(stat.st_ino) {
+                return Ok(Outcome::Dir(child(), false));
+            }
+            self.aside.discard(&pair.to, name)?;
+        }
+        rfs::mkdirat(&pair.to, name, Mode::from_raw_mode(0o700))?;
+        if self.manner != Manner::Once {
+            let copy = look(&pair.to, name)?.st_ino;
+            lock(&self.known).note_made(stat.st_ino, copy);
+        }
+        Ok(Outcome::Dir(child(), true))
+    }
+
+    /// Copies a file with several names, or gives its copy another one.
+    fn linked(&self, pair: &Pair<'_>, name: &CStr, stat: &Stat, there: bool) -> io::Result<Outcome> {
+        // The lock is held until the name is there, so that whoever finds it can link to it.
+        let mut renewed = lock(&self.renewed);
+        let right =
+            renewed.contains(&stat.st_ino) || (self.again && lock(&self.known).unchanged(stat).is_some());
+        if right {
+            let copy = self.aside.first(stat.st_ino)?;
+            if there {
+                if self.copied_to(pair, name)? == Some(copy) {
+                    return Ok(Outcome::Kept);
+                }
+                self.aside.discard(&pair.to, name)?;
+            }
+            self.aside.link(stat.st_ino, &pair.to, name)?;
+            return Ok(Outcome::Made);
+        }
+        if there {
+            self.aside.discard(&pair.to, name)?;
+        }
+        let made = content::make(&pair.to, name, &pair.from, stat)?;
+        self.aside.keep(&pair.to, name, stat.st_ino)?;
+        renewed.insert(stat.st_ino);
+        drop(renewed);
+        self.fill(pair, name, stat, made).inspect_err(|_| {
+            // Whoever linked to it meanwhile is found not to be known in the next pass.
+            lock(&self.renewed).remove(&stat.st_ino);
+        })?;
+        Ok(Outcome::Made)
     }
 
     /// Gives a regular file its content and attributes; the others have theirs by now.
-    fn fill(&self, dir: &OwnedFd, name: &CStr, stat: &Stat, made: Option<OwnedFd>) -> io::Result<()> {
-        let Some(to) = made else { return Ok(()) };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let from = rfs::openat2(dir, name, flags, Mode::empty(), BENEATH)?;
-        if stat.st_size > 0 {
-            self.content(&from, &to, u64::try_from(stat.st_size).unwrap_or(0))?;
-        }
-        carry(&from, &to, stat, self.role)?;
-        Ok(rfs::futimens(&to, &times(stat))?)
-    }
-
-    fn content(&self, from: &OwnedFd, to: &OwnedFd, size: u64) -> io::Result<()> {
-        if self.reflinks.load(Ordering::Relaxed) {
-            match rfs::ioctl_ficlone(to, from) {
-                Ok(()) => return Ok(()),
-                Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY) => {
-                    self.reflinks.store(false, Ordering::Relaxed);
-                }
-                Err(e) => return Err(e.into()),
+    fn fill(&self, pair: &Pair<'_>, name: &CStr, stat: &Stat, made: Option<OwnedFd>) -> io::Result<()> {
+        let Some(to) = made else {
+            if self.manner != Manner::Once {
+                let copy = look(&pair.to, name)?.st_ino;
+                lock(&self.known).note(stat, copy);
             }
+            return Ok(());
+        };
+        let from = content::open(&pair.from, name)?;
+        // Of what was opened, and before it is read.
+        let stat = rfs::fstat(&from)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Errno::STALE.into());
         }
-        rfs::ftruncate(to, size)?;
-        let mut at = 0;
-        while at < size {
-            let start = match rfs::seek(from, SeekFrom::Data(at)) {
-                Ok(start) => start,
-                // Nothing but a hole up to the end.
-                Err(Errno::NXIO) => break,
-                Err(e) => return Err(e.into()),
-            };
-            let end = rfs::seek(from, SeekFrom::Hole(start))?.min(size);
-            run(from, to, start, end)?;
-            at = end;
+        if stat.st_size > 0 {
+            let size = u64::try_from(stat.st_size).unwrap_or(0);
+            content::copy(&from, &to, size, &self.reflinks)?;
+        }
+        carry(&from, &to, &stat, self.role)?;
+        rfs::futimens(&to, &times(&stat))?;
+        if self.manner != Manner::Once {
+            let copy = rfs::fstat(&to)?.st_ino;
+            lock(&self.known).note(&stat, copy);
         }
         Ok(())
     }
 }
 
-/// Copies one run of data inside the kernel.
-fn run(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> io::Result<()> {
-    let (mut source, mut target) = (start, start);
-    while source < end {
-        let left = usize::try_from(end - source).unwrap_or(usize::MAX).min(1 << 30);
-        // The kernel moves both positions on.
-        let copied = rustix::io::retry_on_intr(|| {
-            rfs::copy_file_range(from, Some(&mut source), to, Some(&mut target), left)
-        })?;
-        if copied == 0 {
-            // It was cut shorter meanwhile; the rest stays a hole.
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Makes an empty regular file, or the whole of anything else that is not a directory.
-fn make(to: &OwnedFd, name: &CStr, from: &OwnedFd, stat: &Stat) -> io::Result<Option<OwnedFd>> {
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            return Ok(Some(rfs::openat2(to, name, flags, Mode::from_raw_mode(0o600), BENEATH)?));
-        }
-        FileType::Symlink => {
-            let target = rfs::readlinkat(from, name, Vec::new())?;
-            rfs::symlinkat(target.as_c_str(), to, name)?;
-        }
-        kind => {
-            rfs::mknodat(to, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?;
-            // The name is new and nobody else's, so this reaches what was just made; the umask cut the mode.
-            rfs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
-        }
-    }
-    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    rfs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    rfs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(None)
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-    use std::fs;
-    use std::os::fd::AsFd;
-    use std::os::unix::fs::MetadataExt;
-
-    #[test]
-    fn holes_links_and_times_survive_a_copy() {
-        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        fs::create_dir_all(a.join("x/y")).unwrap();
-        fs::create_dir(&b).unwrap();
-        let sparse = fs::File::create(a.join("x/sparse")).unwrap();
-        sparse.set_len(10 << 20).unwrap();
-        std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", 9 << 20).unwrap();
-        fs::hard_link(a.join("x/sparse"), a.join("x/y/again")).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", a.join("link")).unwrap();
-        let (from, to) = (fs::File::open(&a).unwrap(), fs::File::open(&b).unwrap());
-        tree(from.as_fd(), to.as_fd(), Role::Whole).unwrap();
-        let (old, new) = (a.join("x/sparse").metadata().unwrap(), b.join("x/y/again").metadata().unwrap());
-        assert_eq!((new.size(), new.nlink(), new.mtime_nsec()), (old.size(), 2, old.mtime_nsec()));
-        assert!(new.blocks() * 512 < 1 << 20);
-        assert_eq!(fs::read(a.join("x/sparse")).unwrap(), fs::read(b.join("x/sparse")).unwrap());
-        assert_eq!(fs::read_link(b.join("link")).unwrap().to_str(), Some("/etc/passwd"));
-        assert_eq!(
-            a.join("x").metadata().unwrap().mtime_nsec(),
-            b.join("x").metadata().unwrap().mtime_nsec()
-        );
-    }
-}
+#[path = "copy/tests.rs"]
+mod tests;

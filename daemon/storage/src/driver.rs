@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use cabin_sys::dir::HostDir;
 
+use crate::copy::Ahead;
 use crate::error::Result;
 use crate::usage;
 
@@ -117,6 +118,12 @@ pub(crate) trait Driver: Send + Sync {
     /// Bytes a volume, snapshot or layer takes beyond what it shares.
     fn used(&self, volume: &HostDir) -> io::Result<u64> {
         usage::bytes(volume.open_dir(self.own(volume))?)
+    }
+
+    /// As [`Driver::copy`], while somebody is writing in `from`; what changes until it stands still is copied then.
+    /// `None` when a copy of all takes no time, and is made when it stands still.
+    fn copy_ahead(&self, _from: &HostDir, _to: &HostDir) -> Result<Option<Ahead>> {
+        Ok(None)
     }
 
     /// Whether volumes go on needing the image they were made from.

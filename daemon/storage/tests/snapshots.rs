@@ -33,7 +33,11 @@ fn read(world: &World, volume: &VolumeName) -> String {
 }
 
 fn take(world: &World, activity: Activity, name: &str) {
-    done(|undo| world.pool.stage_snapshot(&web(), activity, name, undo)?.show(undo));
+    done(|undo| {
+        let mut staged = world.pool.stage_snapshot(&web(), activity, name, undo)?;
+        staged.catch_up()?;
+        staged.show(undo)
+    });
 }
 
 fn snap(world: &World, name: &str) {

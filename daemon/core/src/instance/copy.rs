@@ -128,7 +128,7 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
                 pool.stage_copy(Origin::Volume(&from, activity), &to, undo)?
             }
             None => {
-                let (staged, frozen) = held(host, project, &source.instance, &pool, undo, |undo| {
+                let (staged, frozen) = held(host, project, &source.instance, undo, |undo| {
                     Ok(pool.stage_copy(Origin::Volume(&from, activity), &to, undo)?)
                 })?;
                 op.update(json!({ "frozen_us": frozen }));

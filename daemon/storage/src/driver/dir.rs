@@ -7,12 +7,18 @@ use std::path::{Path, PathBuf};
 use cabin_sys::dir::HostDir;
 
 use crate::attributes::Role;
-use crate::copy;
+use crate::copy::{self, Ahead};
 use crate::error::{Error, Result};
 
 use super::{Driver, Layers, ROOTFS};
 
 pub(crate) struct Dir;
+
+/// The tree of a volume, and the empty one of a new volume.
+pub(super) fn roots(from: &HostDir, to: &HostDir) -> Result<(HostDir, HostDir)> {
+    let copying = |source| Error::Copy { path: ROOTFS.to_owned(), source };
+    Ok((from.open_dir(ROOTFS).map_err(copying)?, to.create_dir(ROOTFS, 0o700).map_err(copying)?))
+}
 
 impl Driver for Dir {
     fn fits(&self, _source: &HostDir) -> io::Result<Option<&'static str>> {
@@ -28,10 +34,13 @@ impl Driver for Dir {
     }
 
     fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()> {
-        let copying = |source| Error::Copy { path: ROOTFS.to_owned(), source };
-        let old = from.open_dir(ROOTFS).map_err(copying)?;
-        let new = to.create_dir(ROOTFS, 0o700).map_err(copying)?;
+        let (old, new) = roots(from, to)?;
         copy::tree(old.as_fd(), new.as_fd(), Role::Whole)
+    }
+
+    fn copy_ahead(&self, from: &HostDir, to: &HostDir) -> Result<Option<Ahead>> {
+        let (old, new) = roots(from, to)?;
+        Ahead::begin(old.as_fd(), new.as_fd(), Role::Whole).map(Some)
     }
 
     fn stands_on_image(&self) -> bool {

@@ -12,10 +12,10 @@ use cabin_sys::dir::HostDir;
 use rustix::fs as rfs;
 
 use crate::attributes::{Role, carry, times};
-use crate::copy;
+use crate::copy::{self, Ahead};
 use crate::error::{Error, Result};
 
-use super::{Driver, Layers, ROOTFS};
+use super::{Driver, Layers, ROOTFS, dir};
 
 /// The writable layer.
 const UPPER: &str = "u";
@@ -40,6 +40,24 @@ fn make_upper(below: &HostDir, volume: &HostDir) -> io::Result<()> {
     upper.sync()
 }
 
+impl Overlay {
+    /// What a volume holds itself, and where that goes in a new one, with all else a new one has.
+    fn uppers(&self, from: &HostDir, to: &HostDir) -> Result<(HostDir, HostDir, Role)> {
+        if self.own(from) == ROOTFS {
+            let (old, new) = dir::roots(from, to)?;
+            return Ok((old, new, Role::Whole));
+        }
+        let make = || -> io::Result<(HostDir, HostDir, Role)> {
+            let (old, new) = (from.open_dir(UPPER)?, to.create_dir(UPPER, 0o700)?);
+            // What the kernel keeps in its work directory is of no use to another mount.
+            to.create_dir(WORK, 0o700)?;
+            to.create_dir(ROOTFS, 0o700)?;
+            Ok((old, new, Role::Upper))
+        };
+        make().map_err(|source| Error::Copy { path: UPPER.to_owned(), source })
+    }
+}
+
 impl Driver for Overlay {
     fn fits(&self, source: &HostDir) -> io::Result<Option<&'static str>> {
         let magic = rfs::fstatfs(source)?.f_type;
@@ -51,17 +69,13 @@ impl Driver for Overlay {
     }
 
     fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()> {
-        let own = self.own(from);
-        let copying = |source| Error::Copy { path: own.to_owned(), source };
-        let old = from.open_dir(own).map_err(copying)?;
-        let new = to.create_dir(own, 0o700).map_err(copying)?;
-        if own == ROOTFS {
-            return copy::tree(old.as_fd(), new.as_fd(), Role::Whole);
-        }
-        // What the kernel keeps in its work directory is of no use to another mount.
-        to.create_dir(WORK, 0o700).map_err(copying)?;
-        to.create_dir(ROOTFS, 0o700).map_err(copying)?;
-        copy::tree(old.as_fd(), new.as_fd(), Role::Upper)
+        let (old, new, role) = self.uppers(from, to)?;
+        copy::tree(old.as_fd(), new.as_fd(), role)
+    }
+
+    fn copy_ahead(&self, from: &HostDir, to: &HostDir) -> Result<Option<Ahead>> {
+        let (old, new, role) = self.uppers(from, to)?;
+        Ahead::begin(old.as_fd(), new.as_fd(), role).map(Some)
     }
 
     fn stands_on_image(&self) -> bool {

@@ -11,7 +11,7 @@ use crate::driver::ROOTFS;
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, VolumeName, check_snapshot};
 
-use super::snapshots::{Place, snapshot_path, snapshots_of};
+use super::snapshots::{Pending, Place, snapshot_path, snapshots_of};
 use super::{Origin, Pool, STAGING, Staged};
 
 impl Pool {
@@ -113,6 +113,6 @@ impl Pool {
         self.inner.kind.driver().create_empty(&to).map_err(wrong)?;
         let old = from.open_dir(ROOTFS).map_err(|e| source.volume_error("open", volume, e))?;
         copy::tree(old.as_fd(), to.open_dir(ROOTFS).map_err(wrong)?.as_fd(), Role::Whole)?;
-        Ok(Staged { pool: self.clone(), what, staging, place })
+        Ok(Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing })
     }
 }

@@ -10,7 +10,7 @@ use crate::driver::{IMAGE, Layers, RESTORED, ROOTFS};
 use crate::error::{Error, Result};
 use crate::name::{VolumeName, check, check_snapshot};
 
-use super::snapshots::{Place, Staged, replaced, snapshot_path, snapshots_of};
+use super::snapshots::{Pending, Place, Staged, replaced, snapshot_path, snapshots_of};
 use super::{IMAGES, Pool, STAGING, image_tree};
 
 impl Pool {
@@ -57,7 +57,7 @@ impl Pool {
         let staged = self.stage_place(&place, &staging, &what, undo)?;
         self.inner.kind.driver().create_empty(&staged).map_err(wrong)?;
         let tree = staged.open_dir(ROOTFS).map_err(wrong)?;
-        Ok((Staged { pool: self.clone(), what, staging, place }, tree))
+        Ok((Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing }, tree))
     }
 
     pub(super) fn stage_place(
@@ -117,7 +117,7 @@ impl Pool {
             None => self.inner.kind.driver().create_empty(&staged).map_err(wrong)?,
         }
         staged.symlink(std::path::Path::new(mark), RESTORED).map_err(wrong)?;
-        Ok(Staged { pool: self.clone(), what, staging, place })
+        Ok(Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing })
     }
 
     /// Where the files of a snapshot are.

@@ -9,7 +9,8 @@ use std::path::Path;
 use cabin_sys::dir::HostDir;
 use cabin_undo::Undo;
 
-use crate::driver::{IMAGE, RESTORED};
+use crate::copy::Ahead;
+use crate::driver::{Driver, IMAGE, RESTORED};
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
 
@@ -50,6 +51,20 @@ pub struct Staged {
     pub(super) what: String,
     pub(super) staging: String,
     pub(super) place: Place,
+    pub(super) pending: Pending,
+}
+
+/// What is still to be copied.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// Nothing.
+    Nothing,
+    /// What changed since it was copied.
+    Changes(Ahead),
+    /// Nothing, but what was needed for copying is still there.
+    Caught(Ahead),
+    /// All of it: it takes no time.
+    All { from: HostDir, to: HostDir, kept: bool },
 }
 
 #[derive(Debug, Clone)]
@@ -185,14 +200,24 @@ impl Pool {
         let (inner, stray) = (self.inner.clone(), staging.clone());
         undo.push(format!("stage {what}"), move || inner.root.remove_tree(&stray))?;
         let (driver, kept) = (self.inner.kind.driver(), matches!(place, Place::Snapshot(..)));
-        match (shared, kept) {
-            (true, _) => driver.branch(&from, &to).map_err(wrong)?,
-            (false, true) => driver.keep(&from, &to)?,
-            (false, false) => driver.copy(&from, &to)?,
-        }
         self.stand_alike(&from, &to).map_err(wrong)?;
         self.link_image(&path, &to, kept)?;
-        Ok(Staged { pool: self.clone(), what, staging, place })
+        let mut pending = Pending::Nothing;
+        match (shared, still) {
+            (true, _) => driver.branch(&from, &to).map_err(wrong)?,
+            (false, true) => copy_now(driver, &from, &to, kept)?,
+            (false, false) => {
+                pending = match driver.copy_ahead(&from, &to)? {
+                    Some(ahead) => Pending::Changes(ahead),
+                    None => {
+                        // While it still runs: a snapshot of a filesystem first writes what is dirty.
+                        self.sync()?;
+                        Pending::All { from, to, kept }
+                    }
+                };
+            }
+        }
+        Ok(Staged { pool: self.clone(), what, staging, place, pending })
     }
 
     fn link_image(&self, path: &str, to: &HostDir, deep: bool) -> Result<()> {
@@ -371,7 +396,32 @@ impl Pool {
     }
 }
 
+/// Copies what stands still; what is kept is written by nobody.
+fn copy_now(driver: &dyn Driver, from: &HostDir, to: &HostDir, kept: bool) -> Result<()> {
+    if kept { driver.keep(from, to) } else { driver.copy(from, to) }
+}
+
 impl Staged {
+    /// Copies what changed in a running volume since it was staged, or all of it when that takes no time. Nobody
+    /// may be writing in the volume now. Without this the copy is what could be had from under the writer's hands.
+    ///
+    /// # Errors
+    /// A failure of the disk.
+    pub fn catch_up(&mut self) -> Result<()> {
+        self.pending = match std::mem::replace(&mut self.pending, Pending::Nothing) {
+            Pending::Changes(mut ahead) => {
+                ahead.catch_up()?;
+                Pending::Caught(ahead)
+            }
+            Pending::All { from, to, kept } => {
+                copy_now(self.pool.inner.kind.driver(), &from, &to, kept)?;
+                Pending::Nothing
+            }
+            other => other,
+        };
+        Ok(())
+    }
+
     /// Puts the copy in its place. When this returns, all of it is on disk.
     ///
     /// The tree that a restoring takes the place of is kept until [`Pool::forget_replaced`], so that it can
@@ -380,7 +430,16 @@ impl Staged {
     /// # Errors
     /// When something is in its place by now, or the disk fails.
     pub fn show(self, undo: &mut Undo) -> Result<()> {
-        let Staged { pool, what, staging, place } = self;
+        let Staged { pool, what, staging, place, pending } = self;
+        match pending {
+            Pending::Changes(mut ahead) => {
+                ahead.go_on()?;
+                ahead.clean()?;
+            }
+            Pending::Caught(ahead) => ahead.clean()?,
+            Pending::All { from, to, kept } => copy_now(pool.inner.kind.driver(), &from, &to, kept)?,
+            Pending::Nothing => {}
+        }
         let root = &pool.inner.root;
         let (Place::New(volume) | Place::Snapshot(volume, _) | Place::Replaces(volume)) = &place;
         let wrong = |source| pool.volume_error("copy", volume, source);

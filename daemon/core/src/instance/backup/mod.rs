@@ -139,8 +139,7 @@ fn copied(
     pool.delete(&copy)?;
     atomically(|undo| -> Result<(), Error> {
         let origin = Origin::Volume(volume, Activity::Running);
-        let (staged, _) =
-            held(host, project, name, pool, undo, |undo| Ok(pool.stage_copy(origin, &copy, undo)?))?;
+        let (staged, _) = held(host, project, name, undo, |undo| Ok(pool.stage_copy(origin, &copy, undo)?))?;
         staged.show(undo)?;
         intent::forget(host, project, name)
     })?;

@@ -198,7 +198,7 @@ pub(super) fn take(
     let mut row = row_of(now, expires_at);
     let frozen = atomically(|undo| -> Result<u64, Error> {
         let activity = activity(host, instance);
-        let (staged, frozen) = held(host, project, instance, &pool, undo, |undo| {
+        let (staged, frozen) = held(host, project, instance, undo, |undo| {
             Ok(pool.stage_snapshot(&volume, activity, name, undo)?)
         })?;
         staged.show(undo)?;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cabin_storage::{Activity, Pool};
+use cabin_storage::{Activity, Staged};
 use cabin_store::rows::Intent;
-use cabin_undo::Undo;
+use cabin_undo::{Undo, fault};
 
 use crate::instance::intent;
 use crate::{Error, Host};
@@ -18,25 +18,28 @@ pub(in crate::instance) fn activity(host: &Host, name: &str) -> Activity {
     }
 }
 
-/// Does `work` while the instance stands still, if it runs; gives how many microseconds that took. The
-/// caller holds its turn, and removes the intent in its last commit.
+/// Stages a copy of an instance's files, and holds the instance still, if it runs, while what changed meanwhile is
+/// copied too; gives how many microseconds that took. The caller holds its turn, and removes the intent in its
+/// last commit.
 ///
 /// What the guest wrote is in the host's page cache from the moment its write returns, so a copy made now
 /// has every record it ever synced.
-pub(in crate::instance) fn held<T>(
+pub(in crate::instance) fn held(
     host: &Arc<Host>,
     project: &str,
     name: &str,
-    pool: &Pool,
     undo: &mut Undo,
-    work: impl FnOnce(&mut Undo) -> Result<T, Error>,
-) -> Result<(T, u64), Error> {
+    stage: impl FnOnce(&mut Undo) -> Result<Staged, Error>,
+) -> Result<(Staged, u64), Error> {
+    let mut staged = stage(undo)?;
     let live = host.live().get(name).filter(|live| live.exit().is_none() && !live.is_frozen());
-    let Some(live) = live else { return Ok((work(undo)?, 0)) };
+    let Some(live) = live else {
+        staged.catch_up()?;
+        return Ok((staged, 0));
+    };
+    fault::pass("copied ahead")?;
     // A daemon that dies in between thaws it when it comes back.
     intent::note(host, project, name, &Intent::Hold, undo)?;
-    // While it still runs: a filesystem that shares blocks first writes what is dirty.
-    pool.sync()?;
     let thaw = {
         let (host, live) = (host.clone(), live.clone());
         move || match host.runtime().cgroups().thaw(&live.name) {
@@ -52,8 +55,9 @@ pub(in crate::instance) fn held<T>(
         Err(_) if live.exit().is_some() => {}
         other => other?,
     }
-    let done = work(undo);
+    let done = staged.catch_up();
     thaw()?;
     let frozen = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
-    Ok((done?, frozen))
+    done?;
+    Ok((staged, frozen))
 }

@@ -1,0 +1,187 @@
+//! Copies of trees that stand still, and of trees in use.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+use super::*;
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+#[test]
+fn holes_links_and_times_survive_a_copy() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    fs::create_dir_all(a.join("x/y")).unwrap();
+    fs::create_dir(&b).unwrap();
+    let sparse = fs::File::create(a.join("x/sparse")).unwrap();
+    sparse.set_len(10 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", 9 << 20).unwrap();
+    fs::hard_link(a.join("x/sparse"), a.join("x/y/again")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", a.join("link")).unwrap();
+    let (from, to) = (fs::File::open(&a).unwrap(), fs::File::open(&b).unwrap());
+    tree(from.as_fd(), to.as_fd(), Role::Whole).unwrap();
+    let (old, new) = (a.join("x/sparse").metadata().unwrap(), b.join("x/y/again").metadata().unwrap());
+    assert_eq!((new.size(), new.nlink(), new.mtime_nsec()), (old.size(), 2, old.mtime_nsec()));
+    assert!(new.blocks() * 512 < 1 << 20);
+    assert_eq!(fs::read(a.join("x/sparse")).unwrap(), fs::read(b.join("x/sparse")).unwrap());
+    assert_eq!(fs::read_link(b.join("link")).unwrap().to_str(), Some("/etc/passwd"));
+    assert_eq!(a.join("x").metadata().unwrap().mtime_nsec(), b.join("x").metadata().unwrap().mtime_nsec());
+}
+
+/// Every path of a tree with what can be told of it.
+fn told(root: &std::path::Path) -> std::collections::BTreeMap<String, String> {
+    let mut all = std::collections::BTreeMap::new();
+    let mut open = vec![root.to_owned()];
+    let mut first = std::collections::HashMap::new();
+    while let Some(path) = open.pop() {
+        let meta = path.symlink_metadata().unwrap();
+        let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+        let content = match () {
+            () if meta.is_dir() => "dir".to_owned(),
+            () if meta.is_symlink() => format!("{:?}", fs::read_link(&path).unwrap()),
+            () => String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned(),
+        };
+        let links = if meta.is_dir() { 0 } else { meta.nlink() };
+        let with =
+            if links > 1 { first.entry(meta.ino()).or_insert(name.clone()).clone() } else { String::new() };
+        let time = (meta.mtime(), meta.mtime_nsec());
+        let mut note = [0u8; 64];
+        let note = rfs::lgetxattr(&path, "user.note", &mut note[..]).map(|length| note[..length].to_vec());
+        all.insert(
+            name,
+            format!("{:o} {} {links} {with} {time:?} {note:?} {content}", meta.mode(), meta.uid()),
+        );
+        if meta.is_dir() {
+            let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|it| it.unwrap().path()).collect();
+            names.sort();
+            names.reverse();
+            open.extend(names);
+        }
+    }
+    all
+}
+
+fn file(root: &std::path::Path, name: &str, text: &str) {
+    fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+    fs::write(root.join(name), text).unwrap();
+}
+
+fn note(root: &std::path::Path, name: &str, text: &str) {
+    rfs::lsetxattr(root.join(name), "user.note", text.as_bytes(), rfs::XattrFlags::empty()).unwrap();
+}
+
+/// Waits until the clock has gone on so far that a change from now on is a later one.
+fn settle() {
+    let begun = std::time::Instant::now();
+    while begun.elapsed().as_millis() < 120 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn all_that_changes_while_a_tree_is_copied_is_in_the_copy() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    fs::create_dir_all(&a).unwrap();
+    fs::create_dir(&b).unwrap();
+    for name in
+        ["keep", "grow", "same-size", "gone", "d/inner", "moved/deep/er", "swap1/x", "swap2/x", "l1", "m1"]
+    {
+        file(&a, name, &format!("{name} one"));
+    }
+    for (first, other) in [("l1", "d/l2"), ("m1", "m2"), ("m1", "m3")] {
+        fs::hard_link(a.join(first), a.join(other)).unwrap();
+    }
+    fs::hard_link(a.join("keep"), a.join("moved/kept")).unwrap();
+    file(&a, "dir-to-file/x", "x");
+    file(&a, "file-to-dir", "x");
+    std::os::unix::fs::symlink("one", a.join("link")).unwrap();
+    note(&a, "d", "one");
+    note(&a, "keep", "one");
+    settle();
+    let (from, to) = (fs::File::open(&a).unwrap(), fs::File::open(&b).unwrap());
+    let mut ahead = Ahead::begin(from.as_fd(), to.as_fd(), Role::Whole).unwrap();
+    let kept = b.join("keep").metadata().unwrap().ino();
+    file(&a, "grow", "grow and more");
+    let before = a.join("same-size").metadata().unwrap();
+    file(&a, "same-size", "same-size ONE");
+    let times = fs::FileTimes::new().set_modified(before.modified().unwrap());
+    fs::File::open(a.join("same-size")).unwrap().set_times(times).unwrap();
+    fs::remove_file(a.join("gone")).unwrap();
+    fs::rename(a.join("moved"), a.join("d/moved")).unwrap();
+    fs::rename(a.join("swap1"), a.join("swap")).unwrap();
+    fs::rename(a.join("swap2"), a.join("swap1")).unwrap();
+    fs::rename(a.join("swap"), a.join("swap2")).unwrap();
+    // A name of a linked file goes, another is a new file, a third one gets more.
+    fs::remove_file(a.join("l1")).unwrap();
+    fs::remove_file(a.join("m2")).unwrap();
+    file(&a, "m2", "its own");
+    file(&a, "m1", "m1 and m3");
+    fs::remove_dir_all(a.join("dir-to-file")).unwrap();
+    file(&a, "dir-to-file", "now");
+    fs::remove_file(a.join("file-to-dir")).unwrap();
+    file(&a, "file-to-dir/x", "now");
+    fs::remove_file(a.join("link")).unwrap();
+    std::os::unix::fs::symlink("two", a.join("link")).unwrap();
+    rfs::removexattr(a.join("d"), "user.note").unwrap();
+    note(&a, "swap1", "new");
+    fs::set_permissions(a.join("d/inner"), std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    ahead.catch_up().unwrap();
+    ahead.clean().unwrap();
+    assert_eq!(told(&b), told(&a));
+    assert_eq!(b.join("keep").metadata().unwrap().ino(), kept, "what did not change is not copied again");
+}
+
+#[test]
+fn a_write_through_a_mapping_is_in_the_copy() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    fs::create_dir_all(&a).unwrap();
+    fs::create_dir(&b).unwrap();
+    fs::write(a.join("mapped"), [0; 4096]).unwrap();
+    // Another program keeps the mapping: the page stays dirty and writable between its two writes.
+    let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),4096)\nm[0:3]=b'one'\n\
+                  print(1,flush=True)\nsys.stdin.readline()\nm[0:3]=b'two'\nprint(2,flush=True)\nsys.stdin.readline()";
+    let mut child = std::process::Command::new("python3")
+        .args(["-c", script, a.join("mapped").to_str().unwrap()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3 (package python3)");
+    let mut said = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    settle();
+    let (from, to) = (fs::File::open(&a).unwrap(), fs::File::open(&b).unwrap());
+    let mut ahead = Ahead::begin(from.as_fd(), to.as_fd(), Role::Whole).unwrap();
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    ahead.catch_up().unwrap();
+    ahead.clean().unwrap();
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert_eq!(&fs::read(b.join("mapped")).unwrap()[..3], b"two");
+}
+
+#[test]
+fn a_tree_deeper_than_a_path_can_say_is_copied() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let top = cabin_sys::dir::HostDir::open(dir.path()).unwrap();
+    let (a, b) = (top.create_dir("a", 0o700).unwrap(), top.create_dir("b", 0o700).unwrap());
+    let name = "long-".repeat(10);
+    let mut at = a.create_dir(&name, 0o700).unwrap();
+    for _ in 0..400 {
+        at = at.create_dir(&name, 0o750).unwrap();
+    }
+    at.create_file("bottom", 0o600).unwrap();
+    let mut ahead = Ahead::begin(a.as_fd(), b.as_fd(), Role::Whole).unwrap();
+    ahead.catch_up().unwrap();
+    ahead.clean().unwrap();
+    let mut copy = b.open_dir(&name).unwrap();
+    for _ in 0..400 {
+        copy = copy.open_dir(&name).unwrap();
+    }
+    assert!(copy.exists("bottom"));
+    top.remove_tree("a").unwrap();
+    top.remove_tree("b").unwrap();
+}

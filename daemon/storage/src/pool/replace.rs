@@ -1,0 +1,71 @@
+//! New trees for volumes that are there, brought from other volumes: copied within the pool, or filled from outside.
+//!
+//! They are staged and shown as restorings are, and like those leave a mark by which [`Pool::restored`] tells whether
+//! they did.
+
+use std::path::Path;
+
+use cabin_sys::dir::HostDir;
+use cabin_undo::Undo;
+
+use crate::driver::{RESTORED, ROOTFS};
+use crate::error::Result;
+use crate::name::{VolumeName, check};
+
+use super::snapshots::{Pending, Place, replaced};
+use super::{Origin, Pool, Staged};
+
+impl Pool {
+    /// Copies a volume or snapshot of this pool, to become the tree of `target`, which is another volume that is
+    /// there and that nobody uses. `mark` is a plain word.
+    ///
+    /// # Errors
+    /// No such origin or target, or a failure of the disk.
+    pub fn stage_replacing_copy(
+        &self,
+        origin: Origin<'_>,
+        target: &VolumeName,
+        mark: &str,
+        undo: &mut Undo,
+    ) -> Result<Staged> {
+        self.make_way(target, mark)?;
+        let place = Place::Replaces(target.clone());
+        let staged = self.stage(origin, format!("refresh {target}"), replaced(target), place, undo)?;
+        let root = self.inner.root.open_dir(&staged.staging);
+        root.and_then(|dir| dir.symlink(Path::new(mark), RESTORED))
+            .map_err(|source| self.volume_error("refresh", target, source))?;
+        Ok(staged)
+    }
+
+    /// An empty directory that is to become the tree of `target`, which is there and which nobody uses. `mark` is a
+    /// plain word.
+    ///
+    /// # Errors
+    /// No such volume, or a failure of the disk.
+    pub fn stage_replacing_tree(
+        &self,
+        target: &VolumeName,
+        mark: &str,
+        undo: &mut Undo,
+    ) -> Result<(Staged, HostDir)> {
+        self.make_way(target, mark)?;
+        let (place, staging) = (Place::Replaces(target.clone()), replaced(target));
+        let what = format!("refresh {target}");
+        let wrong = |source| self.volume_error("refresh", target, source);
+        let staged = self.stage_place(&place, &staging, &what, undo)?;
+        self.inner.kind.driver().create_empty(&staged).map_err(wrong)?;
+        staged.symlink(Path::new(mark), RESTORED).map_err(wrong)?;
+        let tree = staged.open_dir(ROOTFS).map_err(wrong)?;
+        Ok((Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing }, tree))
+    }
+
+    fn make_way(&self, target: &VolumeName, mark: &str) -> Result<()> {
+        self.alive()?;
+        check(mark)?;
+        if !self.inner.root.exists(&target.path()) {
+            return Err(self.no_volume(target));
+        }
+        // What an earlier change of this kind could not remove.
+        self.forget_replaced(target)
+    }
+}
