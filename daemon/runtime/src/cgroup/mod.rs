@@ -12,6 +12,7 @@ mod error;
 mod group;
 mod layout;
 mod leaf;
+mod room;
 mod unified;
 mod usage;
 mod v1;
@@ -141,6 +142,7 @@ impl Cgroups {
             if cpuset {
                 v1::fill_cpuset(&root, &prefix)?;
             }
+            v1::bound(&prefix)?;
             let group = prefix.create(name)?;
             if cpuset {
                 v1::fill_cpuset(&prefix, &group)?;

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::Error;
 use super::group::Group;
+use super::{Error, room};
 use crate::spec::CgroupLimits;
 
 /// The child that is given to the container.
@@ -38,6 +38,9 @@ pub(super) fn create(
     let needed = needed(limits);
     enable(root, &needed)?;
     let prefix = root.ensure(prefix)?;
+    if prefix.has("pids.max") {
+        prefix.write("pids.max", &room::of_all().to_string())?;
+    }
     enable(&prefix, &needed)?;
     let group = prefix.create(name)?;
     // What the container can hand on to groups of its own; no limit of ours depends on it.
@@ -119,7 +122,7 @@ fn settings(limits: &CgroupLimits) -> Vec<Setting> {
         number("memory softly", "memory.high", limits.memory_high, "max"),
         number("swap", "memory.swap.max", limits.swap, "max"),
         number("memory", "memory.max", limits.memory, "max"),
-        number("processes", "pids.max", limits.processes, "max"),
+        number("processes", "pids.max", limits.processes, &room::of_one().to_string()),
     ]
 }
 
@@ -222,7 +225,7 @@ mod tests {
                 "memory.high=max",
                 "memory.swap.max=max",
                 "memory.max=max",
-                "pids.max=max"
+                &format!("pids.max={}", room::of_one())
             ]
         );
     }

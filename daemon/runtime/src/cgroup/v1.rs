@@ -13,7 +13,7 @@ use cgroups_rs::pid::PidController;
 
 use super::group::Group;
 use super::layout::Mounts;
-use super::{Error, unified};
+use super::{Error, room, unified};
 use crate::spec::CgroupLimits;
 
 /// The kernel's own share of a group without limits.
@@ -57,14 +57,20 @@ pub(super) fn apply(
     }
     if let Some(mount) = mounts.v1_of("pids") {
         let group = Group::open(mount, relative)?;
-        let (max, text) = match limits.processes {
-            Some(n) => (MaxValue::Value(signed(n)), n.to_string()),
-            None => (MaxValue::Max, "max".to_owned()),
-        };
-        let pids = PidController::new(group.handle_path(), false);
-        pids.set_pid_max(max).map_err(|e| failed(&group, "pids.max", &text, &e))?;
+        set_pids(&group, limits.processes.unwrap_or_else(room::of_one))?;
     }
     Ok(())
+}
+
+/// Bounds what all containers together may have, in the group `prefix` that they lie in.
+pub(super) fn bound(prefix: &Group) -> Result<(), Error> {
+    if prefix.has("pids.max") { set_pids(prefix, room::of_all()) } else { Ok(()) }
+}
+
+fn set_pids(group: &Group, most: u64) -> Result<(), Error> {
+    let pids = PidController::new(group.handle_path(), false);
+    let max = MaxValue::Value(signed(most));
+    pids.set_pid_max(max).map_err(|e| failed(group, "pids.max", &most.to_string(), &e))
 }
 
 fn cpu(group: &Group, limits: &CgroupLimits) -> Result<(), Error> {

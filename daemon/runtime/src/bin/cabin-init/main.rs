@@ -17,6 +17,7 @@ mod disk;
 mod filesystems;
 mod link;
 mod network;
+mod owner;
 mod payload;
 mod rendered;
 mod session;

@@ -13,8 +13,8 @@ use cabin_sys::socket;
 use rustix::fs::{Mode, OFlags};
 
 use crate::link::{self, FromPayload, ToPayload};
-use crate::payload;
 use crate::step::{Step, odd};
+use crate::{owner, payload};
 use crate::watch::{self, Watched};
 
 /// `SIGKILL`.
@@ -56,8 +56,8 @@ fn bring_up(
         kinds |= Namespaces::NEWUSER;
     }
     let place = entry.unified.as_ref().map(AsFd::as_fd);
-    let child = process::clone(kinds, place, || payload::run(&theirs, spec, guest, &entry))
-        .step("make the first process")?;
+    let make = || process::clone(kinds, place, || payload::run(&theirs, spec, guest, &entry));
+    let child = owner::as_root_of(spec.ids, make).step("make the first process")?;
     drop((theirs, entry));
     let brought = accompany(daemon, &ours, &child, &home, spec, run_dir);
     if brought.is_err() {
@@ -119,7 +119,9 @@ fn prepare_process(child: &Child, spec: &InitSpec) -> Result<(), Failure> {
         let run = [IdRun { inside: 0, outside: range.base, count: range.size }];
         namespace::write_id_maps(child.pid, &run, &run).step("write the id maps")?;
     }
-    crate::confine::set_rlimits(child.pid, &spec.rlimits)?;
+    // Only who has its user may set the limits of another process, where root has not every right itself.
+    owner::as_root_of(spec.ids, || Ok(crate::confine::set_rlimits(child.pid, &spec.rlimits)))
+        .step("set limits")??;
     process::set_oom_score_adj(child.pid, spec.oom_score_adj).step("set the out-of-memory adjustment")
 }
 

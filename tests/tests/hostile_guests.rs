@@ -1,0 +1,234 @@
+//! Containers that take what they can get: while each of them does its worst, the API and another container answer,
+//! a forced stop and a delete come to an end, and nothing is left over. CABIN_TORTURE makes each last longer.
+
+use std::time::{Duration, Instant};
+
+use cabin_tests::subject::Subject;
+use cabin_tests::sweep::audited;
+use cabin_tests::vitals::{Answers, Vitals, answers_during};
+use cabin_tests::wait::{until_true, while_others_go_on};
+use cabin_tests::{api, audit};
+use serde_json::{Value, json};
+
+/// How long others may wait for the API, in milliseconds: 99 of a hundred times.
+const LIMIT: u128 = 250;
+
+/// How long a forced stop and a delete may take together.
+const END: Duration = Duration::from_secs(30);
+
+/// How much a daemon may grow by what a container does, in KiB.
+const GROWTH: u64 = 64 * 1024;
+
+/// Something a container does to its host.
+struct Bomb {
+    name: &'static str,
+    /// What it is limited to, beside 256 MiB and 600 processes.
+    config: &'static [(&'static str, &'static str)],
+    /// Run by the container's shell.
+    script: &'static str,
+    /// How it shows that it is at its worst.
+    lit: Lit,
+    /// A command in another container that must succeed all the same.
+    elsewhere: &'static str,
+}
+
+/// How a bomb shows that it is at its worst.
+enum Lit {
+    /// There are nearly as many processes as may be.
+    Processes,
+    /// There was no memory left.
+    Memory,
+    /// This command inside succeeds.
+    Inside(&'static str),
+}
+
+const PLAIN: Bomb = Bomb { name: "", config: &[], script: "", lit: Lit::Inside("true"), elsewhere: "true" };
+
+const BOMBS: &[Bomb] = &[
+    Bomb { name: "forks", script: "f() { f | f & }; f; f; sleep 1000", lit: Lit::Processes, ..PLAIN },
+    Bomb {
+        name: "forks without a limit",
+        config: &[("limits.processes", ""), ("limits.memory", "")],
+        script: "f() { f | f & }; f; sleep 1000",
+        lit: Lit::Processes,
+        elsewhere: "for i in 1 2 3 4 5 6 7 8; do sleep 0 & done; wait",
+    },
+    Bomb {
+        name: "memory",
+        script: "while :; do tail /dev/zero; tail /dev/zero & tail /dev/zero & wait; done",
+        lit: Lit::Memory,
+        ..PLAIN
+    },
+    Bomb {
+        name: "full /dev/shm and tmpfs",
+        script: "mkdir -p /t; mount -t tmpfs none /t; (dd if=/dev/zero of=/dev/shm/a bs=1M & \
+                 dd if=/dev/zero of=/t/a bs=1M & sleep 1000) 2>/dev/null",
+        lit: Lit::Memory,
+        ..PLAIN
+    },
+    Bomb {
+        name: "100,000 mounts",
+        script: "cd /; many() { mkdir /$1; mount -t tmpfs none /$1; i=0; while [ $i -lt $2 ]; do mkdir /$1/$i; \
+                 mount -o rbind /$1 /$1/$i || return; i=$((i + 1)); done; }; \
+                 many a 16; many b 15; many c 10; many d 9; many e 7; i=0; \
+                 while mount --bind /tmp /tmp; do i=$((i + 1)); done; sleep 1000",
+        lit: Lit::Inside("test $(wc -l </proc/self/mountinfo) -gt 99900"),
+        ..PLAIN
+    },
+    Bomb {
+        name: "cgroups",
+        script: "cd /sys/fs/cgroup; i=0; while mkdir $i; do i=$((i + 1)); [ $i -lt 5000 ] || break; done; \
+                 cd 1 && while mkdir d; do cd d; done; sleep 1000",
+        lit: Lit::Inside("test $(find /sys/fs/cgroup -type d | wc -l) -gt 990"),
+        ..PLAIN
+    },
+    Bomb {
+        name: "a flood of the console",
+        script: "for i in 1 2 3 4; do yes $(seq 1 200) >/dev/console & done; sleep 1000",
+        ..PLAIN
+    },
+    Bomb {
+        name: "deafness to every signal, and zombies",
+        script: "for i in $(seq 1 64); do trap '' $i 2>/dev/null; done; \
+                 for i in $(seq 1 40); do sh -c 'while :; do sleep 1; done' & done; \
+                 for i in $(seq 1 10); do sh -c 'for i in $(seq 1 40); do true & done; exec sleep 1000' & done; \
+                 while :; do sleep 1; done",
+        lit: Lit::Inside("test $(grep -l ^State:.Z /proc/[0-9]*/status | wc -l) -gt 300"),
+        ..PLAIN
+    },
+    Bomb {
+        name: "inotify instances and terminals, all of them",
+        script: "ulimit -n 100000; /root/cabin-bomb inotify >/root/inotify & \
+                 /root/cabin-bomb terminals >/root/terminals & sleep 1000",
+        lit: Lit::Inside("test -s /root/inotify && test -s /root/terminals"),
+        elsewhere: "/root/cabin-bomb inotify 30 && /root/cabin-bomb terminals 30",
+        ..PLAIN
+    },
+    Bomb {
+        name: "files, wide and deep",
+        script: "mkdir /root/wide; cd /root/wide; seq 1 20000 | xargs touch; mkdir /root/deep; cd /root/deep; \
+                 n=$(seq 1 40 | tr -d '\\n'); i=0; while [ $i -lt 150 ]; do mkdir $n && cd $n || break; \
+                 i=$((i + 1)); done; touch /root/lit; sleep 1000",
+        lit: Lit::Inside("test -e /root/lit"),
+        ..PLAIN
+    },
+    Bomb {
+        name: "logs without end",
+        script: "for i in 1 2; do dd if=/dev/zero of=/var/log/endless$i bs=1M count=400 & done 2>/dev/null; \
+                 for i in 1 2 3; do yes $(seq 1 100) | logger & done; sleep 1000",
+        lit: Lit::Inside("test $(du -m /var/log | cut -f1) -gt 300"),
+        ..PLAIN
+    },
+];
+
+fn torture() -> u64 {
+    std::env::var("CABIN_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// A number that the host keeps in a control group of the instance.
+fn number(subject: &Subject, file: &str) -> Option<u64> {
+    let groups = audit::cgroups(&subject.dir);
+    let of_box = groups.iter().filter(|group| group.ends_with("box"));
+    let texts = of_box.filter_map(|group| std::fs::read_to_string(group.join(file)).ok());
+    texts.filter_map(|text| text.trim().rsplit(' ').next()?.parse().ok()).next()
+}
+
+fn is_lit(subject: &Subject, lit: &Lit) -> bool {
+    match lit {
+        Lit::Processes => {
+            let (now, most) = (number(subject, "pids.current"), number(subject, "pids.max"));
+            now.zip(most).is_some_and(|(now, most)| now * 10 >= most * 9)
+        }
+        Lit::Memory => {
+            let failed = number(subject, "memory.failcnt");
+            failed.or_else(|| number(subject, "memory.events")).is_some_and(|count| count > 0)
+        }
+        Lit::Inside(command) => subject.exec("box", command).is_ok(),
+    }
+}
+
+/// Puts the program that takes what the kernel counts into an instance.
+fn arm(subject: &Subject, name: &str) {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_cabin-bomb")).expect("the program");
+    let headers = [("X-Incus-type", "file"), ("X-Incus-mode", "0755")];
+    let target = format!("/1.0/instances/{name}/files?path=/root/cabin-bomb");
+    let reply = api::send(&subject.socket(), "POST", &target, &headers, &program).expect("an answer");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
+/// Lights it in a container of its own; what was wrong.
+fn explode(subject: &Subject, bomb: &Bomb, answers: &mut Answers) -> Vec<String> {
+    let mut config = json!({ "limits.memory": "256MiB", "limits.processes": "600" });
+    for (key, value) in bomb.config {
+        match value.is_empty() {
+            true => drop(config.as_object_mut().and_then(|config| config.remove(*key))),
+            false => config[*key] = json!(value),
+        }
+    }
+    subject.create("box", &config);
+    subject.power("box", "start").expect("a start");
+    if bomb.script.contains("cabin-bomb") {
+        arm(subject, "box");
+    }
+    let before = Vitals::of(subject.pid());
+    let mut wrong = Vec::new();
+    let (took, during) = answers_during(subject, "other", || {
+        let body = json!({ "command": ["sh", "-c", bomb.script], "wait-for-websocket": false, "interactive": false });
+        let reply = subject.call("POST", "/1.0/instances/box/exec", Some(&body)).expect("an answer");
+        assert_eq!(reply.status, 202, "{}", reply.text());
+        let began = Instant::now();
+        until_true(&format!("{} to be at their worst", bomb.name), 40, || is_lit(subject, &bomb.lit));
+        let took = began.elapsed();
+        while_others_go_on(Duration::from_millis(700 * torture()));
+        let elsewhere = subject.exec("other", bomb.elsewhere);
+        wrong.extend(
+            elsewhere.err().map(|why| format!("another container cannot `{}`: {why}", bomb.elsewhere)),
+        );
+        took
+    });
+    wrong.extend(during.faults(LIMIT));
+    let began = Instant::now();
+    let (ended, after) = answers_during(subject, "other", || {
+        subject.power("box", "stop").and_then(|_| subject.ask("DELETE", "/1.0/instances/box", &Value::Null))
+    });
+    let end = began.elapsed();
+    wrong.extend(ended.err().map(|why| format!("cannot be ended: {why}")));
+    wrong.extend(after.faults(LIMIT).into_iter().map(|why| format!("while it is ended: {why}")));
+    if end > END {
+        wrong.push(format!("its end took {end:?}"));
+    }
+    wrong.extend(audited(subject));
+    let growth = Vitals::of(subject.pid()).rss.saturating_sub(before.rss);
+    if growth > GROWTH {
+        wrong.push(format!("the daemon has grown by {growth} KiB"));
+    }
+    eprintln!(
+        "    {}: {}; lit after {} ms, ended in {} ms, memory +{growth} KiB",
+        bomb.name,
+        during.told(),
+        took.as_millis(),
+        end.as_millis()
+    );
+    answers.join(during);
+    answers.join(after);
+    wrong.into_iter().map(|why| format!("{}: {why}", bomb.name)).collect()
+}
+
+#[test]
+fn no_container_takes_the_others_down() {
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    subject.create("other", &json!({}));
+    subject.power("other", "start").expect("a start");
+    arm(&subject, "other");
+    let only = std::env::var("CABIN_BOMB").unwrap_or_default();
+    let mut answers = Answers::default();
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for bomb in BOMBS.iter().filter(|bomb| bomb.name.contains(&only)) {
+        wrong.extend(explode(&subject, bomb, &mut answers));
+        count += 1;
+    }
+    eprintln!("hostile guests: {count} bombs, {}, {} leftovers and faults", answers.told(), wrong.len());
+    assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), subject.log_tail());
+}
