@@ -14,6 +14,7 @@
 
 use std::io::{self, Write};
 
+use cabin_sys::dir::HostDir;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -21,7 +22,11 @@ use crate::format::Compression;
 use crate::metadata::Metadata;
 use crate::pack::{Head, Manner, Packing, TreeSource, Walk, begin, finish, write_metadata};
 
+mod carry;
 pub(crate) mod read;
+mod shift;
+
+pub use shift::ShiftRun;
 
 /// The longest `index.yaml`, in bytes.
 pub(crate) const MAX_INDEX: u64 = 8 * 1024 * 1024;
@@ -33,6 +38,24 @@ pub enum Place {
     Container,
     /// That of the snapshot of this name.
     Snapshot(String),
+}
+
+/// A tree that a backup must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wanted {
+    pub place: Place,
+    pub shift: Vec<ShiftRun>,
+}
+
+/// A tree that a backup must hold, and where it is to be made.
+#[derive(Debug)]
+pub struct RestoreTo {
+    /// Whose it is.
+    pub place: Place,
+    /// The shift of ids to be taken back; empty when the archive has those inside.
+    pub shift: Vec<ShiftRun>,
+    /// The empty directory for it.
+    pub tree: HostDir,
 }
 
 impl Place {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use cabin_sys::{process, socket};
 
-use crate::backup::Place;
+use crate::backup::Wanted;
 use crate::backup::read;
 use crate::confine::confine;
 use crate::decompress::{self, Meter};
@@ -131,11 +131,11 @@ fn tell(daemon: &OwnedFd, what: &impl serde::Serialize) -> Result<()> {
 }
 
 /// The places of a backup and the directories for them; one message carries only so many descriptors.
-fn receive_places(daemon: &OwnedFd, count: u32) -> Result<(Vec<Place>, Vec<OwnedFd>)> {
+fn receive_places(daemon: &OwnedFd, count: u32) -> Result<(Vec<Wanted>, Vec<OwnedFd>)> {
     let (mut places, mut targets) = (Vec::new(), Vec::new());
     while places.len() < count as usize {
         let (bytes, fds) = socket::recv(daemon).map_err(|source| Error::Talk { source })?;
-        let more: Vec<Place> = postcard::from_bytes(&bytes).map_err(|source| Error::Message { source })?;
+        let more: Vec<Wanted> = postcard::from_bytes(&bytes).map_err(|source| Error::Message { source })?;
         if more.is_empty() || more.len() != fds.len() {
             return Err(Error::Talk { source: io::Error::from(io::ErrorKind::UnexpectedEof) });
         }

@@ -21,7 +21,7 @@ mod tarball;
 mod tree;
 mod unpacker;
 
-pub use backup::{BackupWriter, Place};
+pub use backup::{BackupWriter, Place, RestoreTo, ShiftRun};
 pub use child::main as child_main;
 pub use error::{Error, Kind, Reported, Result};
 pub use fingerprint::{Fingerprint, HashingWriter, digest, fingerprint};

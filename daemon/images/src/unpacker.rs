@@ -12,7 +12,7 @@ use cabin_sys::dir::HostDir;
 use cabin_sys::socket;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-use crate::backup::Place;
+use crate::backup::{RestoreTo, Wanted};
 use crate::error::{Error, Kind, Reported, Result};
 use crate::message::{Answer, IdRange, Job, Limits, Task, UnpackReport};
 use crate::metadata::Metadata;
@@ -98,7 +98,7 @@ impl Unpacker {
     pub fn restore(
         &self,
         input: File,
-        places: &[(Place, HostDir)],
+        places: &[RestoreTo],
         progress: &mut dyn FnMut(u64),
     ) -> Result<(UnpackReport, Option<Metadata>)> {
         let count = u32::try_from(places.len()).unwrap_or(u32::MAX);
@@ -133,7 +133,7 @@ impl Unpacker {
     fn talk(
         &self,
         job: &Job,
-        places: &[(Place, HostDir)],
+        places: &[RestoreTo],
         progress: &mut dyn FnMut(u64, u64),
         pieces: &mut Vec<u8>,
         hand: impl FnOnce(&OwnedFd, &[u8]) -> io::Result<()>,
@@ -146,9 +146,12 @@ impl Unpacker {
             set_socket_timeout(&ours, Timeout::Recv, Some(SILENCE)).map_err(|e| talk(e.into()))?;
             hand(&ours, &job).map_err(talk)?;
             for some in places.chunks(socket::MAX_FDS) {
-                let names: Vec<&Place> = some.iter().map(|(place, _)| place).collect();
-                let names = postcard::to_stdvec(&names).map_err(|source| Error::Message { source })?;
-                let fds: Vec<_> = some.iter().map(|(_, dir)| dir.as_fd()).collect();
+                let wanted: Vec<Wanted> = some
+                    .iter()
+                    .map(|to| Wanted { place: to.place.clone(), shift: to.shift.clone() })
+                    .collect();
+                let names = postcard::to_stdvec(&wanted).map_err(|source| Error::Message { source })?;
+                let fds: Vec<_> = some.iter().map(|to| to.tree.as_fd()).collect();
                 socket::send(&ours, &names, &fds).map_err(talk)?;
             }
             listen(&ours, progress, pieces)

@@ -220,7 +220,7 @@ pub(super) fn volatile(image: Option<&Resolved>) -> Config {
     let mut config = Config::new();
     let uuid = uuid::Uuid::new_v4().to_string();
     config.insert("volatile.uuid.generation".into(), uuid.clone());
-    config.insert("volatile.cloud_init.instance-id".into(), uuid::Uuid::new_v4().to_string());
+    config.insert("volatile.cloud-init.instance-id".into(), uuid::Uuid::new_v4().to_string());
     config.insert("volatile.uuid".into(), uuid);
     config.insert("volatile.apply_template".into(), "create".into());
     if let Some(image) = image {

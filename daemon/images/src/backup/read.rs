@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
-use super::{MAX_INDEX, Place};
+use super::{MAX_INDEX, Place, Wanted, shift};
 use crate::decompress::{self, Meter};
 use crate::error::{Error, Result};
 use crate::extract::{Extract, only_a_file, unexpected};
@@ -59,7 +59,7 @@ pub(crate) struct Restored {
 /// Makes the trees of a backup that comes as a stream. Every place must be in it, and no other.
 pub(crate) fn restore(
     input: File,
-    mut trees: Vec<(Place, Tree)>,
+    mut trees: Vec<(Wanted, Tree)>,
     limits: Limits,
     meter: &Meter,
 ) -> Result<Restored> {
@@ -67,7 +67,7 @@ pub(crate) fn restore(
     let mut extract = Extract::new(true);
     let mut about = About { metadata: None, templates: BTreeMap::new(), room: MAX_TEMPLATES_SIZE };
     let (mut members, mut ignored) = (0u64, 0u64);
-    while let Some(member) = tarball.next()? {
+    while let Some(mut member) = tarball.next()? {
         members += 1;
         if members > limits.entries {
             return Err(Error::TooMany { limit: limits.entries });
@@ -77,8 +77,8 @@ pub(crate) fn restore(
             ignored += 1;
             continue;
         };
-        let found = trees.iter_mut().find(|(known, _)| *known == place);
-        let (_, tree) = found.ok_or_else(|| unexpected(&whole, "the index names no such snapshot"))?;
+        let found = trees.iter_mut().find(|(known, _)| known.place == place);
+        let (wanted, tree) = found.ok_or_else(|| unexpected(&whole, "the index names no such snapshot"))?;
         let path = match rest.strip_prefix(b"rootfs") {
             Some([]) => Some(&b""[..]),
             Some([b'/', path @ ..]) => Some(path),
@@ -86,6 +86,7 @@ pub(crate) fn restore(
         };
         match path {
             Some(path) => {
+                shift::take_back(&mut member.attributes, &wanted.shift);
                 let prefix = &whole[..whole.len() - rest.len() + b"rootfs".len()];
                 extract.member(&mut tarball, &member, (&whole, path, prefix), tree)?;
             }

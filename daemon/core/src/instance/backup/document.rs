@@ -57,11 +57,17 @@ pub(super) fn document(
     name: &str,
     snapshots: bool,
 ) -> Result<Document, Error> {
-    let container = instance::get(host, project, name)?;
-    let snapshots = match snapshots {
+    let mut container = instance::get(host, project, name)?;
+    let mut snapshots = match snapshots {
         true => instance::snapshots(host, project, name)?,
         false => Vec::new(),
     };
+    for config in [&mut container.config, &mut container.expanded_config]
+        .into_iter()
+        .chain(snapshots.iter_mut().flat_map(|found| [&mut found.config, &mut found.expanded_config]))
+    {
+        config.0.retain(|key, _| travels(key));
+    }
     let profiles = row.profiles.iter().map(|name| profile::get(host, project, name));
     let mut profiles = profiles.collect::<Result<Vec<_>, _>>()?;
     // Who else uses them is nobody's business who gets the backup.
@@ -93,6 +99,14 @@ pub(super) fn document(
         snapshots,
         profiles,
     })
+}
+
+/// Whether a key means something elsewhere. Of what servers remember, they refuse what they do not know: only
+/// what all of Incus and LXD 5 do is told.
+fn travels(key: &str) -> bool {
+    let Some(remembered) = key.strip_prefix("volatile.") else { return true };
+    ["base_image", "uuid", "cloud-init.instance-id", "apply_template"].contains(&remembered)
+        || remembered.ends_with(".hwaddr")
 }
 
 impl Document {

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 
 use cabin_api::{ConfigMap, DevicesMap, ZERO_TIME};
+use cabin_images::ShiftRun;
 use cabin_profiles::value::address;
 use cabin_profiles::{Restriction, Who};
 use cabin_store::rows::{self, Config, Devices};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Planned, Wishes};
+use super::{Planned, PlannedSnapshot, Wishes};
 use crate::instance::create::{check_config, volatile};
 use crate::instance::{WHAT, expand_parts, names, profiles_of, root_pool};
 use crate::{Error, Host, clock, ids, limits};
@@ -91,6 +92,7 @@ pub(super) fn plan(host: &Host, project: &str, index: &str, wishes: &Wishes) -> 
 
     let reading = Reading { host, project, wishes, taken: macs(host, project)? };
     let renamed = name != old_name;
+    let shift = shift_of(&described.config.0)?;
     let mut row = reading.instance(described, renamed)?;
     row.pool = reading.pool(&mut row, index.pool.as_deref())?;
     reading.accept(&row)?;
@@ -98,12 +100,51 @@ pub(super) fn plan(host: &Host, project: &str, index: &str, wishes: &Wishes) -> 
         .into_iter()
         .map(|snapshot| {
             let name = snapshot.name.clone();
-            let row = reading.snapshot(snapshot, renamed);
-            Ok((name.clone(), row.map_err(|source| in_snapshot(&name, source))?))
+            let shift = shift_of(&snapshot.config.0)?;
+            let row = reading.snapshot(snapshot, renamed).map_err(|source| in_snapshot(&name, source))?;
+            Ok(PlannedSnapshot { name, row, shift })
         })
         .collect::<Result<Vec<_>, Error>>()?;
-    Ok(Planned { name, row, snapshots })
+    Ok(Planned { name, row, shift, snapshots })
 }
+
+/// One line of what another server remembers about the ids on its disk.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct MapLine {
+    #[serde(rename = "Isuid")]
+    is_uid: bool,
+    #[serde(rename = "Isgid")]
+    is_gid: bool,
+    hostid: u32,
+    nsid: u32,
+    maprange: u32,
+}
+
+/// The shift of ids that the tree on the other server's disk had.
+fn shift_of(config: &Config) -> Result<Vec<ShiftRun>, Error> {
+    let Some(said) = config.get("volatile.last_state.idmap").filter(|said| !said.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let lines: Option<Vec<MapLine>> = serde_json::from_str(said).map_err(|source| Error::Index { source })?;
+    let lines = lines.unwrap_or_default();
+    if lines.len() > MAX_MAP {
+        return Err(Error::invalid("the backup's map of ids has too many lines"));
+    }
+    Ok(lines
+        .into_iter()
+        .map(|line| ShiftRun {
+            outside: line.hostid,
+            inside: line.nsid,
+            count: line.maprange,
+            users: line.is_uid,
+            groups: line.is_gid,
+        })
+        .collect())
+}
+
+/// As many lines as the kernel takes in a map.
+const MAX_MAP: usize = 340;
 
 fn in_snapshot(name: &str, source: Error) -> Error {
     Error::InSnapshot { name: name.to_owned(), source: Box::new(source) }
@@ -171,7 +212,7 @@ impl Reading<'_> {
         config.extend(self.config(said.config.0)?);
         if renamed {
             // Another instance than that of the backup, perhaps beside it.
-            config.insert("volatile.cloud_init.instance-id".into(), uuid::Uuid::new_v4().to_string());
+            config.insert("volatile.cloud-init.instance-id".into(), uuid::Uuid::new_v4().to_string());
         }
         Ok(rows::Instance {
             description: said.description.unwrap_or_default(),
@@ -213,11 +254,6 @@ impl Reading<'_> {
         let mut config: Config = said
             .into_iter()
             .filter(|(key, value)| !key.starts_with("volatile.") || self.remembered(key, value))
-            .map(|(key, value)| match key.as_str() {
-                // Another spelling of the same.
-                "volatile.cloud-init.instance-id" => ("volatile.cloud_init.instance-id".to_owned(), value),
-                _ => (key, value),
-            })
             .collect();
         config.extend(self.wishes.config.clone());
         config.retain(|_, value| !value.is_empty());
@@ -243,9 +279,7 @@ impl Reading<'_> {
     fn remembered(&self, key: &str, value: &str) -> bool {
         let plain = value.len() <= 64 && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         match key {
-            "volatile.base_image" | "volatile.cloud-init.instance-id" | "volatile.cloud_init.instance-id" => {
-                plain
-            }
+            "volatile.base_image" | "volatile.cloud-init.instance-id" => plain,
             "volatile.apply_template" => ["create", "copy"].contains(&value),
             _ => {
                 is_mac(key)

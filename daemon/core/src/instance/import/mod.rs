@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::sync::Arc;
 
-use cabin_images::Place;
+use cabin_images::{Place, RestoreTo, ShiftRun};
 use cabin_storage::VolumeName;
 use cabin_store::rows;
 use cabin_undo::{atomically, fault};
@@ -36,7 +36,15 @@ pub struct Wishes {
 pub struct Planned {
     name: String,
     row: rows::Instance,
-    snapshots: Vec<(String, rows::Snapshot)>,
+    shift: Vec<ShiftRun>,
+    snapshots: Vec<PlannedSnapshot>,
+}
+
+#[derive(Debug, Clone)]
+struct PlannedSnapshot {
+    name: String,
+    row: rows::Snapshot,
+    shift: Vec<ShiftRun>,
 }
 
 impl Planned {
@@ -69,7 +77,7 @@ pub fn look(host: &Host, project: &str, head: &[u8], wishes: &Wishes) -> Result<
 /// # Errors
 /// When the backup is damaged or hostile, its name is taken meanwhile, or the host refuses. Then nothing is left.
 pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input: File) -> Result<(), Error> {
-    let Planned { name, mut row, snapshots } = planned;
+    let Planned { name, mut row, shift, snapshots } = planned;
     let _turn = host.busy().take(&name, "import")?;
     if host.store().rows::<rows::Instance>().get(project, &name)?.is_some() {
         return Err(Error::Exists { what: WHAT, name });
@@ -81,11 +89,12 @@ pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input:
     atomically(|undo| -> Result<(), Error> {
         row.ids = ids::claim(host, &name, undo)?;
         let (main, tree) = pool.stage_tree(&volume, undo)?;
-        let (mut staged, mut places) = (vec![main], vec![(Place::Container, tree)]);
-        for (snapshot, _) in &snapshots {
+        let (mut staged, mut places) = (vec![main], vec![RestoreTo { place: Place::Container, shift, tree }]);
+        for PlannedSnapshot { name: snapshot, shift, .. } in &snapshots {
             let (one, tree) = pool.stage_snapshot_tree(&volume, snapshot, undo)?;
             staged.push(one);
-            places.push((Place::Snapshot(snapshot.clone()), tree));
+            let (place, shift) = (Place::Snapshot(snapshot.clone()), shift.clone());
+            places.push(RestoreTo { place, shift, tree });
         }
         fault::pass("places for a backup's trees")?;
         let mut progress = |done: u64| op.progress("import_progress", format!("Import: {}", size(done)));
@@ -109,7 +118,7 @@ pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input:
             &name,
             &rows::Templates { templates },
         )?;
-        for (snapshot, row) in snapshots {
+        for PlannedSnapshot { name: snapshot, row, .. } in snapshots {
             let size = pool.snapshot_usage(&volume, &snapshot)?;
             txn = txn.insert(project, &row_name(&name, &snapshot), &rows::Snapshot { size, ..row })?;
         }
