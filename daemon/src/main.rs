@@ -188,13 +188,15 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let listener = server::listen(host.settings())?;
     let app = app::App::new(host.clone(), fault_plans);
     stop_on_signal(&app)?;
+    let router = server::router(&app);
     let recovering = host.clone();
     let recovery = tokio::task::spawn_blocking(move || recovering.recover());
     tell_manager(&[NotifyState::Ready]);
-    server::serve(&app, listener).await;
-    tracing::info!("stopped");
+    server::serve(&app, listener, router).await;
     // Half a recovery is finished by the next start; it must not hold this process up.
     recovery.abort();
+    host.leave();
+    tracing::info!("stopped");
     drop(lock);
     std::process::exit(0)
 }

@@ -1,5 +1,6 @@
 //! Replies: the envelopes of the API, and the only place that knows HTTP codes.
 
+use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -100,7 +101,19 @@ pub fn error(fault: &Fault) -> Response {
 /// The whole HTTP message for a client that comes when no connection is left.
 #[must_use]
 pub fn too_many_connections() -> Vec<u8> {
-    let body = r#"{"type":"error","error":"too many connections","error_code":503,"metadata":null}"#;
+    unavailable("too many connections")
+}
+
+/// The same for one that comes when the daemon has no descriptor left.
+#[must_use]
+pub fn no_descriptor() -> Vec<u8> {
+    let why = io::Error::from(rustix::io::Errno::MFILE);
+    let advice = cabin_core::shortage(&why).unwrap_or_default();
+    unavailable(&format!("cannot take a connection: {why} ({advice})"))
+}
+
+fn unavailable(why: &str) -> Vec<u8> {
+    let body = json!({"type": "error", "error": why, "error_code": 503, "metadata": null}).to_string();
     format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\
          Content-Length: {}\r\n\r\n{body}",

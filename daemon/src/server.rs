@@ -32,6 +32,12 @@ use crate::{auth, limits};
 /// The group that may use the socket beside root.
 const GROUP: &str = "cabin";
 
+/// How often is looked whether the socket is still where clients look for it.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How long is waited before the next connection when one could not be taken.
+const BREATH: Duration = Duration::from_millis(50);
+
 /// Why the daemon cannot serve.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -91,6 +97,11 @@ pub fn listen(settings: &Settings) -> Result<Listener, ServeError> {
     if std::os::unix::net::UnixStream::connect(&path).is_ok() {
         return Err(ServeError::SocketTaken { socket: path });
     }
+    bind(path)
+}
+
+/// A socket of our own.
+fn bind(path: PathBuf) -> Result<Listener, ServeError> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).map_err(failed("make", dir))?;
     }
@@ -109,24 +120,73 @@ pub fn listen(settings: &Settings) -> Result<Listener, ServeError> {
     Ok(Listener { listener, path: Some(path) })
 }
 
+/// Another socket at the place of one that somebody removed; the old one as long as that cannot be had.
+fn again(old: Listener, place: &Path) -> Listener {
+    match bind(place.to_owned()) {
+        Ok(new) => {
+            tracing::warn!(socket = %place.display(), "the socket was removed, and is there again");
+            new
+        }
+        Err(error) => {
+            tracing::error!(socket = %place.display(), %error, "the socket was removed and cannot be made again");
+            old
+        }
+    }
+}
+
+/// A descriptor that is held so that there is one when there is no other: to tell a client that comes then.
+struct Spare(Option<File>);
+
+impl Spare {
+    fn take() -> Spare {
+        Spare(File::open("/dev/null").ok())
+    }
+}
+
+/// Whether no descriptor was left for a connection.
+fn no_descriptor(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    error
+        .raw_os_error()
+        .is_some_and(|number| matches!(Errno::from_raw_os_error(number), Errno::MFILE | Errno::NFILE))
+}
+
 /// Serves until told to stop, then lets requests under way finish for a little while.
-pub async fn serve(app: &Arc<App>, listener: Listener) {
-    let router = router(app);
+pub async fn serve(app: &Arc<App>, mut listener: Listener, router: Router) {
+    let mut spare = Spare::take();
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let stopped = app.stopped();
     tokio::pin!(stopped);
+    let place = app.host.settings().socket();
+    let mut looks = tokio::time::interval(LOOK);
     loop {
         let accepted = tokio::select! {
             accepted = listener.listener.accept() => accepted,
+            _ = looks.tick() => {
+                if !place.exists() {
+                    listener = again(listener, &place);
+                }
+                continue;
+            }
             () = &mut stopped => break,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "cannot take a connection");
-                // Most likely no descriptor is left; taking a breath lets others be closed.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                if no_descriptor(&error) {
+                    spare.0 = None;
+                    let waiting = tokio::time::timeout(BREATH, listener.listener.accept()).await;
+                    if let Ok(Ok((stream, _))) = waiting {
+                        turn_away(stream, &reply::no_descriptor()).await;
+                    }
+                }
+                if spare.0.is_none() {
+                    spare = Spare::take();
+                }
+                // Taking a breath lets others be closed.
+                tokio::time::sleep(BREATH).await;
                 continue;
             }
         };
@@ -135,7 +195,7 @@ pub async fn serve(app: &Arc<App>, listener: Listener) {
                 connections.spawn(connection(app.clone(), router.clone(), stream, place));
             }
             Err(_) => {
-                tokio::spawn(turn_away(stream));
+                tokio::spawn(async move { turn_away(stream, &reply::too_many_connections()).await });
             }
         }
     }
@@ -184,10 +244,9 @@ async fn connection(
     }
 }
 
-async fn turn_away(mut stream: UnixStream) {
-    let answer = reply::too_many_connections();
+async fn turn_away(mut stream: UnixStream, answer: &[u8]) {
     // One that does not even read this is simply closed.
-    let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&answer)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(answer)).await;
 }
 
 /// Clients from before instances had that name say `containers`.
@@ -205,7 +264,7 @@ fn rename_old_paths(request: &mut Request<Body>) {
 }
 
 /// The router over the table.
-fn router(app: &Arc<App>) -> Router {
+pub fn router(app: &Arc<App>) -> Router {
     let mut paths: Vec<(&'static str, MethodRouter)> = Vec::new();
     for route in routes::table() {
         let handler = handler(app, &route);

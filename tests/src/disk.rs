@@ -81,7 +81,7 @@ impl Disk {
     #[must_use]
     pub fn is_full(&self) -> bool {
         let found = rustix::fs::statvfs(&self.place).expect("its numbers");
-        found.f_bfree < 64 || found.f_ffree == 0
+        found.f_bavail < 64 || found.f_ffree == 0
     }
 
     /// Makes files until there is not one inode left.

@@ -431,6 +431,11 @@ impl Subject {
         if code == 0 { Ok(out.trim().to_owned()) } else { Err(format!("exit {code}: {out}")) }
     }
 
+    /// Waits until an instance has that status.
+    pub fn wait_status(&self, name: &str, status: &str, seconds: u64) {
+        until_true(&format!("`{name}` to be {status}"), seconds, || self.status(name) == status);
+    }
+
     /// Waits until an instance has an IPv4 address of its bridge, and gives it.
     pub fn wait_address(&self, name: &str, seconds: u64) -> String {
         until(&format!("an address of `{name}`"), seconds, || {

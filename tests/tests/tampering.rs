@@ -212,3 +212,28 @@ fn a_container_whose_control_groups_are_taken_away_can_be_stopped_and_deleted() 
     subject.must("DELETE", "/1.0/instances/box?force=true", &Value::Null);
     clean(&subject);
 }
+
+#[test]
+fn a_runtime_directory_that_is_emptied_or_removed_is_made_again_under_running_containers() {
+    let (mut subject, address) = lab();
+    let init = subject.init_pid("box");
+    let run = subject.dir.join("run");
+    for way in ["find run -mindepth 1 -delete", "rm -rf run", "rm unix.socket"] {
+        let script = format!("cd {} && {way}", subject.dir.display());
+        host(&["sh", "-c", &script]).ok();
+        until_true("the container's socket", 10, || run.join("box.sock").exists());
+        until_true("the daemon's socket", 10, || subject.socket().exists());
+        assert_eq!(subject.init_pid("box"), init, "{way}");
+        assert_eq!(subject.exec("box", "echo well").as_deref(), Ok("well"), "{way}");
+        subject.call("GET", "/1.0/instances/box/console", None).expect("what the console said");
+        reachable(&subject, &address);
+        clean(&subject);
+    }
+    subject.crash();
+    subject.boot_well();
+    assert_eq!(subject.init_pid("box"), init);
+    assert_eq!(subject.exec("box", "echo well").as_deref(), Ok("well"));
+    subject.power("box", "restart").expect("a restart");
+    subject.power("box", "stop").expect("a stop");
+    clean(&subject);
+}

@@ -115,6 +115,7 @@ impl Host {
     pub fn recover(self: &Arc<Self>) {
         recover::instances(self);
         recover::keep(self);
+        recover::keep_run_dir(self);
         crate::instance::watch_snapshots(self);
         self.ready.store(true, Ordering::SeqCst);
     }
@@ -125,6 +126,11 @@ impl Host {
         self.closing.store(true, Ordering::SeqCst);
         recover::stop_all(self);
         crate::network::take_down_all(self);
+        self.leave();
+    }
+
+    /// The daemon ends, and what runs goes on: only what nothing of it needs is taken away.
+    pub fn leave(&self) {
         if let Err(error) = self.runtime.cgroups().close() {
             tracing::warn!(error = %Error::from(error).report(), "the cgroups could not be taken away");
         }

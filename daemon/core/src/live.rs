@@ -173,6 +173,18 @@ impl LiveTable {
         added.map_err(|e| Error::io("watch a running container")(e.into()))
     }
 
+    /// Gives a container's supervisor another control socket.
+    ///
+    /// # Errors
+    /// When that cannot be made, or the container has ended.
+    pub fn give_socket(&self, live: &Arc<Live>) -> Result<(), Error> {
+        let by_number = self.watched.by_number.lock();
+        match by_number.values().find(|(_, present)| Arc::ptr_eq(present, live)) {
+            Some((watch, _)) => Ok(watch.give_socket()?),
+            None => Err(Error::invalid(format!("instance `{}` has ended", live.name))),
+        }
+    }
+
     /// The running container of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Live>> {

@@ -1,11 +1,12 @@
 //! What the daemon does by itself: take up what still runs, start what should run, clean up what ended.
 //!
 //! `boot` tells whether the host started anew, `adopt` what became of each instance while no daemon looked,
-//! `strays` removes what nothing accounts for, `order` starts and stops many, `keep` puts right what others break
-//! meanwhile.
+//! `strays` removes what nothing accounts for, `order` starts and stops many, `keep` and `emptied` put right what
+//! others break meanwhile.
 
 mod adopt;
 mod boot;
+mod emptied;
 mod keep;
 mod order;
 mod strays;
@@ -21,6 +22,7 @@ use crate::live::Live;
 use crate::{DEFAULT_PROJECT, Error, Host, instance};
 
 use adopt::Found;
+pub(crate) use emptied::watch as keep_run_dir;
 pub(crate) use keep::watch as keep;
 pub(crate) use order::stop_all;
 

@@ -25,4 +25,4 @@ pub use exec::{Exec, ExecControl, ExecStatus};
 pub use init_kind::InitKind;
 pub use runtime::{Exit, Runtime, console_name, record_name, socket_name};
 pub use start::Starting;
-pub use supervisor::{Supervisor, Watch};
+pub use supervisor::{Supervisor, Watch, listen};

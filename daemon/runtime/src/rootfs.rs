@@ -125,7 +125,7 @@ fn writable(tree: BorrowedFd<'_>) -> Result<(), Failure> {
     let found = rustix::fs::fstatvfs(tree).step("look at the overlay")?;
     if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
         // What it says of free room is the upper layer's.
-        if found.f_bfree < FEW || found.f_ffree == 0 {
+        if found.f_bavail < FEW || found.f_ffree == 0 {
             return Err(rustix::io::Errno::NOSPC).step("make the overlay's work directory");
         }
         return Err(step::odd("mount the overlay", "its work directory cannot be written"));

@@ -1,11 +1,11 @@
 //! The face of the crate: starts containers, finds running ones, knows how stopped ones ended.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use cabin_sys::dir::HostDir;
@@ -49,7 +49,7 @@ pub struct Runtime {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) run_dir: HostDir,
+    run_dir: RwLock<Arc<HostDir>>,
     pub(crate) program: PathBuf,
     pub(crate) cgroups: Cgroups,
     pub(crate) serial: AtomicU64,
@@ -67,6 +67,7 @@ impl Runtime {
             .map_err(|e| Error::Launch { path: program.clone(), source: e.into() })?;
         let run_dir = HostDir::ensure(run_dir, 0o700)
             .map_err(|source| Error::RunDir { path: run_dir.to_owned(), source })?;
+        let run_dir = RwLock::new(Arc::new(run_dir));
         Ok(Runtime { inner: Arc::new(Inner { run_dir, program, cgroups, serial: AtomicU64::new(0) }) })
     }
 
@@ -97,7 +98,7 @@ impl Runtime {
     pub fn exit_record(&self, name: &str) -> Result<Option<Exit>> {
         check_name(name)?;
         let failed = |source| Error::Record { name: name.to_owned(), source };
-        match self.inner.run_dir.read(&record_name(name), RECORD) {
+        match self.inner.run_dir().read(&record_name(name), RECORD) {
             Ok(bytes) => wire::unpack(&bytes).map(Some).map_err(failed),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(failed(e)),
@@ -111,7 +112,7 @@ impl Runtime {
     pub fn clear_exit_record(&self, name: &str) -> Result<()> {
         check_name(name)?;
         self.inner
-            .run_dir
+            .run_dir()
             .remove_file(&record_name(name))
             .map_err(|source| Error::Record { name: name.to_owned(), source })
     }
@@ -122,7 +123,7 @@ impl Runtime {
     /// When it cannot be read.
     pub fn last_console_log(&self, name: &str) -> Result<Vec<u8>> {
         check_name(name)?;
-        match self.inner.run_dir.read(&console_name(name), CONSOLE) {
+        match self.inner.run_dir().read(&console_name(name), CONSOLE) {
             Ok(log) => Ok(log),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(source) => Err(Error::Record { name: name.to_owned(), source }),
@@ -137,7 +138,7 @@ impl Runtime {
     pub fn forget(&self, name: &str) -> Result<()> {
         self.clear_exit_record(name)?;
         for file in [console_name(name), socket_name(name)] {
-            let removed = self.inner.run_dir.remove_file(&file);
+            let removed = self.inner.run_dir().remove_file(&file);
             removed.map_err(|source| Error::Record { name: name.to_owned(), source })?;
         }
         Ok(())
@@ -173,7 +174,7 @@ impl Runtime {
     /// # Errors
     /// When the directory cannot be read.
     pub fn list(&self) -> Result<Vec<String>> {
-        let dir = &self.inner.run_dir;
+        let dir = self.inner.run_dir();
         let entries = dir.list().map_err(|source| Error::RunDir { path: dir.path().to_owned(), source })?;
         Ok(entries.into_iter().filter_map(|e| e.name.strip_suffix(".sock").map(str::to_owned)).collect())
     }
@@ -183,7 +184,7 @@ impl Runtime {
     /// # Errors
     /// When the directory cannot be read.
     pub fn recorded(&self) -> Result<Vec<String>> {
-        let dir = &self.inner.run_dir;
+        let dir = self.inner.run_dir();
         let entries = dir.list().map_err(|source| Error::RunDir { path: dir.path().to_owned(), source })?;
         let name = |file: &str| {
             [".sock", ".exit", ".console"].iter().find_map(|end| file.strip_suffix(end)).map(str::to_owned)
@@ -191,6 +192,27 @@ impl Runtime {
         let mut names: Vec<String> = entries.iter().filter_map(|entry| name(&entry.name)).collect();
         names.dedup();
         Ok(names)
+    }
+
+    /// Makes the run directory again when somebody removed it.
+    ///
+    /// # Errors
+    /// [`Error::RunDir`] when it cannot be looked at or made.
+    pub fn renew_run_dir(&self) -> Result<()> {
+        let old = self.inner.run_dir();
+        let failed = |source| Error::RunDir { path: old.path().to_owned(), source };
+        if rustix::fs::fstat(old.as_fd()).map_err(|e| failed(e.into()))?.st_nlink > 0 {
+            return Ok(());
+        }
+        let made = HostDir::ensure(old.path(), 0o700).map_err(failed)?;
+        *self.inner.run_dir.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+        Ok(())
+    }
+
+    /// Whether the control socket of a container is where it should be.
+    #[must_use]
+    pub fn has_socket(&self, name: &str) -> bool {
+        self.inner.run_dir().exists(&socket_name(name))
     }
 
     /// The cgroups of this runtime's containers.
@@ -228,6 +250,11 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 }
 
 impl Inner {
+    /// The directory of control sockets and records.
+    pub(crate) fn run_dir(&self) -> Arc<HostDir> {
+        self.run_dir.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Runs `cabin-init`, which copies itself away at once, and gives the daemon's end of its socket. One that
     /// cannot copy itself is seen as the end of the socket.
     pub(crate) fn launch(&self, arguments: &[&str]) -> Result<(OwnedFd, Launched)> {

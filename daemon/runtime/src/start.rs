@@ -98,7 +98,7 @@ pub(crate) fn spawn(
         Layout::Legacy => GuestCgroups::Named,
     };
     let (socket, _first) = runtime.inner.launch(&[])?;
-    let run_dir = runtime.inner.run_dir.path().to_owned();
+    let run_dir = runtime.inner.run_dir().path().to_owned();
     let unified = entry.unified.is_some();
     let order = Order::Start { spec: Box::new(spec.clone()), run_dir, guest, unified };
     tell(&socket, &name, &order, &entry.fds())?;
@@ -131,7 +131,7 @@ fn end(runtime: &Runtime, name: &str, init: &OwnedFd, supervisor: &OwnedFd) -> i
             return Err(io::Error::new(io::ErrorKind::TimedOut, "killed, and not gone yet"));
         }
     }
-    let run_dir = &runtime.inner.run_dir;
+    let run_dir = runtime.inner.run_dir();
     run_dir.remove_file(&runtime::socket_name(name))?;
     run_dir.remove_file(&runtime::record_name(name))
 }

@@ -56,7 +56,7 @@ pub(crate) fn is_ending(init: BorrowedFd<'_>, code: Option<i32>) -> bool {
 
 /// One question and its answer; `None` when no supervisor listens.
 fn ask(runtime: &Runtime, name: &str, question: &Ask) -> io::Result<Option<(Answer, Vec<OwnedFd>)>> {
-    let Some(socket) = dial(&runtime.inner.run_dir, name)? else { return Ok(None) };
+    let Some(socket) = dial(&runtime.inner.run_dir(), name)? else { return Ok(None) };
     match wire::send(&socket, question, &[]) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(None),
         other => other?,
@@ -81,6 +81,22 @@ fn dial(run_dir: &HostDir, name: &str) -> io::Result<Option<OwnedFd>> {
         }
         Err(e) => Err(e.into()),
     }
+}
+
+/// Listens at a container's place in the run directory. Whatever is there is of a supervisor long dead, or cut
+/// off.
+///
+/// # Errors
+/// As bind(2) and listen(2).
+pub fn listen(run_dir: &HostDir, name: &str) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let listener = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    run_dir.remove_file(&socket_name(name))?;
+    // Through the descriptor: a path in an address has at most 107 bytes.
+    let path = format!("/proc/self/fd/{}/{}", run_dir.as_fd().as_raw_fd(), socket_name(name));
+    net::bind(&listener, &SocketAddrUnix::new(path.as_str())?)?;
+    net::listen(&listener, 16)?;
+    Ok(listener)
 }
 
 impl Supervisor {
@@ -212,7 +228,7 @@ impl Supervisor {
     /// [`Error::NotRunning`] when it has ended; the exit record then says how.
     pub fn watch(&self) -> Result<Watch> {
         let failed = |e| self.failed("watch the end", e);
-        let socket = dial(&self.runtime.inner.run_dir, &self.name).map_err(failed)?.ok_or(self.gone())?;
+        let socket = dial(&self.runtime.inner.run_dir(), &self.name).map_err(failed)?.ok_or(self.gone())?;
         wire::send(&socket, &Ask::Watch, &[]).map_err(failed)?;
         match wire::receive_within(&socket, PATIENCE).map_err(failed)? {
             Some((Answer::Done, _)) => {
@@ -236,6 +252,20 @@ impl Supervisor {
 }
 
 impl Watch {
+    /// Gives the supervisor another control socket, where its own was: somebody removed that.
+    ///
+    /// # Errors
+    /// When the socket cannot be made, or the supervisor has ended.
+    pub fn give_socket(&self) -> Result<()> {
+        let failed = |source| Error::Supervisor {
+            name: self.name.clone(),
+            act: "give another control socket to",
+            source,
+        };
+        let socket = listen(&self.runtime.inner.run_dir(), &self.name).map_err(failed)?;
+        wire::send(&self.socket, &Ask::Listen, &[socket.as_fd()]).map_err(failed)
+    }
+
     /// Waits until the container has ended. Everything of it is gone then, but its cgroups and its record.
     #[must_use]
     pub fn wait(self) -> Exit {

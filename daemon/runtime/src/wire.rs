@@ -108,6 +108,8 @@ pub enum Ask {
     Resize(u16, u16),
     /// Tell over this connection how it ends.
     Watch,
+    /// Listen on the descriptor that comes along instead: only over a connection that watches, and not answered.
+    Listen,
 }
 
 /// What the supervisor answers.

@@ -1,13 +1,13 @@
 //! The supervisor's control socket: one question or one watch per connection.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cabin_runtime::wire::{self, Answer, Ask, Failure, Standing};
-use cabin_runtime::{Exit, socket_name};
+use cabin_runtime::Exit;
 use cabin_sys::dir::HostDir;
 use cabin_sys::socket;
-use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{self, SocketFlags};
 
 use crate::console::Console;
 
@@ -40,13 +40,7 @@ impl Control {
     /// Listens at the container's place in the run directory. Whatever is there is of a supervisor long
     /// dead: the daemon does not start what runs.
     pub fn listen(run_dir: &HostDir, name: &str) -> io::Result<Control> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let listener = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        run_dir.remove_file(&socket_name(name))?;
-        // Through the descriptor: a path in an address has at most 107 bytes.
-        let path = format!("/proc/self/fd/{}/{}", run_dir.as_fd().as_raw_fd(), socket_name(name));
-        net::bind(&listener, &SocketAddrUnix::new(path.as_str())?)?;
-        net::listen(&listener, 16)?;
+        let listener = cabin_runtime::listen(run_dir, name)?;
         Ok(Control { listener, clients: Vec::new() })
     }
 
@@ -71,8 +65,10 @@ impl Control {
     /// Answers the client with this number, or forgets it when it has gone.
     pub fn serve(&mut self, number: usize, subject: &mut Subject<'_>) {
         let Some(client) = self.clients.get_mut(number) else { return };
-        if answer(client, subject).is_err() {
-            self.clients.swap_remove(number);
+        match answer(client, subject) {
+            Ok(None) => {}
+            Ok(Some(listener)) => self.listener = listener,
+            Err(_) => drop(self.clients.swap_remove(number)),
         }
     }
 
@@ -84,9 +80,10 @@ impl Control {
     }
 }
 
-fn answer(client: &mut Client, subject: &mut Subject<'_>) -> io::Result<()> {
-    let (bytes, _) = match socket::recv_up_to(&client.socket, QUESTION) {
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+/// Gives the socket to listen on from now on, when the daemon sent another.
+fn answer(client: &mut Client, subject: &mut Subject<'_>) -> io::Result<Option<OwnedFd>> {
+    let (bytes, fds) = match socket::recv_up_to(&client.socket, QUESTION) {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
         other => other?,
     };
     if bytes.is_empty() {
@@ -117,5 +114,8 @@ fn answer(client: &mut Client, subject: &mut Subject<'_>) -> io::Result<()> {
             client.watches = true;
             Ok(())
         }
+        Ask::Listen if client.watches => return Ok(fds.into_iter().next()),
+        Ask::Listen => Err(io::Error::from(io::ErrorKind::InvalidData)),
     }
+    .map(|()| None)
 }

@@ -1,0 +1,116 @@
+//! What the daemon starts by itself: with the host, after a crash of an init, and again when it did not come
+//! about; and what an orderly end of the daemon leaves.
+
+use cabin_tests::audit;
+use cabin_tests::cli::host;
+use cabin_tests::subject::Subject;
+use cabin_tests::sweep::audited;
+use cabin_tests::wait::{until, until_true};
+use serde_json::json;
+
+fn lab() -> Subject {
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    subject
+}
+
+fn warned(subject: &Subject, kind: &str, entity: &str) -> Option<String> {
+    let all = subject.get("/1.0/warnings?recursion=1");
+    let found = all.as_array()?.iter().find(|it| it["type"] == kind && it["entity_url"] == entity)?;
+    Some(found["status"].as_str()?.to_owned())
+}
+
+#[test]
+fn an_instance_that_cannot_be_started_is_shown_and_tried_again_until_it_runs() {
+    let mut subject = lab();
+    subject.must("POST", "/1.0/storage-pools", &json!({ "name": "far", "driver": "dir", "config": {} }));
+    let autostart = json!({ "boot.autostart": "true" });
+    let source = json!({ "type": "image", "alias": "busybox" });
+    let root = json!({ "root": { "type": "disk", "path": "/", "pool": "far" } });
+    for (name, devices) in [("away", &root), ("gone", &root), ("here", &json!({}))] {
+        let body = json!({ "name": name, "source": source, "config": autostart, "devices": devices });
+        subject.must("POST", "/1.0/instances", &body);
+    }
+    let (pool, aside) = (subject.dir.join("storage-pools/far"), subject.dir.join("far"));
+    subject.crash();
+    std::fs::rename(&pool, &aside).expect("to lose a pool");
+    subject.boot_well();
+
+    subject.wait_status("here", "Running", 20);
+    let of = |name: &str| format!("/1.0/instances/{name}");
+    let kind = "Failed to autostart instance";
+    for name in ["away", "gone"] {
+        until_true("the warning", 10, || warned(&subject, kind, &of(name)).as_deref() == Some("new"));
+        assert_eq!(subject.status(name), "Stopped");
+    }
+    assert_eq!(warned(&subject, kind, &of("here")), None);
+    let lost = "Storage pool unavailable";
+    assert_eq!(warned(&subject, lost, "/1.0/storage-pools/far").as_deref(), Some("new"));
+    assert_eq!(subject.get("/1.0/storage-pools/far")["status"], "Unavailable");
+    // Not wanted any more, so it is not tried again.
+    subject.must("PATCH", &of("gone"), &json!({ "config": { "boot.autostart": "false" } }));
+
+    std::fs::rename(&aside, &pool).expect("to find it");
+    subject.wait_status("away", "Running", 30);
+    until_true("the warnings to be resolved", 70, || {
+        ["away", "gone"].iter().all(|name| warned(&subject, kind, &of(name)).as_deref() == Some("resolved"))
+    });
+    assert_eq!(subject.status("gone"), "Stopped");
+    assert_eq!(warned(&subject, lost, "/1.0/storage-pools/far").as_deref(), Some("resolved"));
+    let found = audited(&subject);
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn an_init_that_crashes_is_started_again_ten_times_a_minute() {
+    let subject = lab();
+    subject.create("steady", &json!({ "boot.autorestart": "true" }));
+    subject.create("plain", &json!({}));
+    for name in ["steady", "plain"] {
+        subject.power(name, "start").expect("a start");
+    }
+    let crash = |pid: i64| drop(host(&["kill", "-KILL", &pid.to_string()]));
+    crash(subject.init_pid("plain"));
+    subject.wait_status("plain", "Stopped", 15);
+    let since = std::time::Instant::now();
+    for turn in 0..10 {
+        let before = subject.init_pid("steady");
+        crash(before);
+        until(&format!("restart {turn}"), 15, || {
+            let now = subject.init_pid("steady");
+            (now != 0 && now != before).then_some(now)
+        });
+    }
+    let last = subject.init_pid("steady");
+    crash(last);
+    subject.wait_status("steady", "Stopped", 15);
+    assert!(since.elapsed().as_secs() < 60, "too slow to count: {:?}", since.elapsed());
+    assert_eq!(subject.init_pid("steady"), 0);
+    // Somebody who starts it is no crash; and a power-off from inside is a wish.
+    subject.power("steady", "start").expect("a start");
+    subject.exec("steady", "setsid sh -c 'sleep 0.2; poweroff -f' >/dev/null 2>&1 &").expect("a command");
+    subject.wait_status("steady", "Stopped", 15);
+    let found = audited(&subject);
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn an_orderly_end_leaves_no_control_group_unless_something_runs_in_it() {
+    let mut subject = lab();
+    let groups = |subject: &Subject| {
+        let mark = audit::mark(&subject.dir);
+        host(&["find", "/sys/fs/cgroup", "-maxdepth", "2", "-name", &mark]).out.lines().count()
+    };
+    subject.create("box", &json!({}));
+    subject.power("box", "start").expect("a start");
+    subject.terminate();
+    let used = groups(&subject);
+    assert!(used > 0, "no control group of a running container");
+    subject.boot_well();
+    subject.power("box", "stop").expect("a stop");
+    subject.terminate();
+    assert_eq!(groups(&subject), 0);
+    subject.boot_well();
+    subject.power("box", "start").expect("a start");
+    assert_eq!(groups(&subject), used);
+}
