@@ -232,3 +232,115 @@ fn no_container_takes_the_others_down() {
     eprintln!("hostile guests: {count} bombs, {}, {} leftovers and faults", answers.told(), wrong.len());
     assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), subject.log_tail());
 }
+
+/// What a container can lay out for who comes in from outside.
+const TRAPS: &[(&str, &str)] = &[
+    (
+        "pipes where files are read and written",
+        "for f in passwd group hosts hostname resolv.conf; do rm -f /etc/$f; mkfifo /etc/$f; done; mkfifo /root/pipe",
+    ),
+    (
+        "files without end where files are read and written",
+        "for f in passwd group hosts hostname resolv.conf; do rm -f /etc/$f; ln -s /dev/zero /etc/$f; done; \
+         ln -s /dev/zero /root/pipe",
+    ),
+    (
+        "links that go round",
+        "rm -rf /etc/passwd /etc/group /root/pipe; ln -s passwd /etc/passwd; ln -s group /etc/group; \
+         ln -s pipe /root/pipe; cd /; mv /root /root.kept; ln -s root /root",
+    ),
+    ("no /proc", "mkfifo /root/pipe; mount -t tmpfs none /proc"),
+    ("no terminals and no /dev", "mkfifo /root/pipe; mount -t tmpfs none /dev/pts; mount -t tmpfs none /dev"),
+    (
+        "its own cgroups frozen",
+        "mkfifo /root/pipe; cd /sys/fs/cgroup; mkdir cold; for p in $(cat cgroup.procs); do \
+         [ $p = $$ ] || echo $p >cold/cgroup.procs; done; echo 1 >cold/cgroup.freeze",
+    ),
+    (
+        "cgroups that take no process",
+        "mkfifo /root/pipe; cd /sys/fs/cgroup; mkdir thread; echo threaded >thread/cgroup.type; \
+         echo 0 >cgroup.max.descendants; true",
+    ),
+    (
+        "a world nobody may read",
+        "mkfifo /root/pipe; chmod 000 /root /etc /usr /bin /sbin 2>/dev/null; mount -t tmpfs -o mode=000 none /sys; true",
+    ),
+];
+
+/// Does one thing to a container with a trap in it; what is wrong when it took too long.
+fn in_time(
+    what: &str,
+    done: impl FnOnce() -> Result<Value, String>,
+) -> (Result<Value, String>, Option<String>) {
+    let began = Instant::now();
+    let result = done();
+    let took = began.elapsed();
+    let late = (took > Duration::from_secs(10)).then(|| format!("{what} took {took:?}: {result:?}"));
+    (result, late)
+}
+
+fn spring(subject: &Subject, name: &str, script: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut must = |what: &str, done: &dyn Fn() -> Result<Value, String>| {
+        let (result, late) = in_time(what, done);
+        wrong.extend(late);
+        wrong.extend(result.err().map(|why| format!("{what}: {why}")));
+    };
+    let state = |action: &str| json!({ "action": action, "force": action == "stop", "timeout": 20 });
+    let run = |command: &[&str]| {
+        let body = json!({ "command": command, "wait-for-websocket": false, "interactive": false });
+        let ended = subject.ask("POST", "/1.0/instances/box/exec", &body)?;
+        if ended["metadata"]["return"] == 0 { Ok(ended) } else { Err(ended.to_string()) }
+    };
+    subject.create("box", &json!({ "limits.memory": "256MiB", "limits.processes": "600" }));
+    subject.power("box", "start").expect("a start");
+    must("the trap", &|| run(&["sh", "-c", script]));
+    must("a command", &|| run(&["/bin/busybox", "true"]));
+    must("its state", &|| subject.ask("GET", "/1.0/instances/box/state", &Value::Null));
+    must("a file it may not give", &|| {
+        let reply = subject.call("GET", "/1.0/instances/box/files?path=/root/pipe", None);
+        let reply = reply.map_err(|why| why.to_string())?;
+        // A link is shown as one; a pipe is refused.
+        let endless = reply.status == 200 && reply.body.len() > 100;
+        if reply.status >= 500 || endless {
+            Err(format!("{}: {}", reply.status, reply.text()))
+        } else {
+            Ok(Value::Null)
+        }
+    });
+    must("a snapshot", &|| subject.ask("POST", "/1.0/instances/box/snapshots", &json!({ "name": "s" })));
+    must("a stop", &|| subject.ask("PUT", "/1.0/instances/box/state", &state("stop")));
+    // It may or may not come up again: that is its own doing.
+    let (_, late) = in_time("a start", || subject.ask("PUT", "/1.0/instances/box/state", &state("start")));
+    wrong.extend(late);
+    if subject.status("box") == "Running" {
+        wrong.extend(subject.power("box", "stop").err());
+    }
+    let mut must = |what: &str, done: &dyn Fn() -> Result<Value, String>| {
+        let (result, late) = in_time(what, done);
+        wrong.extend(late);
+        wrong.extend(result.err().map(|why| format!("{what}: {why}")));
+    };
+    must("a restore", &|| subject.ask("PUT", "/1.0/instances/box", &json!({ "restore": "s" })));
+    let source = json!({ "type": "copy", "source": "box" });
+    must("a copy", &|| subject.ask("POST", "/1.0/instances", &json!({ "name": "twin", "source": source })));
+    for target in ["/1.0/instances/twin", "/1.0/instances/box"] {
+        must("a delete", &|| subject.ask("DELETE", target, &Value::Null));
+    }
+    wrong.extend(audited(subject));
+    wrong.into_iter().map(|why| format!("{name}: {why}")).collect()
+}
+
+#[test]
+fn traps_of_a_container_catch_nobody() {
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let only = std::env::var("CABIN_BOMB").unwrap_or_default();
+    let mut wrong = Vec::new();
+    let traps: Vec<_> = TRAPS.iter().filter(|(name, _)| name.contains(&only)).collect();
+    for (name, script) in &traps {
+        wrong.extend(spring(&subject, name, script));
+    }
+    eprintln!("hostile guests: {} traps, {} leftovers and faults", traps.len(), wrong.len());
+    assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), subject.log_tail());
+}

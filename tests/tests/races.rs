@@ -121,7 +121,7 @@ const NAMES: &[Race] = &[
             let loser = if answers[0].is_done() { "other" } else { "one" };
             so(subject.status("wanted") == "Stopped" && subject.status(loser) == "Stopped", "one is lost")
         },
-        often: 3,
+        often: 2,
     },
     Race {
         name: "two renames to each other's name",
@@ -202,7 +202,7 @@ const NAMES: &[Race] = &[
             let told = answers.iter().all(|it| it.is_done() || matches!(it, Answer::Refused(412, _)));
             so(kept == winner.as_str() && told, "not the winner's, or a loser hears something else than 412")
         },
-        often: 4,
+        often: 3,
     },
 ];
 
@@ -217,7 +217,7 @@ const LIVES: &[Race] = &[
             let status = if answers[0].is_done() { "Running" } else { "" };
             so(subject.status("one") == status, "not as the winner wants it")
         },
-        often: 3,
+        often: 2,
     },
     Race {
         name: "three starts",
@@ -233,7 +233,7 @@ const LIVES: &[Race] = &[
         before: one,
         asked: |_| vec![delete("/1.0/instances/one"); 3],
         judge: |_, answers| one_wins(answers),
-        often: 3,
+        often: 2,
     },
     Race {
         name: "start and rename",
@@ -244,7 +244,7 @@ const LIVES: &[Race] = &[
             let (name, status) = if answers[0].is_done() { ("new", "Stopped") } else { ("one", "Running") };
             so(subject.status(name) == status, "not as the winner wants it")
         },
-        often: 3,
+        often: 2,
     },
     Race {
         name: "stop and exec",
@@ -261,7 +261,7 @@ const LIVES: &[Race] = &[
                 _ => Ok(()),
             }
         },
-        often: 3,
+        often: 2,
     },
     Race {
         name: "stop and file pull",
@@ -273,7 +273,7 @@ const LIVES: &[Race] = &[
         judge: |subject, answers| {
             so(answers[0].is_done() && subject.status("one") == "Stopped", "it is not stopped")
         },
-        often: 3,
+        often: 2,
     },
     Race {
         name: "stop, restart and freeze",
@@ -306,7 +306,7 @@ const LIVES: &[Race] = &[
                 .collect();
             so(held == ["77"], &format!("the limit in force is {held:?}"))
         },
-        often: 3,
+        often: 2,
     },
 ];
 
@@ -321,7 +321,7 @@ const COPIES: &[Race] = &[
             let taken = snapshots(subject, "new");
             so(taken.len() == usize::from(answers[1].is_done()), &format!("it has {taken:?}"))
         },
-        often: 3,
+        often: 2,
     },
     Race {
         name: "restore and start",
@@ -333,7 +333,7 @@ const COPIES: &[Race] = &[
             so(note.is_null() == answers[0].is_done(), &format!("its note is {note}"))?;
             so(subject.exec("one", "true").is_ok(), "no command runs in it")
         },
-        often: 3,
+        often: 2,
     },
     Race {
         name: "restore and delete of a snapshot",
@@ -356,7 +356,7 @@ const COPIES: &[Race] = &[
             so(answers[1].is_done() != twin.is_empty(), "the copy is not as was said")?;
             so(twin.is_empty() || subject.power("twin", "start").is_ok(), "the copy does not start")
         },
-        often: 3,
+        often: 2,
     },
     Race {
         name: "delete and snapshot",
@@ -388,7 +388,7 @@ const GROUNDS: &[Race] = &[
             so(there(subject, "/1.0/storage-pools/race") == made, "the pool is not as was said")?;
             so(subject.status("one").is_empty() != made, "the instance is not as was said")
         },
-        often: 4,
+        often: 3,
     },
     Race {
         name: "image delete and launch",
@@ -406,7 +406,7 @@ const GROUNDS: &[Race] = &[
             so((status == "Running") == answers[1].is_done(), &format!("the instance is {status}"))?;
             so(status.is_empty() || subject.exec("one", "true").is_ok(), "no command runs in it")
         },
-        often: 3,
+        often: 2,
     },
     Race {
         name: "imports of one image",
@@ -431,7 +431,7 @@ const GROUNDS: &[Race] = &[
             so(there == answers[1].is_done(), "the import is not as was said")?;
             if !there { Ok(()) } else { subject.ask("POST", "/1.0/instances", &of_busybox("one")).map(drop) }
         },
-        often: 3,
+        often: 2,
     },
     Race {
         name: "image delete and alias",
@@ -445,7 +445,7 @@ const GROUNDS: &[Race] = &[
             so(answers[0].is_done(), "it is not deleted")?;
             so(urls(subject, "/1.0/images/aliases").is_empty(), "an alias of nothing is left")
         },
-        often: 3,
+        often: 2,
     },
     Race {
         name: "network delete and create",
@@ -502,7 +502,7 @@ const GROUNDS: &[Race] = &[
             one_wins(answers)?;
             so(subject.status("one").is_empty() != answers[1].is_done(), "the instance is not as was said")
         },
-        often: 4,
+        often: 3,
     },
 ];
 
