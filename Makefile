@@ -45,7 +45,7 @@ test-v2: packages $(if $(filter debug,$(PROFILE)),build,release) ## the product 
 	@PROFILE=$(PROFILE) sh .ci/test-v2
 
 .PHONY: torture
-torture: packages build ## the long forms: guest matrix and lifecycle again and again for MINUTES (default 10)
+torture: packages build ## the long forms of all promises, again and again for MINUTES (default 10): one line for each
 	@sh .ci/sweep
 	MINUTES=$${MINUTES:-10} sh .ci/torture
 
