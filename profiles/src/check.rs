@@ -234,7 +234,32 @@ pub fn validate_pool(driver: &str, config: &Config) -> Result<(), Error> {
     if !network::DRIVERS.contains(&driver) {
         return Err(Error::Driver { driver: driver.chars().take(80).collect() });
     }
-    table(network::POOL, config)
+    table(network::POOL, config)?;
+    for (key, of) in network::POOL_OF {
+        if *of != driver && config.get(*key).is_some_and(|value| !value.is_empty()) {
+            return Err(Error::Rule { key: (*key).to_owned(), rule: "is for pools of driver `btrfs` only" });
+        }
+    }
+    match mount_options(config) {
+        Ok(_) => Ok(()),
+        Err(rule) => Err(Error::Rule { key: "btrfs.mount_options".to_owned(), rule }),
+    }
+}
+
+/// The mount options of a pool's config: name, and a value or nothing.
+///
+/// # Errors
+/// When one of them is not known.
+pub fn mount_options(config: &Config) -> Result<Vec<(String, String)>, &'static str> {
+    let given = config.get("btrfs.mount_options").map_or("", String::as_str);
+    let options = given.split(',').filter(|option| !option.is_empty()).map(|option| {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match network::MOUNT_OPTIONS.contains(&name) && value.len() <= 40 {
+            true => Ok((name.to_owned(), value.to_owned())),
+            false => Err("is a list, parted by commas, of options of btrfs that change how data is kept"),
+        }
+    });
+    options.collect()
 }
 
 /// Checks the config of a storage volume.

@@ -20,8 +20,8 @@ pub mod shipped;
 pub mod value;
 
 pub use check::{
-    Who, root_disk, validate_device, validate_devices, validate_expanded_devices, validate_instance_config,
-    validate_network, validate_pool, validate_server, validate_volume,
+    Who, mount_options, root_disk, validate_device, validate_devices, validate_expanded_devices,
+    validate_instance_config, validate_network, validate_pool, validate_server, validate_volume,
 };
 pub use document::Document;
 pub use error::Error;

@@ -45,16 +45,60 @@ pub const BRIDGE: &[Key] = &[
     Key::new("volatile.*", Kind::Blob, "What the daemon remembers").live().restricted(Restriction::Server),
 ];
 
-/// The keys of a storage pool, whatever its driver.
+/// The keys of a storage pool.
 pub const POOL: &[Key] = &[
-    Key::new("source", Kind::Path, "The directory that holds the pool; unset is one in the daemon's own")
-        .restricted(Restriction::LowLevel),
+    Key::new(
+        "btrfs.mount_options",
+        Kind::Blob,
+        "Driver `btrfs`, with a disk of its own: options the disk is mounted with, such as `compress=zstd`",
+    )
+    .restricted(Restriction::LowLevel),
+    Key::new(
+        "size",
+        Kind::Bytes,
+        "Driver `btrfs`: the size of the disk that is made for the pool; it can grow. Unset is a fifth of what is free, 5 to 30 GiB",
+    )
+    .live(),
+    Key::new(
+        "source",
+        Kind::Path,
+        "The directory that holds the pool; unset is one in the daemon's own, or a disk in a file with driver `btrfs`",
+    )
+    .restricted(Restriction::LowLevel),
     Key::new("user.*", Kind::Blob, "Anything you like").live(),
     Key::new("volatile.*", Kind::Blob, "What the daemon remembers").live().restricted(Restriction::Server),
 ];
 
+/// The keys of a storage pool that are one driver's own.
+pub const POOL_OF: &[(&str, &str)] = &[("btrfs.mount_options", "btrfs"), ("size", "btrfs")];
+
+/// The options that a pool's disk may be mounted with.
+pub const MOUNT_OPTIONS: &[&str] = &[
+    "autodefrag",
+    "commit",
+    "compress",
+    "compress-force",
+    "datacow",
+    "datasum",
+    "discard",
+    "flushoncommit",
+    "max_inline",
+    "noautodefrag",
+    "nodatacow",
+    "nodatasum",
+    "nodiscard",
+    "noflushoncommit",
+    "nossd",
+    "notreelog",
+    "ssd",
+    "ssd_spread",
+    "thread_pool",
+    "treelog",
+    "user_subvol_rm_allowed",
+];
+
 /// The drivers of pools.
-pub const DRIVERS: &[&str] = &["dir", "overlay"];
+pub const DRIVERS: &[&str] = &["btrfs", "dir", "overlay"];
 
 /// The keys of a storage volume.
 pub const VOLUME: &[Key] = &[

@@ -4,6 +4,7 @@
 //! itself: nothing here is shared with the code that makes or removes them. A change that is under way shows
 //! as well, so what is listed counts only when nothing is being changed.
 
+mod disks;
 mod kernel;
 mod trees;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use cabin_api::storage as api;
 use cabin_api::{ConfigMap, ZERO_TIME};
-use cabin_storage::{DriverKind, Pool, PoolSpec};
+use cabin_storage::{DiskSpec, DriverKind, Pool, PoolSpec};
 use cabin_store::{Versioned, rows};
-use cabin_undo::atomically;
+use cabin_undo::{atomically, fault};
 use serde_json::Value;
 
 use crate::{DEFAULT_PROJECT, Error, Host, etag, limits};
@@ -15,7 +15,7 @@ use crate::{DEFAULT_PROJECT, Error, Host, etag, limits};
 const WHAT: &str = "storage pool";
 
 /// The drivers of this version.
-pub const DRIVERS: &[(&str, &str)] = &[("overlay", "1"), ("dir", "1")];
+pub const DRIVERS: &[(&str, &str)] = &[("overlay", "1"), ("btrfs", "1"), ("dir", "1")];
 
 /// Opens every pool. One that cannot be opened makes only itself unavailable.
 ///
@@ -75,19 +75,51 @@ fn load(host: &Host, name: &str) -> Result<Versioned<rows::Pool>, Error> {
 }
 
 pub(crate) fn spec(host: &Host, name: &str, row: &rows::Pool) -> Result<PoolSpec, Error> {
-    let driver = match row.driver.as_str() {
-        "overlay" => DriverKind::Overlay,
-        "dir" => DriverKind::Dir,
-        other => {
-            let reason = "the drivers of this version are `overlay` and `dir`";
-            return Err(Error::Unsupported { what: format!("storage driver `{other}`"), reason });
-        }
+    let Some(driver) = DriverKind::from_name(&row.driver) else {
+        let reason = "the drivers of this version are `overlay`, `btrfs` and `dir`";
+        return Err(Error::Unsupported { what: format!("storage driver `{}`", row.driver), reason });
     };
+    let own = host.storage().default_source(name);
     let source = match row.config.get("source") {
         Some(source) if !source.is_empty() => PathBuf::from(source),
-        _ => host.settings().dir.join("storage-pools").join(name),
+        _ => own.clone(),
     };
-    Ok(PoolSpec { name: name.to_owned(), driver, source })
+    if driver != DriverKind::Btrfs || source != host.storage().disk_file(name) {
+        return Ok(PoolSpec { name: name.to_owned(), driver, source, disk: None });
+    }
+    let size = row.config.get("size").map_or(Ok(0), |size| cabin_profiles::value::size::bytes(size))?;
+    let options = cabin_profiles::mount_options(&row.config).map_err(Error::invalid)?;
+    Ok(PoolSpec { name: name.to_owned(), driver, source: own, disk: Some(DiskSpec { size, options }) })
+}
+
+/// Decides where a new btrfs pool lies: in a directory that is given, in one of the daemon's own when that is on
+/// btrfs, or on a disk that is made.
+fn settle(host: &Host, name: &str, row: &mut rows::Pool) -> Result<(), Error> {
+    if row.driver != "btrfs" {
+        return Ok(());
+    }
+    let set = |key: &str| row.config.get(key).is_some_and(|value| !value.is_empty());
+    let on_btrfs = cabin_sys::btrfs::is_btrfs(host.dir()).map_err(Error::io("look at the daemon's directory"))?;
+    let disk = !set("source") && (set("size") || !on_btrfs);
+    if !disk && (set("size") || set("btrfs.mount_options")) {
+        let only = "`size` and `btrfs.mount_options` are for a disk that is made: with a `source` there is none";
+        return Err(Error::invalid(only));
+    }
+    if let Some(source) = row.config.get("source").filter(|_| !disk)
+        && rustix::fs::stat(source.as_str())
+            .is_ok_and(|seen| rustix::fs::FileType::from_raw_mode(seen.st_mode).is_block_device())
+    {
+        let reason = "make a btrfs on it, mount it, and give the directory as `source`";
+        return Err(Error::Unsupported { what: format!("the block device `{source}` as a pool"), reason });
+    }
+    if disk {
+        if !set("size") {
+            row.config.insert("size".to_owned(), format!("{}B", host.storage().default_disk_size()?));
+        }
+        let file = host.storage().disk_file(name).display().to_string();
+        row.config.insert("source".to_owned(), file);
+    }
+    Ok(())
 }
 
 fn used_by(host: &Host) -> Result<Vec<(String, String)>, Error> {
@@ -116,7 +148,8 @@ fn render(host: &Host, found: Versioned<rows::Pool>, used: &[(String, String)]) 
     let mut config = found.row.config.clone();
     let mut status = "Unavailable";
     if let Ok(spec) = spec(host, &found.name, &found.row) {
-        config.insert("source".to_owned(), spec.source.display().to_string());
+        let disk = spec.disk.as_ref().map(|_| host.storage().disk_file(&found.name));
+        config.insert("source".to_owned(), disk.unwrap_or_else(|| spec.source.clone()).display().to_string());
         if host.storage().open_pool(&spec).is_ok() {
             status = "Created";
         }
@@ -169,7 +202,8 @@ pub fn create(host: &Host, post: api::PoolsPost) -> Result<(), Error> {
         return Err(Error::Exists { what: WHAT, name: post.name });
     }
     limits::one_more("storage pools", present.len(), limits::POOLS)?;
-    let row = rows::Pool { description: post.description, driver: post.driver, config: post.config.0 };
+    let mut row = rows::Pool { description: post.description, driver: post.driver, config: post.config.0 };
+    settle(host, &post.name, &mut row)?;
     let spec = spec(host, &post.name, &row)?;
     atomically(|undo| -> Result<(), Error> {
         host.storage().create_pool(&spec, undo)?;
@@ -199,8 +233,20 @@ pub fn update(host: &Host, name: &str, put: api::ConfigPut, if_match: Option<&st
     if let Some(source) = old.row.config.get("source") {
         config.insert("source".to_owned(), source.clone());
     }
+    if let Some(size) = old.row.config.get("size").filter(|_| !config.contains_key("size")) {
+        // A disk has a size, and keeps it.
+        config.insert("size".to_owned(), size.clone());
+    }
     let row = rows::Pool { description: put.description, driver, config };
+    let spec = spec(host, name, &row)?;
+    if spec.disk.is_none() && row.config.contains_key("size") {
+        return Err(Error::invalid(format!("storage pool `{name}` has no disk of its own, and so no `size`")));
+    }
+    host.storage().check_growth(&spec)?;
     host.store().begin().update(DEFAULT_PROJECT, name, revision, &row)?.commit()?;
+    // Cut short here, it is finished when the disk is mounted the next time.
+    fault::reach("new size of the pool written down");
+    host.storage().grow_pool(&spec)?;
     let address = format!("/1.0/storage-pools/{name}");
     host.events().lifecycle(DEFAULT_PROJECT, "storage-pool-updated", &address, name, Value::Null, None);
     Ok(())

@@ -198,6 +198,25 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Something about the disk of a pool failed.
+    #[error("cannot {act} the disk `{path}`")]
+    Disk {
+        /// What was being done.
+        act: &'static str,
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk of a pool cannot have that size.
+    #[error("the disk of a storage pool cannot have {size} bytes: {least} are the least")]
+    DiskSize {
+        /// What was asked for, in bytes.
+        size: u64,
+        /// The least it can have, in bytes.
+        least: u64,
+    },
     /// A file of a tree could not be copied.
     #[error("cannot copy `{path}`")]
     Copy {
@@ -217,7 +236,10 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Error::Name { .. } | Error::SnapshotName { .. } | Error::Source { .. } => Kind::Invalid,
+            Error::Name { .. }
+            | Error::SnapshotName { .. }
+            | Error::Source { .. }
+            | Error::DiskSize { .. } => Kind::Invalid,
             Error::NoPool { .. }
             | Error::NoVolume { .. }
             | Error::NoSnapshot { .. }

@@ -7,6 +7,7 @@
 
 mod attributes;
 mod copy;
+mod disk;
 mod driver;
 mod error;
 mod name;
@@ -14,6 +15,7 @@ mod pool;
 mod storage;
 mod usage;
 
+pub use disk::{DiskSpec, MIN_DISK};
 pub use driver::{DriverKind, Layers};
 pub use error::{Error, Kind, Result};
 pub use name::{VolumeKind, VolumeName, check_snapshot as check_snapshot_name};

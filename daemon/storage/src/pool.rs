@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use cabin_sys::dir::{EntryKind, HostDir};
 use cabin_undo::{Undo, fault};
 
+use crate::disk::is_in_place;
 use crate::driver::{DriverKind, IMAGE, Layers, ROOTFS};
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
@@ -57,6 +58,8 @@ struct Inner {
     name: String,
     kind: DriverKind,
     root: HostDir,
+    /// Whether `root` is the root of a mount of our own.
+    mounted: bool,
     /// Held for reading while a volume is made from an image, for writing while an image may be removed.
     images: RwLock<()>,
 }
@@ -75,8 +78,10 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(name: &str, kind: DriverKind, root: HostDir) -> Pool {
-        Pool { inner: Arc::new(Inner { name: name.to_owned(), kind, root, images: RwLock::new(()) }) }
+    pub(crate) fn new(name: &str, kind: DriverKind, root: HostDir, mounted: bool) -> Pool {
+        Pool {
+            inner: Arc::new(Inner { name: name.to_owned(), kind, root, mounted, images: RwLock::new(()) }),
+        }
     }
 
     /// Its name.
@@ -385,7 +390,8 @@ impl Pool {
 
     /// Whether what is behind the open handle is still a pool: it may be deleted or unmounted under us.
     pub(crate) fn alive(&self) -> Result<()> {
-        if self.inner.root.exists(MARK) {
+        let root = &self.inner.root;
+        if root.exists(MARK) && (!self.inner.mounted || is_in_place(root)) {
             Ok(())
         } else {
             Err(Error::Unavailable { pool: self.name().to_owned(), path: self.path().to_owned() })

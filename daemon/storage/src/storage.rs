@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cabin_sys::dir::HostDir;
 use cabin_undo::{Undo, fault};
 
+use crate::disk::{DiskSpec, Disks};
 use crate::driver::DriverKind;
 use crate::error::{Error, Result};
 use crate::name::check;
@@ -27,12 +28,17 @@ pub struct PoolSpec {
     pub driver: DriverKind,
     /// The absolute path of its directory: [`Storage::default_source`], or an empty directory somewhere else.
     pub source: PathBuf,
+    /// Its own disk, mounted at [`Storage::default_source`], which `source` must be then.
+    pub disk: Option<DiskSpec>,
 }
 
 /// The pools of one daemon.
 #[derive(Debug)]
 pub struct Storage {
     pools: HostDir,
+    disks: Disks,
+    /// Held while a disk is looked for and mounted.
+    mounting: Mutex<()>,
     open: Arc<Mutex<BTreeMap<String, Arc<Pool>>>>,
 }
 
@@ -47,13 +53,28 @@ impl Storage {
             pool: "*".to_owned(),
             source,
         })?;
-        Ok(Storage { pools, open: Arc::default() })
+        Ok(Storage { pools, disks: Disks::new(root), mounting: Mutex::default(), open: Arc::default() })
     }
 
     /// The directory a pool has when nobody says otherwise.
     #[must_use]
     pub fn default_source(&self, name: &str) -> PathBuf {
         self.pools.path().join(name)
+    }
+
+    /// The file of the disk that a pool of this name has, if it has one.
+    #[must_use]
+    pub fn disk_file(&self, name: &str) -> PathBuf {
+        self.disks.file(name)
+    }
+
+    /// Bytes a disk has when nobody says otherwise: a fifth of what is free, between 5 and 30 GiB.
+    ///
+    /// # Errors
+    /// When the filesystem of the daemon's directory cannot be asked.
+    pub fn default_disk_size(&self) -> Result<u64> {
+        let wrong = |source| Error::Disk { act: "find room for", path: self.disks.file("*"), source };
+        self.disks.default_size().map_err(wrong)
     }
 
     /// Makes a pool and opens it.
@@ -66,15 +87,25 @@ impl Storage {
         if self.pools.exists(&spec.name) {
             return Err(Error::PoolExists { path: self.default_source(&spec.name) });
         }
+        if self.disks.exists(&spec.name) {
+            return Err(Error::PoolExists { path: self.disks.file(&spec.name) });
+        }
         let own = spec.source == self.default_source(&spec.name);
-        let root =
+        let mut root =
             if own { self.pools.create_dir(&spec.name, 0o700).map_err(wrong)? } else { adopt(&spec.source)? };
         let (pools, name, source) = (self.pools.path().to_owned(), spec.name.clone(), spec.source.clone());
-        let open = self.open.clone();
+        let (open, disks) = (self.open.clone(), self.disks.clone());
         undo.push(format!("prepare storage pool {}", spec.name), move || {
             open.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-            dismantle(&pools, &name, &source)
+            dismantle(&pools, &disks, &name, &source)
         })?;
+        if let Some(disk) = &spec.disk {
+            self.disks.create(&spec.name, disk)?;
+            self.disks.mount(&spec.name, disk, &spec.source)?;
+            root = HostDir::open(&spec.source).map_err(wrong)?;
+            rustix::fs::fchmod(&root, 0o700.into()).map_err(|e| wrong(e.into()))?;
+            fault::pass("pool's disk mounted")?;
+        }
         if let Some(why) = spec.driver.driver().fits(&root).map_err(wrong)? {
             return Err(Error::Filesystem { path: spec.source.clone(), driver: spec.driver.name(), why });
         }
@@ -91,7 +122,7 @@ impl Storage {
         self.pools.sync().map_err(wrong)?;
         // Last: what has the mark is whole.
         root.replace(MARK, format!("driver: {}\n", spec.driver.name()).as_bytes(), 0o600).map_err(wrong)?;
-        let pool = Arc::new(Pool::new(&spec.name, spec.driver, root));
+        let pool = Arc::new(Pool::new(&spec.name, spec.driver, root, spec.disk.is_some()));
         self.lock().insert(spec.name.clone(), pool.clone());
         fault::pass("mark of the pool")?;
         Ok(pool)
@@ -110,6 +141,9 @@ impl Storage {
         }
         let gone = || Error::Unavailable { pool: spec.name.clone(), path: spec.source.clone() };
         let wrong = |source| Error::Pool { act: "open", pool: spec.name.clone(), source };
+        if let Some(disk) = &spec.disk {
+            self.mount(spec, disk)?;
+        }
         let root = match HostDir::open(&spec.source) {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Err(gone());
@@ -132,9 +166,46 @@ impl Storage {
             // An earlier version knew fewer of them.
             root.ensure_dir(directory, 0o700).map_err(wrong)?;
         }
-        let pool = Arc::new(Pool::new(&spec.name, spec.driver, root));
+        let pool = Arc::new(Pool::new(&spec.name, spec.driver, root, spec.disk.is_some()));
         self.lock().insert(spec.name.clone(), pool.clone());
         Ok(pool)
+    }
+
+    /// Mounts the disk of a pool, if it is not, and finishes what a growing left undone.
+    fn mount(&self, spec: &PoolSpec, disk: &DiskSpec) -> Result<()> {
+        let _alone = self.mounting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.disks.exists(&spec.name) || !self.pools.exists(&spec.name) {
+            return Err(Error::Unavailable { pool: spec.name.clone(), path: self.disks.file(&spec.name) });
+        }
+        if self.disks.mount(&spec.name, disk, &spec.source)? {
+            self.disks.grow(&spec.name, disk, &spec.source)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the disk of an open pool the size the spec says. What is cut short is finished when the disk is mounted
+    /// the next time.
+    ///
+    /// # Errors
+    /// When that is less than it has, or the disk fails.
+    pub fn grow_pool(&self, spec: &PoolSpec) -> Result<()> {
+        let Some(disk) = &spec.disk else { return Ok(()) };
+        self.check_growth(spec)?;
+        self.open_pool(spec)?;
+        self.disks.grow(&spec.name, disk, &spec.source)
+    }
+
+    /// Whether the disk of a pool can have the size the spec says.
+    ///
+    /// # Errors
+    /// When that is less than it has.
+    pub fn check_growth(&self, spec: &PoolSpec) -> Result<()> {
+        match (&spec.disk, self.disks.size(&spec.name)) {
+            (Some(disk), Some(has)) if disk.size < has => {
+                Err(Error::DiskSize { size: disk.size, least: has })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// An open pool.
@@ -162,7 +233,7 @@ impl Storage {
             Err(error) => return Err(error),
         }
         self.lock().remove(&spec.name);
-        dismantle(self.pools.path(), &spec.name, &spec.source).map_err(|source| Error::Pool {
+        dismantle(self.pools.path(), &self.disks, &spec.name, &spec.source).map_err(|source| Error::Pool {
             act: "delete",
             pool: spec.name.clone(),
             source,
@@ -180,6 +251,12 @@ impl Storage {
             Ok(target) => PathBuf::from(target.to_string_lossy().into_owned()),
             Err(_) => self.default_source(name),
         };
+        if self.disks.exists(name) && self.pools.exists(name) {
+            // One that was never formatted cannot be mounted, and holds nothing.
+            let any = DiskSpec { size: 0, options: Vec::new() };
+            let _alone = self.mounting.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = self.disks.mount(name, &any, &source);
+        }
         for kind in ["containers", "custom"] {
             let held =
                 HostDir::open(&source).and_then(|root| root.open_dir(kind)?.list()).unwrap_or_default();
@@ -189,7 +266,7 @@ impl Storage {
             }
         }
         self.lock().remove(name);
-        dismantle(self.pools.path(), name, &source).map_err(wrong)
+        dismantle(self.pools.path(), &self.disks, name, &source).map_err(wrong)
     }
 
     /// Names in the directory of pools, whether a database knows them or not.
@@ -197,9 +274,14 @@ impl Storage {
     /// # Errors
     /// When it cannot be read.
     pub fn names_on_disk(&self) -> Result<Vec<String>> {
-        let entries = self.pools.list();
-        let entries = entries.map_err(|source| Error::Pool { act: "list", pool: "*".to_owned(), source })?;
-        Ok(entries.into_iter().map(|entry| entry.name).filter(|name| check(name).is_ok()).collect())
+        let wrong = |source| Error::Pool { act: "list", pool: "*".to_owned(), source };
+        let mut names: Vec<String> =
+            self.pools.list().map_err(wrong)?.into_iter().map(|entry| entry.name).collect();
+        names.extend(self.disks.names().map_err(wrong)?);
+        names.retain(|name| check(name).is_ok());
+        names.sort();
+        names.dedup();
+        Ok(names)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Pool>>> {
@@ -224,21 +306,24 @@ fn adopt(source: &Path) -> Result<HostDir> {
     Ok(root)
 }
 
-/// Takes a pool's directories away, and its name. The mark goes first: what has none is no pool.
-fn dismantle(pools: &Path, name: &str, source: &Path) -> io::Result<()> {
+/// Takes a pool's directories away, its disk, and its name. The mark goes first: what has none is no pool.
+fn dismantle(pools: &Path, disks: &Disks, name: &str, source: &Path) -> io::Result<()> {
     match HostDir::open(source) {
         Ok(root) => {
             root.remove_file(MARK)?;
             fault::reach("mark of the pool removed");
-            for directory in DIRECTORIES {
+            // All that is on a disk goes with it.
+            for directory in DIRECTORIES.iter().filter(|_| !disks.exists(name)) {
                 root.remove_tree(directory)?;
             }
-            // Before its name goes: whoever finds a mark there later takes it for somebody's pool.
-            root.sync()?;
             fault::reach("directories of the pool removed");
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
+    }
+    if disks.exists(name) {
+        disks.remove(name, source)?;
+        fault::reach("disk of the pool removed");
     }
     let pools = HostDir::open(pools)?;
     // Its own directory, or the link to the one that was given: remove_tree follows no link.

@@ -5,11 +5,13 @@
 mod kit;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use cabin_storage::{Activity, DriverKind, VolumeName};
+use cabin_storage::{Activity, DiskSpec, DriverKind, Error, Kind, MIN_DISK, PoolSpec, Storage, VolumeName};
 use cabin_sys::btrfs::{self, Access};
 use cabin_sys::dir::HostDir;
+use cabin_sys::loopdev;
 use kit::{IMAGE, World, done, with_image};
 
 fn web() -> VolumeName {
@@ -84,4 +86,104 @@ fn a_volume_takes_what_was_written_since_it_parted_from_its_image() {
     assert!(world.pool.usage(&web()).unwrap() < 1 << 20);
     done(|undo| world.pool.stage_restore(&web(), "s", "m", undo)?.show(undo));
     assert!(took(world.pool.usage(&web()).unwrap()));
+}
+
+/// A pool with a disk, in a world whose own pool lies somewhere else.
+fn with_disk(size: u64) -> (World, PoolSpec) {
+    let world = kit::world(DriverKind::Overlay);
+    let spec = PoolSpec {
+        name: "own".into(),
+        driver: DriverKind::Btrfs,
+        source: world.storage.default_source("own"),
+        disk: Some(DiskSpec { size, options: Vec::new() }),
+    };
+    (world, spec)
+}
+
+/// The loop devices behind files of a world.
+fn devices(world: &World) -> Vec<String> {
+    let mine = |file: &String| Path::new(file).starts_with(world.dir.path());
+    loopdev::all().unwrap().into_iter().map(|(_, file)| file).filter(mine).collect()
+}
+
+fn unmount(at: &Path) {
+    cabin_sys::mount::detach(at).unwrap();
+}
+
+#[test]
+fn a_disk_is_made_mounted_again_grown_and_removed() {
+    let (mut world, mut spec) = with_disk(MIN_DISK);
+    let pool = done(|undo| world.storage.create_pool(&spec, undo));
+    done(|undo| pool.create_image(IMAGE, kit::fill, undo));
+    done(|undo| pool.create_from_image(&web(), IMAGE, undo));
+    let file = world.storage.disk_file("own");
+    let meta = fs::metadata(&file).unwrap();
+    assert_eq!((meta.len(), meta.permissions().mode() & 0o777), (MIN_DISK, 0o600));
+    assert!(meta.blocks() * 512 < MIN_DISK / 2, "the file is sparse");
+    assert_eq!(devices(&world), [file.to_str().unwrap()]);
+    // Whoever opens it while it is mounted finds it, and mounts nothing over it.
+    let again = Storage::new(world.dir.path()).unwrap();
+    assert_eq!(again.open_pool(&spec).unwrap().list().unwrap(), [web()]);
+    // After the host came up again.
+    drop((pool, again));
+    unmount(&spec.source);
+    world.storage = Storage::new(world.dir.path()).unwrap();
+    assert!(devices(&world).is_empty(), "the device goes with the mount");
+    let again = Storage::new(world.dir.path()).unwrap();
+    let pool = again.open_pool(&spec).unwrap();
+    assert_eq!(pool.list().unwrap(), [web()]);
+    // Somebody takes the mount away under an open pool.
+    unmount(&spec.source);
+    assert_eq!(pool.list().unwrap_err().kind(), Kind::Unavailable);
+    drop(pool);
+    let pool = again.open_pool(&spec).unwrap();
+    let before = pool.resources().unwrap().space_total;
+    spec.disk.as_mut().unwrap().size = 2 * MIN_DISK;
+    again.grow_pool(&spec).unwrap();
+    assert_eq!(pool.resources().unwrap().space_total, before + MIN_DISK);
+    spec.disk.as_mut().unwrap().size = MIN_DISK;
+    assert_eq!(again.grow_pool(&spec).unwrap_err().kind(), Kind::Invalid);
+    // Its file goes away and comes back.
+    drop((pool, again));
+    unmount(&spec.source);
+    let away = world.dir.path().join("away");
+    fs::rename(&file, &away).unwrap();
+    let again = Storage::new(world.dir.path()).unwrap();
+    assert_eq!(again.open_pool(&spec).unwrap_err().kind(), Kind::Unavailable);
+    fs::rename(&away, &file).unwrap();
+    assert_eq!(again.open_pool(&spec).unwrap().list().unwrap(), [web()]);
+    assert!(matches!(again.delete_pool(&spec).unwrap_err(), Error::PoolInUse { .. }));
+    // A database that lost it leaves it alone as long as it holds something.
+    assert!(matches!(again.delete_stray("own").unwrap_err(), Error::PoolInUse { .. }));
+    again.open_pool(&spec).unwrap().delete(&web()).unwrap();
+    again.delete_pool(&spec).unwrap();
+    again.delete_pool(&spec).unwrap();
+    assert!(!file.exists() && !spec.source.exists());
+    assert!(devices(&world).is_empty(), "{:?}", devices(&world));
+    assert_eq!(again.names_on_disk().unwrap(), ["fast"]);
+}
+
+#[test]
+fn a_disk_that_is_too_small_or_lies_in_the_way_is_refused() {
+    let (world, spec) = with_disk(1 << 20);
+    assert_eq!(kit::refused(|undo| world.storage.create_pool(&spec, undo)).kind(), Kind::Invalid);
+    assert!(!spec.source.exists());
+    fs::create_dir_all(world.dir.path().join("disks")).unwrap();
+    fs::write(world.storage.disk_file("own"), b"no filesystem").unwrap();
+    assert_eq!(kit::refused(|undo| world.storage.create_pool(&spec, undo)).kind(), Kind::Conflict);
+    // A stray of a daemon that died while it made it.
+    assert_eq!(world.storage.names_on_disk().unwrap(), ["fast", "own"]);
+    world.storage.delete_stray("own").unwrap();
+    assert_eq!(world.storage.names_on_disk().unwrap(), ["fast"]);
+}
+
+#[test]
+fn a_directory_that_is_not_on_btrfs_is_refused() {
+    let world = kit::world(DriverKind::Overlay);
+    let source = world.dir.path().join("plain");
+    fs::create_dir(&source).unwrap();
+    let spec = PoolSpec { name: "plain".into(), driver: DriverKind::Btrfs, source, disk: None };
+    let error = kit::refused(|undo| world.storage.create_pool(&spec, undo));
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.to_string().contains("not btrfs"), "{error}");
 }

@@ -176,7 +176,7 @@ fn a_pool_is_made_opened_and_deleted_wherever_it_lies() {
         let world = world(driver);
         let elsewhere = world.dir.path().join("disk");
         fs::create_dir_all(elsewhere.join("lost+found")).unwrap();
-        let spec = PoolSpec { name: "far".into(), driver, source: elsewhere.clone() };
+        let spec = PoolSpec { name: "far".into(), driver, source: elsewhere.clone(), disk: None };
         let pool = done(|undo| world.storage.create_pool(&spec, undo));
         done(|undo| pool.create_image(IMAGE, fill, undo));
         assert!(world.dir.path().join("storage-pools/far/images").join(IMAGE).exists());

@@ -117,7 +117,7 @@ fn die(root: &Path) {
     let driver = std::env::var("CABIN_TEST_DRIVER").unwrap();
     let driver = DRIVERS.into_iter().find(|kind| kind.name() == driver).unwrap();
     let storage = Storage::new(root).unwrap();
-    let spec = PoolSpec { name: "fast".into(), driver, source: storage.default_source("fast") };
+    let spec = PoolSpec { name: "fast".into(), driver, source: storage.default_source("fast"), disk: None };
     arm(Plan::Kill(std::env::var("CABIN_TEST_STEP").unwrap().parse().unwrap()));
     let _ = everything(&storage, &spec);
 }

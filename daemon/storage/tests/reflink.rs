@@ -44,7 +44,7 @@ fn a_copy_shares_its_blocks_with_the_image() {
     for driver in DRIVERS {
         let world = world(driver);
         let disk = Loop::new(world.dir.path());
-        let spec = PoolSpec { name: "btrfs".into(), driver, source: disk.0.clone() };
+        let spec = PoolSpec { name: "btrfs".into(), driver, source: disk.0.clone(), disk: None };
         let pool = done(|undo| world.storage.create_pool(&spec, undo));
         done(|undo| {
             pool.create_image(

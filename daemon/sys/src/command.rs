@@ -25,8 +25,10 @@ pub enum Program {
     Mmdebstrap,
     /// A static busybox, for the busybox image.
     Busybox,
-    /// Formats and inspects btrfs.
+    /// Inspects btrfs.
     Btrfs,
+    /// Formats btrfs.
+    MkfsBtrfs,
 }
 
 /// Every program, with the Debian package that brings it and what it is needed for.
@@ -38,6 +40,7 @@ pub const TABLE: &[(Program, &str, &str, &str)] = &[
     (Program::Mmdebstrap, "mmdebstrap", "mmdebstrap", "building Debian images"),
     (Program::Busybox, "busybox", "busybox-static", "building the busybox image"),
     (Program::Btrfs, "btrfs", "btrfs-progs", "btrfs pools"),
+    (Program::MkfsBtrfs, "mkfs.btrfs", "btrfs-progs", "btrfs pools with a disk of their own"),
 ];
 
 /// Where programs are looked for, in this order.

@@ -169,6 +169,14 @@ impl HostDir {
         Ok(File::from(self.at(relative, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?))
     }
 
+    /// Opens a file beneath this directory for reading and writing.
+    ///
+    /// # Errors
+    /// As openat2(2).
+    pub fn open_file_writable(&self, relative: &str) -> io::Result<File> {
+        Ok(File::from(self.at(relative, OFlags::RDWR | OFlags::NOFOLLOW, 0)?))
+    }
+
     /// Opens a file beneath this directory for appending, making it when missing.
     ///
     /// # Errors

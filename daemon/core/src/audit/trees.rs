@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cabin_store::rows;
 use cabin_sys::dir::{Entry, EntryKind, HostDir};
@@ -46,6 +46,7 @@ pub(super) fn look(host: &Host, known: &Known, findings: &mut Findings) -> Resul
             findings.add("pool directory", &pool, "no storage pool is of that name");
         }
     }
+    super::disks::look(host, known, findings)?;
     for pool in &known.pools {
         look_into(host, known, &pool.name, &pool.row, findings);
     }
@@ -54,9 +55,8 @@ pub(super) fn look(host: &Host, known: &Known, findings: &mut Findings) -> Resul
 
 /// What lies in a pool. A pool that is not there is told by its status, not here.
 fn look_into(host: &Host, known: &Known, name: &str, row: &rows::Pool, findings: &mut Findings) {
-    let given = row.config.get("source").filter(|source| !source.is_empty()).map(PathBuf::from);
-    let source = given.unwrap_or_else(|| host.settings().dir.join("storage-pools").join(name));
-    let Ok(root) = HostDir::open(&source) else { return };
+    let Ok(root) = crate::storage::spec(host, name, row).map(|spec| HostDir::open(&spec.source)) else { return };
+    let Ok(root) = root else { return };
     let dirs = |dir: &str| root.open_dir(dir).and_then(|dir| dir.list()).unwrap_or_default();
     let mine = |instance: &str| known.instances.get(instance).is_some_and(|row| row.pool == name);
     for kind in ["containers", "containers-snapshots"] {

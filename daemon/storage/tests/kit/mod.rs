@@ -30,7 +30,7 @@ pub fn world(driver: DriverKind) -> World {
     let dir = tempfile::Builder::new().prefix(&name).tempdir_in("/var/tmp").unwrap();
     let disk = (driver == DriverKind::Btrfs).then(|| Disk::new("btrfs", dir.path()));
     let storage = Storage::new(dir.path()).unwrap();
-    let spec = PoolSpec { name: "fast".into(), driver, source: storage.default_source("fast") };
+    let spec = PoolSpec { name: "fast".into(), driver, source: storage.default_source("fast"), disk: None };
     let pool = done(|undo| storage.create_pool(&spec, undo));
     World { _disk: disk, dir, storage, spec, pool }
 }
