@@ -31,12 +31,26 @@ fn run(subject: &Subject, name: &str) {
     }
 }
 
+/// Lets a stopped instance have files of its own, as if it had run: what it holds is frozen then when it is shared.
+fn touch(subject: &Subject, instance: &str) {
+    let upper = subject.dir.join("storage-pools/default/containers").join(instance).join("u");
+    std::fs::write(upper.join("changed"), "anew").expect("a file");
+}
+
+/// An instance with a snapshot and no layer that an earlier round left: each round is to have the same steps.
+fn renew(subject: &Subject) {
+    delete(subject, "/1.0/instances/fresh");
+    make(subject, "fresh");
+    take(subject, "fresh", "s").expect("a snapshot");
+}
+
 fn take(subject: &Subject, instance: &str, name: &str) -> Attempt {
     subject.ask("POST", &format!("/1.0/instances/{instance}/snapshots"), &json!({ "name": name }))
 }
 
 /// An instance with a snapshot from before its config was changed.
 fn with_snapshot(subject: &Subject, instance: &str) {
+    make(subject, instance);
     if !there(subject, &format!("/1.0/instances/{instance}/snapshots/s")) {
         take(subject, instance, "s").expect("a snapshot");
     }
@@ -61,9 +75,12 @@ fn copy(subject: &Subject, of: &str) -> Attempt {
 pub const KEPT: &[Verb] = &[
     Verb {
         name: "snapshot create, stopped",
-        before: |subject| make(subject, "kept"),
-        act: |subject| take(subject, "kept", "new"),
-        back: |subject| delete(subject, &format!("{SNAPSHOTS}/new")),
+        before: renew,
+        act: |subject| {
+            touch(subject, "fresh");
+            take(subject, "fresh", "new")
+        },
+        back: renew,
         halfway: None,
     },
     Verb {
@@ -86,9 +103,15 @@ pub const KEPT: &[Verb] = &[
     },
     Verb {
         name: "copy with snapshots",
-        before: |subject| with_snapshot(subject, "kept"),
-        act: |subject| copy(subject, "kept"),
-        back: |subject| delete(subject, "/1.0/instances/twin"),
+        before: renew,
+        act: |subject| {
+            touch(subject, "fresh");
+            copy(subject, "fresh")
+        },
+        back: |subject| {
+            delete(subject, "/1.0/instances/twin");
+            renew(subject);
+        },
         halfway: None,
     },
     Verb {
