@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::call::Call;
 use crate::error::Fault;
 use crate::handlers::instances::{exists, resources};
-use crate::limits;
 use crate::recursion::address;
 use crate::reply::Reply;
 use crate::stream::{self, Stream};
 use crate::websocket::{self, Ended, Lines, Registered, Sink, Source, receive_all, send_all};
+use crate::{limits, record};
 
 const DESCRIPTION: &str = "Executing command";
 
@@ -56,25 +56,26 @@ fn into_files(call: &Call, name: String, post: ExecPost) -> Reply {
     let project = call.project();
     let plan = call.plan(DESCRIPTION, resources(&name));
     let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
-        let (names, stdout, stderr) = match post.record_output {
-            true => {
-                let (names, stdout, stderr) = instance::create_exec_output(host, project, &name)?;
-                (Some(names), stdout, stderr)
-            }
-            false => (None, nowhere()?, nowhere()?),
+        let run = |streams| {
+            let begun = instance::exec(host, project, &name, &post, streams);
+            begun.inspect_err(|error| op.update(unstarted(error)))
         };
-        let streams = ExecStreams::Files { stdout, stderr };
-        let session = instance::exec(host, project, &name, &post, streams)
-            .inspect_err(|error| op.update(unstarted(error)))?;
-        let code = session.wait().code();
-        Ok(match names {
-            None => json!({ "return": code }),
-            Some([stdout, stderr]) => {
-                let base = format!("{}/logs/exec-output", address("/1.0/instances", &name));
-                let output = json!({ "1": address(&base, &stdout), "2": address(&base, &stderr) });
-                json!({ "return": code, "output": output })
+        if !post.record_output {
+            let streams = ExecStreams::Files { stdout: nowhere()?, stderr: nowhere()? };
+            return Ok(json!({ "return": run(streams)?.wait().code() }));
+        }
+        let (names, stdout, stderr) = instance::create_exec_output(host, project, &name)?;
+        let recorded =
+            run(ExecStreams::Pipes).and_then(|command| record::until_end(command, [stdout, stderr]));
+        let code = recorded.inspect_err(|_| {
+            for file in &names {
+                // Of a command that failed nobody is told the files' names. With the instance they go anyway.
+                let _ = instance::delete_exec_output(host, project, &name, file);
             }
-        })
+        })?;
+        let base = format!("{}/logs/exec-output", address("/1.0/instances", &name));
+        let output = json!({ "1": address(&base, &names[0]), "2": address(&base, &names[1]) });
+        Ok(json!({ "return": code, "output": output }))
     });
     Reply::Async(op)
 }

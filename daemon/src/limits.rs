@@ -1,6 +1,9 @@
 //! What one client may ask of the daemon: sizes, depths, times, connections. Nothing here is configurable.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit};
 
 /// The largest JSON body, in bytes.
 pub const JSON_BODY: usize = 1024 * 1024;
@@ -44,6 +47,10 @@ pub const READ_BUFFER: usize = 8 * 1024;
 /// How long a listener of events may refuse to read before it is dropped.
 pub const EVENT_TIME: Duration = Duration::from_secs(10);
 
+/// How much is recorded of a command's output, for each of its two streams, in bytes. A command that writes more is
+/// killed.
+pub const RECORDED: u64 = 256 * 1024 * 1024;
+
 /// How long requests that are being answered may take once the daemon is told to stop.
 pub const STOP_TIME: Duration = Duration::from_secs(5);
 
@@ -52,3 +59,22 @@ pub const IMAGE: u64 = 64 * 1024 * 1024 * 1024;
 
 /// How long a client may take to hang up once a websocket has nothing more for it.
 pub const PARTING_TIME: Duration = Duration::from_secs(30);
+
+/// Descriptors that must be free for a change to begin: more than one takes, and takes back, at a time. A change
+/// that runs out of them halfway could not even remove what it made.
+const DESCRIPTORS: u32 = 64;
+
+/// Whether there are enough descriptors left for a change. The kernel gives the lowest free number, so the
+/// highest ones are free as long as there are any to spare.
+#[must_use]
+pub fn enough_descriptors() -> bool {
+    let Some(limit) = getrlimit(Resource::Nofile).current.and_then(|limit| u32::try_from(limit).ok()) else {
+        return true;
+    };
+    let from = limit.saturating_sub(DESCRIPTORS * 2);
+    let Ok(from) = i32::try_from(from) else { return true };
+    let taken = rustix::io::fcntl_dupfd_cloexec(std::io::stderr().as_fd(), from);
+    taken.is_ok_and(|taken| {
+        u32::try_from(taken.as_raw_fd()).is_ok_and(|number| limit.saturating_sub(number) >= DESCRIPTORS)
+    })
+}

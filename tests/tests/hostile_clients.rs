@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use cabin_tests::hostile::{BINARY, CLOSE, CONTINUATION, Exec, LAST, Line, PING, TEXT};
+use cabin_tests::race::urls;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::audited;
 use cabin_tests::vitals::{Answers, Vitals, answers_during};
@@ -256,7 +257,25 @@ fn a_body_without_end_is_ended() {
         std::fs::read_dir(&images).into_iter().flatten().flatten().count() == 1
     });
     stage.subject.exec("box", "rm /root/endless").expect("a command");
-    stage.close(&format!("{} bodies without end", 8));
+    // What is recorded of a command lies on the host's disk, and the command is the container's.
+    let record = |subject: &Subject, script: &str| {
+        let body =
+            json!({ "command": ["sh", "-c", script], "record-output": true, "wait-for-websocket": false });
+        subject.ask("POST", "/1.0/instances/box/exec", &body)
+    };
+    let endless = stage.others(|subject| record(subject, "yes $(seq 1 200)"));
+    if !endless.as_ref().is_err_and(|why| why.contains("recorded")) {
+        stage.fault(format!("a command that writes for ever: {endless:?}"));
+    }
+    let left_behind = record(&stage.subject, "yes & sleep 0.1; echo done >&2").expect("a command");
+    let files = urls(&stage.subject, "/1.0/instances/box/logs/exec-output");
+    if left_behind["metadata"]["return"] != 0 || files.len() != 2 {
+        stage.fault(format!("a command that leaves a writer behind: {left_behind}, of {files:?}"));
+    }
+    until_true("the writer that was left behind to be gone", 10, || {
+        stage.subject.exec("box", "! pidof yes").is_ok()
+    });
+    stage.close(&format!("{} bodies and outputs without end", 10));
 }
 
 /// A frame that no client may send: its first byte, payload, and whether it is masked.
