@@ -358,18 +358,18 @@ fn of_volumes() -> Vec<Route> {
             .takes(shapes::VOLUMES_POST)
             .gives(Gives::Created),
         row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::show, "Get a volume")
-            .object(shapes::VOLUME),
+            .object(shapes::VOLUME)
+            .query(&["recursion"]),
         row!(PUT "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::update, "Replace a volume's config, or restore a snapshot")
             .takes(shapes::VOLUME_PUT),
         row!(PATCH "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::patch, "Change some of a volume's config")
             .takes(shapes::VOLUME_PUT),
-        row!(DELETE "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::delete, "Delete a custom volume"),
         row!(POST "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::rename, "Rename a custom volume, or move it to another pool")
             .takes(shapes::VOLUME_POST)
             .gives(Gives::Created),
+        row!(DELETE "/1.0/storage-pools/{name}/volumes/{type}/{volume}", volumes::delete, "Delete a custom volume"),
         row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/state", volumes::state, "Get what a volume uses")
             .object(shapes::VOLUME_STATE),
-    ]
         row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/snapshots", volume_snapshots::list, "List snapshots of a volume")
             .list(shapes::VOLUME_SNAPSHOT),
         row!(POST "/1.0/storage-pools/{name}/volumes/{type}/{volume}/snapshots", volume_snapshots::create, "Take a snapshot of a custom volume")
@@ -395,6 +395,7 @@ fn of_volumes() -> Vec<Route> {
             .query(&["path"]),
         row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/sftp", files::sftp, "Talk SFTP to a volume")
             .gives(Gives::Upgrade),
+    ]
 }
 
 fn of_operations() -> Vec<Route> {

@@ -61,11 +61,15 @@ impl HostState {
             let nics: Vec<&String> =
                 state["network"].as_object().into_iter().flat_map(|it| it.keys()).collect();
             lines.insert(format!("state {url} {} init {pid} nics {nics:?}", state["status"]));
+            lines.extend(disks(pid).into_iter().map(|it| format!("disk of {url} {it}")));
             let snapshots = format!("{}/snapshots?recursion=1", url.as_str().unwrap_or_default());
             for mut snapshot in subject.get(&snapshots).as_array().cloned().unwrap_or_default() {
                 forget_passing(&mut snapshot);
                 lines.insert(format!("snapshot of {url} {snapshot}"));
             }
+        }
+        for url in subject.get("/1.0/storage-pools").as_array().into_iter().flatten() {
+            volumes(subject, url.as_str().unwrap_or_default(), &mut lines);
         }
         let dir = &subject.dir;
         files(dir, Path::new(""), &mut lines);
@@ -130,6 +134,32 @@ pub fn settled_within(
         }
         std::thread::park_timeout(std::time::Duration::from_millis(30));
     }
+}
+
+/// Custom volumes of a pool, and their snapshots.
+fn volumes(subject: &Subject, pool: &str, lines: &mut BTreeSet<String>) {
+    let list = format!("{pool}/volumes/custom");
+    for mut volume in subject.get(&format!("{list}?recursion=1")).as_array().cloned().unwrap_or_default() {
+        let name = volume["name"].as_str().unwrap_or_default().to_owned();
+        forget_passing(&mut volume);
+        lines.insert(format!("volume of {pool} {volume}"));
+        let snapshots = format!("{list}/{name}/snapshots?recursion=1");
+        for mut snapshot in subject.get(&snapshots).as_array().cloned().unwrap_or_default() {
+            forget_passing(&mut snapshot);
+            lines.insert(format!("snapshot of {pool} {snapshot}"));
+        }
+    }
+}
+
+/// What is mounted in a container: the part shown, where, and how.
+fn disks(pid: i64) -> Vec<String> {
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let of = |line: &str| -> Option<String> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [_, _, _, root, place, options, ..] = words.as_slice() else { return None };
+        Some(format!("{root} at {place} {options}"))
+    };
+    mounts.lines().filter_map(of).collect()
 }
 
 fn forget_passing(object: &mut Value) {

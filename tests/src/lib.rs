@@ -23,6 +23,7 @@ pub mod sweep;
 pub mod tree;
 pub mod verbs;
 pub mod vitals;
+pub mod volume_verbs;
 pub mod wait;
 
 use std::path::PathBuf;

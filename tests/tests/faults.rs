@@ -5,6 +5,7 @@ use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, fail_each, fail_once};
 use cabin_tests::verbs::{self, Verb};
+use cabin_tests::volume_verbs;
 
 fn swept(what: &str, verbs: &[Verb]) {
     let subject = Subject::start();
@@ -42,6 +43,16 @@ fn a_step_of_a_snapshot_or_copy_that_fails_leaves_nothing() {
 #[test]
 fn a_step_of_a_change_of_pools_that_fails_leaves_nothing() {
     swept("storage pools", verbs::POOLS);
+}
+
+#[test]
+fn a_step_of_a_change_of_volumes_that_fails_leaves_nothing() {
+    swept("custom volumes", volume_verbs::VERBS);
+}
+
+#[test]
+fn a_step_of_a_change_of_disks_that_fails_leaves_nothing() {
+    swept("disks of instances", volume_verbs::DISKS);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Again, Tally, kill_each};
 use cabin_tests::verbs::{self, Verb};
+use cabin_tests::volume_verbs;
 
 #[test]
 fn what_was_acknowledged_is_there_after_a_crash() {
@@ -73,6 +74,16 @@ fn a_daemon_that_dies_at_a_snapshot_or_copy_leaves_the_old_or_the_new() {
 #[test]
 fn a_daemon_that_dies_restoring_a_running_instance_leaves_the_old_or_the_new() {
     swept("deaths in restoring", &[snapshot_verbs::RESTORE_RUNNING], Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_changing_volumes_leaves_the_old_or_the_new() {
+    swept("deaths in changes of custom volumes", volume_verbs::VERBS, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_changing_disks_leaves_the_old_or_the_new() {
+    swept("deaths in changes of disks", volume_verbs::DISKS, Again::Once);
 }
 
 #[test]

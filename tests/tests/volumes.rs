@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use cabin_tests::clients::Stock;
 use cabin_tests::lab::Lab;
 use serde_json::json;
 
@@ -76,7 +77,9 @@ fn the_command_line_has_incus_s_verbs_for_volumes() {
         all.extend(words);
         lab.cabin(&all)
     };
-    assert!(volume(&["create", "default", "v", "user.a=b", "--description", "mine"]).ok().contains("created"));
+    assert!(
+        volume(&["create", "default", "v", "user.a=b", "--description", "mine"]).ok().contains("created")
+    );
     assert_eq!(volume(&["get", "default", "v", "user.a"]).ok(), "b");
     volume(&["set", "default", "v", "user.a=c", "snapshots.pattern=s%d"]).ok();
     volume(&["set", "default", "v", "-p", "description=yours"]).ok();
@@ -94,7 +97,8 @@ fn the_command_line_has_incus_s_verbs_for_volumes() {
     assert!(list.lines().any(|line| line.starts_with("container,verbs,")), "{list}");
     // Files, whether it is attached or not.
     assert_eq!(volume(&["file", "pull", "default", "v/sub/note", "-"]).ok(), "one");
-    lab.cabin_with(&["storage", "volume", "file", "push", "-", "default", "v/sub/new", "--uid", "7"], b"two").ok();
+    lab.cabin_with(&["storage", "volume", "file", "push", "-", "default", "v/sub/new", "--uid", "7"], b"two")
+        .ok();
     assert_eq!(lab.sh("verbs", "stat -c %u /srv/v/sub/new; cat /srv/v/sub/new"), "7\ntwo");
     volume(&["file", "delete", "default", "v/sub/new"]).ok();
     volume(&["rename", "default", "v", "w"]).ok();
@@ -140,7 +144,10 @@ fn snapshots_of_a_volume_come_and_go_and_come_back() {
     lab.cabin(&["stop", "-f", "time"]).ok();
     volume(&["snapshot", "restore", "default", "tide", "two"]).ok();
     lab.cabin(&["start", "time"]).ok();
-    assert_eq!(lab.sh("time", "cat /tide/note; stat -c '%u:%g' /tide/note; stat -c %a /tide; ls /tide"), "two\n5:6\n750\nnote");
+    assert_eq!(
+        lab.sh("time", "cat /tide/note; stat -c '%u:%g' /tide/note; stat -c %a /tide; ls /tide"),
+        "two\n5:6\n750\nnote"
+    );
     volume(&["snapshot", "rename", "default", "tide", "two", "second"]).ok();
     volume(&["snapshot", "delete", "default", "tide", "one"]).ok();
     let shown = volume(&["snapshot", "show", "default", "tide", "second"]).ok();
@@ -188,13 +195,25 @@ fn paths_of_the_host_and_memory_are_mounted_too() {
     assert_eq!(lab.sh("host", "cat /etc/one"), "from the host");
     attach(&lab, "host", "raw", &[&source, "path=/mnt/raw", "shift=false"]).ok();
     assert_eq!(lab.sh("host", "stat -c %u /mnt/raw/file"), "65534");
-    attach(&lab, "host", "mem", &["source=tmpfs:", "path=/mem", "size=1MiB", "initial.mode=0750", "initial.uid=3"]).ok();
-    assert_eq!(lab.sh("host", "stat -c '%u %a' /mem; df -k /mem | tail -1 | awk '{print $2}'"), "3 750\n1024");
+    attach(
+        &lab,
+        "host",
+        "mem",
+        &["source=tmpfs:", "path=/mem", "size=1MiB", "initial.mode=0750", "initial.uid=3"],
+    )
+    .ok();
+    assert_eq!(
+        lab.sh("host", "stat -c '%u %a' /mem; df -k /mem | tail -1 | awk '{print $2}'"),
+        "3 750\n1024"
+    );
     assert_ne!(lab.exec("host", &["dd", "if=/dev/zero", "of=/mem/x", "bs=1M", "count=2"]).code, 0);
     for device in ["one", "raw", "mem", "dir"] {
         detach(&lab, "host", device);
     }
-    assert_eq!(lab.sh("host", "ls /mnt/host /mnt/raw /mem | grep -v : | grep . | wc -l; cat /etc/one | wc -c"), "0\n0");
+    assert_eq!(
+        lab.sh("host", "ls /mnt/host /mnt/raw /mem | grep -v : | grep . | wc -l; cat /etc/one | wc -c"),
+        "0\n0"
+    );
     // The daemon's own, and what is not there.
     let own = format!("source={}", lab.dir.join("database").display());
     assert!(attach(&lab, "host", "own", &[&own, "path=/x"]).refused().contains("daemon's own"));
@@ -205,10 +224,178 @@ fn paths_of_the_host_and_memory_are_mounted_too() {
     let gone = format!("source={}/gone", place.display());
     assert!(attach(&lab, "host", "gone", &[&gone, "path=/x"]).refused().contains("there is no"));
     attach(&lab, "host", "gone", &[&gone, "path=/x", "required=false"]).ok();
-    for path in ["path=/proc", "path=/proc/self/attr", "path=/sys/x", "path=/dev", "path=/", "path=/../x", "path=//"] {
+    for path in
+        ["path=/proc", "path=/proc/self/attr", "path=/sys/x", "path=/dev", "path=/", "path=/../x", "path=//"]
+    {
         let refused = attach(&lab, "host", "bad", &[&source, path]);
         assert_ne!(refused.code, 0, "{path}");
     }
     lab.cabin(&["delete", "-f", "host"]).ok();
     std::fs::remove_dir_all(&place).expect("to remove what was shared");
+}
+
+#[test]
+fn the_stock_clients_do_the_same_with_volumes() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    lab.cabin(&["storage", "create", "other", "dir"]).ok();
+    for stock in Stock::ALL {
+        let name = format!("{}-guest", stock.suite());
+        let (data, copy) = (format!("{}-data", stock.suite()), format!("{}-copy", stock.suite()));
+        lab.launch("busybox", &name, &[]);
+        let volume = |words: &[&str]| {
+            let mut all = vec!["storage", "volume"];
+            all.extend(words);
+            stock.run(&lab, &all)
+        };
+        volume(&["create", "default", &data, "user.a=b"]).ok();
+        assert!(volume(&["create", "default", &data]).refused().contains("already exists"));
+        volume(&["attach", "default", &data, &name, "data", "/srv/data"]).ok();
+        lab.sh(&name, "echo one >/srv/data/note; chown 3:4 /srv/data/note");
+        let list = volume(&["list", "default", "-f", "csv"]).ok();
+        assert!(list.lines().any(|line| line.starts_with(&format!("custom,{data},,filesystem,1"))), "{list}");
+        let shown = volume(&["show", "default", &data]).ok();
+        assert!(shown.contains("user.a: b") && shown.contains(&format!("/1.0/instances/{name}")), "{shown}");
+        volume(&["set", "default", &data, "user.a=c"]).ok();
+        assert_eq!(volume(&["get", "default", &data, "user.a"]).ok(), "c");
+        volume(&["unset", "default", &data, "user.a"]).ok();
+        let info = volume(&["info", "default", &data]).ok();
+        assert!(info.contains(&data) && info.contains("custom"), "{info}");
+        volume(&["snapshot", "create", "default", &data, "s"]).ok();
+        volume(&["snapshot", "create", "default", &data]).ok();
+        let snapshots = volume(&["snapshot", "list", "default", &data, "-f", "csv"]).ok();
+        let found: Vec<_> = snapshots.lines().filter_map(|line| line.split(',').next()).collect();
+        assert_eq!(found, ["s", "snap0"], "{snapshots}");
+        volume(&["snapshot", "rename", "default", &data, "snap0", "t"]).ok();
+        volume(&["snapshot", "delete", "default", &data, "t"]).ok();
+        let one = format!("{data}/s");
+        let which: &[&str] = if stock == Stock::Sid { &[&data, "s"] } else { &[&one] };
+        let shown = volume(&[&["snapshot", "show", "default"], which].concat()).ok();
+        assert!(shown.contains("content_type: filesystem"), "{shown}");
+        lab.sh(&name, "echo two >/srv/data/note");
+        let restored = volume(&["snapshot", "restore", "default", &data, "s"]).refused();
+        assert!(restored.contains("in use"), "{restored}");
+        volume(&["detach", "default", &data, &name]).ok();
+        assert_eq!(lab.sh(&name, "ls /srv/data"), "");
+        volume(&["snapshot", "restore", "default", &data, "s"]).ok();
+        volume(&["copy", &format!("default/{data}"), &format!("other/{copy}")]).ok();
+        volume(&["attach", "other", &copy, &name, "copy", "/srv/copy"]).ok();
+        assert_eq!(lab.sh(&name, "cat /srv/copy/note; stat -c '%u:%g' /srv/copy/note"), "one\n3:4");
+        volume(&["detach", "other", &copy, &name, "copy"]).ok();
+        volume(&["delete", "other", &copy]).ok();
+        volume(&["move", &format!("default/{data}"), &format!("other/{copy}")]).ok();
+        let moved = format!("{copy}-new");
+        volume(&["rename", "other", &copy, &moved]).ok();
+        if stock == Stock::Sid {
+            volume(&["file", "create", "other", &format!("{moved}/made"), "--uid", "7"]).ok();
+            assert_eq!(volume(&["file", "pull", "other", &format!("{moved}/note"), "-"]).ok(), "one");
+            volume(&["file", "delete", "other", &format!("{moved}/made")]).ok();
+        }
+        volume(&["attach-profile", "other", &moved, "default", "everywhere", "/every"]).ok();
+        assert_eq!(lab.sh(&name, "cat /every/note"), "one");
+        assert!(volume(&["delete", "other", &moved]).refused().contains("in use"));
+        volume(&["detach-profile", "other", &moved, "default", "everywhere"]).ok();
+        volume(&["delete", "other", &moved]).ok();
+        assert!(volume(&["show", "other", &moved]).refused().contains("not found"));
+        lab.cabin(&["delete", "-f", &name]).ok();
+    }
+    lab.cabin(&["storage", "delete", "other"]).ok();
+}
+
+/// Runs in a guest: one name is a directory, then a way out, thousands of times a second.
+const SWAPS: &str = "mkdir -p /srv/a /srv/real/x; cd /srv; ln -s /../../../../.. up; ln -s /proc/self/root/.. proc; \
+     ln -s /etc etc; while :; do for way in up proc etc; do mv -T $way a.new 2>/dev/null; rm -rf a; \
+     cp -a $way a 2>/dev/null; ln -sfn /../../.. a; rm -f a; mkdir -p a; done; done";
+
+#[test]
+fn links_that_a_guest_lays_lead_no_mount_out() {
+    let lab = Lab::shared();
+    lab.busybox("swap");
+    create(&lab, "bait");
+    let before = std::fs::read_to_string("/proc/self/mountinfo").expect("the host's mounts");
+    // Where the ways lead from the host's point of view.
+    let marks = ["/x-cabin-swap", "/etc/x-cabin-swap"];
+    lab.exec("swap", &["sh", "-c", &format!("({SWAPS}) >/dev/null 2>&1 &")]).ok();
+    let device =
+        json!({ "type": "disk", "pool": "default", "source": "bait", "path": "/srv/a/x-cabin-swap/y" });
+    let mut attached = 0;
+    for _ in 0..60 {
+        let body = json!({ "devices": { "d": device } });
+        // The guest may be in the way at any step; then nothing is changed.
+        if lab.call("PATCH", "/1.0/instances/swap", Some(&body)).status == 200 {
+            attached += 1;
+            let mut now = lab.get("/1.0/instances/swap");
+            now["devices"].as_object_mut().expect("devices").remove("d");
+            let done = lab.operate("PUT", "/1.0/instances/swap", &now);
+            assert_eq!(done["status_code"], 200, "{done}");
+        }
+        for mark in marks {
+            assert!(!Path::new(mark).exists(), "{mark} was made on the host");
+        }
+    }
+    let after = std::fs::read_to_string("/proc/self/mountinfo").expect("the host's mounts");
+    let foreign = |text: &str| text.lines().filter(|line| line.contains("custom/bait")).count();
+    assert_eq!((foreign(&before), foreign(&after)), (0, 0));
+    assert!(attached > 0, "the guest was always in the way");
+    println!("attached {attached} times of 60");
+    assert_eq!(lab.status("swap"), "Running");
+    lab.cabin(&["delete", "-f", "swap"]).ok();
+    delete(&lab, "bait");
+}
+
+#[test]
+fn disks_stay_when_the_daemon_dies_and_comes_back() {
+    let mut lab = Lab::own();
+    lab.busybox("stays");
+    create(&lab, "kept");
+    attach(&lab, "stays", "data", &["pool=default", "source=kept", "path=/srv/data"]).ok();
+    lab.sh("stays", "echo one >/srv/data/note");
+    lab.daemon_mut().crash();
+    lab.daemon_mut().boot();
+    assert_eq!(lab.status("stays"), "Running");
+    assert_eq!(lab.sh("stays", "cat /srv/data/note; mount | grep -c /srv/data"), "one\n1");
+    detach(&lab, "stays", "data");
+    assert_eq!(lab.sh("stays", "ls /srv/data"), "");
+    lab.cabin(&["delete", "-f", "stays"]).ok();
+    delete(&lab, "kept");
+}
+
+#[test]
+fn volumes_are_snapshotted_with_their_instance_in_one_moment() {
+    let lab = Lab::shared();
+    lab.busybox("both");
+    create(&lab, "log");
+    create(&lab, "copy");
+    attach(&lab, "both", "log", &["pool=default", "source=log", "path=/log"]).ok();
+    attach(&lab, "both", "copy", &["pool=default", "source=copy", "path=/copy"]).ok();
+    // Each number is written to the root first, then to the one volume, then to the other.
+    let script = "i=0; while :; do i=$((i+1)); echo $i >/root-number; echo $i >/log/number; echo $i >/copy/number; done";
+    lab.exec("both", &["sh", "-c", &format!("({script}) >/dev/null 2>&1 &")]).ok();
+    cabin_tests::wait::until_true("the guest to write", 20, || {
+        lab.exec("both", &["test", "-s", "/copy/number"]).code == 0
+    });
+    for round in 0..3 {
+        let name = format!("s{round}");
+        lab.cabin(&["snapshot", "create", "both", &name, "--volumes"]).ok();
+        let pool = lab.dir.join("storage-pools/default");
+        let number = |place: String| {
+            let text = std::fs::read_to_string(pool.join(&place)).unwrap_or_default();
+            text.trim().parse::<i64>().ok()
+        };
+        let log = number(format!("custom-snapshots/log/{name}/rootfs/number"));
+        let copy = number(format!("custom-snapshots/copy/{name}/rootfs/number"));
+        // A file that was just emptied to be written anew is the one of the number after.
+        if let (Some(log), Some(copy)) = (log, copy) {
+            assert!(log == copy || log == copy + 1, "{log} in one, {copy} in the other");
+        }
+        assert_eq!(lab.get(&format!("/1.0/instances/both/snapshots/{name}"))["name"], name.as_str());
+    }
+    let taken = lab.cabin(&["storage", "volume", "snapshot", "create", "default", "log", "s9"]);
+    taken.ok();
+    let refused = lab.cabin(&["snapshot", "create", "both", "s9", "--volumes"]).refused();
+    assert!(refused.contains("already exists"), "{refused}");
+    assert_ne!(lab.call("GET", "/1.0/instances/both/snapshots/s9", None).status, 200);
+    lab.cabin(&["delete", "-f", "both"]).ok();
+    delete(&lab, "log");
+    delete(&lab, "copy");
 }

@@ -49,6 +49,9 @@ pub struct InstanceSnapshotsPost {
     /// Whether memory is to be in it.
     #[serde(deserialize_with = "null_is_zero")]
     pub stateful: bool,
+    /// Whether the custom volumes attached to it get a snapshot of that name, of the same moment. Not Incus's.
+    #[serde(skip_serializing_if = "std::ops::Not::not", deserialize_with = "null_is_zero")]
+    pub volumes: bool,
     /// RFC 3339, the zero time for never; when missing, the instance's config says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,

@@ -143,6 +143,23 @@ pub struct VolumeSnapshotPut {
     pub expires_at: String,
 }
 
+/// A volume with what belongs to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeFull {
+    /// The volume itself.
+    #[serde(flatten)]
+    pub volume: crate::storage::Volume,
+    /// Its backups.
+    #[serde(default)]
+    pub backups: Option<Vec<serde_json::Value>>,
+    /// Its snapshots.
+    #[serde(default)]
+    pub snapshots: Option<Vec<VolumeSnapshot>>,
+    /// What it uses.
+    #[serde(default)]
+    pub state: Option<VolumeState>,
+}
+
 /// What a volume uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeState {

@@ -79,6 +79,9 @@ pub struct Take {
     /// Delete an older one of the same name first
     #[arg(long)]
     pub reuse: bool,
+    /// Take one of each custom volume attached to it too, all of the same moment
+    #[arg(long)]
+    pub volumes: bool,
     /// Memory is not kept in snapshots yet
     #[arg(long, hide = true)]
     pub stateful: bool,

@@ -101,7 +101,8 @@ async fn create(context: &Context, args: &Take) -> anyhow::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    let post = InstanceSnapshotsPost { name: name.to_owned(), stateful: false, expires_at };
+    let post =
+        InstanceSnapshotsPost { name: name.to_owned(), stateful: false, volumes: args.volumes, expires_at };
     let reply = client.create_snapshot(instance, &post).await?;
     context.finish(&client, reply, &format!("Taking a snapshot of {instance}")).await?;
     Ok(())

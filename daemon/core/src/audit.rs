@@ -34,6 +34,8 @@ struct Known {
     instances: BTreeMap<String, rows::Instance>,
     images: BTreeSet<String>,
     pools: Vec<Versioned<rows::Pool>>,
+    volumes: BTreeSet<String>,
+    volume_snapshots: BTreeSet<String>,
     networks: BTreeSet<String>,
     live: BTreeMap<String, Arc<Live>>,
 }
@@ -61,11 +63,19 @@ pub fn strays(host: &Host) -> Result<Vec<Stray>, Error> {
         instances: instances.into_iter().map(|found| (found.name, found.row)).collect(),
         images: store.rows::<rows::Image>().all()?.into_iter().map(|found| found.name).collect(),
         pools: store.rows::<rows::Pool>().list(DEFAULT_PROJECT)?,
+        volumes: store.rows::<rows::Volume>().all()?.into_iter().map(|found| found.name).collect(),
+        volume_snapshots: {
+            let found = store.rows::<rows::VolumeSnapshot>().all()?;
+            found.into_iter().map(|found| found.name).collect()
+        },
         networks: store.rows::<rows::Network>().all()?.into_iter().map(|found| found.name).collect(),
         live: host.live().list().into_iter().map(|live| (live.name.clone(), live)).collect(),
     };
     let mut findings = Findings::default();
     for intent in store.rows::<rows::Intent>().all()? {
+        findings.add("intent", intent.name, "a change was begun and not ended");
+    }
+    for intent in store.rows::<rows::VolumeIntent>().all()? {
         findings.add("intent", intent.name, "a change was begun and not ended");
     }
     ids(host, &known, &mut findings)?;

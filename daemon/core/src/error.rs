@@ -171,11 +171,6 @@ impl Error {
     /// What sort of failure it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        match self {
-            Error::NotFound { .. } => Kind::NotFound,
-            Error::Exists { .. } | Error::InUse { .. } => Kind::Conflict,
-            Error::Invalid { .. }
-            | Error::Body { .. }
         match self.kind_of_act() {
             Kind::Internal if shortage::of(self).is_some() => Kind::Unavailable,
             kind => kind,
@@ -183,6 +178,11 @@ impl Error {
     }
 
     fn kind_of_act(&self) -> Kind {
+        match self {
+            Error::NotFound { .. } => Kind::NotFound,
+            Error::Exists { .. } | Error::InUse { .. } => Kind::Conflict,
+            Error::Invalid { .. }
+            | Error::Body { .. }
             | Error::Profiles(_)
             | Error::Value(_)
             | Error::Index { .. }
@@ -235,14 +235,14 @@ impl Error {
             }
             next = cause.source();
         }
+        if let Some(advice) = shortage::of(self) {
+            text.push_str(&format!(" ({advice})"));
+        }
         text
     }
 }
 
 impl From<Failed<Error>> for Error {
-        if let Some(advice) = shortage::of(self) {
-            text.push_str(&format!(" ({advice})"));
-        }
     fn from(failed: Failed<Error>) -> Error {
         if failed.left_behind.is_empty() {
             return failed.cause;

@@ -42,7 +42,10 @@ pub async fn create(mut call: Call) -> Result<Reply, Fault> {
             Ok(post)
         })
         .await?;
-    let plan = call.plan("Snapshotting storage volume", resources(&pool, &name));
+    let mut touched = resources(&pool, &name);
+    let snapshots = format!("{}/snapshots", address(&format!("{}/custom", base(&pool)), &name));
+    touched.push(("storage_volume_snapshots", address(&snapshots, &post.name)));
+    let plan = call.plan("Snapshotting storage volume", touched);
     let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
         volume::create_snapshot(host, Some(op), project, &pool, &name, &post)?;
         Ok(Value::Null)

@@ -38,6 +38,14 @@ pub async fn list_of_type(call: Call) -> Result<Reply, Fault> {
 async fn list_of(call: Call, kind: Option<&'static str>) -> Result<Reply, Fault> {
     let pool = call.name("name").to_owned();
     let base = base(&pool);
+    if call.query("recursion") == Some("2") {
+        let project = call.project();
+        let full = call.blocking(move |host| {
+            let found = storage::volumes(host, &pool, kind)?;
+            Ok(found.into_iter().map(|found| volume::full(host, project, &pool, found)).collect::<Vec<_>>())
+        });
+        return Reply::sync(&full.await?);
+    }
     let found = call.blocking(move |host| storage::volumes(host, &pool, kind)).await?;
     recursion::list(&call, &found, |volume| {
         let base = format!("{base}/{}", volume.kind);
@@ -51,7 +59,13 @@ async fn list_of(call: Call, kind: Option<&'static str>) -> Result<Reply, Fault>
 /// GET of one.
 pub async fn show(call: Call) -> Result<Reply, Fault> {
     let found = find(&call).await?;
-    Reply::tagged(&found, volume::tag(&found))
+    let tag = volume::tag(&found);
+    if call.query("recursion").is_none_or(|depth| matches!(depth, "" | "0")) {
+        return Reply::tagged(&found, tag);
+    }
+    let (project, pool, _) = named(&call);
+    let full = call.blocking(move |host| Ok(volume::full(host, project, &pool, found))).await?;
+    Reply::tagged(&full, tag)
 }
 
 /// GET of what one uses; a volume without a limit has no total.

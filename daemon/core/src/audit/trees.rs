@@ -78,13 +78,27 @@ fn look_into(host: &Host, known: &Known, name: &str, row: &rows::Pool, findings:
         }
     }
     layers(name, &root, &dirs("layers"), findings);
-    for kind in ["custom", "custom-snapshots"] {
-        for entry in dirs(kind).iter().filter(|entry| entry.name.starts_with('.')) {
-            findings.add(
-                "tree",
-                format!("{name}/{kind}/{}", entry.name),
-                "was left half made or half removed",
-            );
+    for entry in dirs("custom") {
+        if !known.volumes.contains(&format!("{name}/{}", entry.name)) {
+            findings.add("volume", format!("{name}/custom/{}", entry.name), "no volume is of that name");
+        }
+    }
+    for volume in known.volumes.iter().filter_map(|row| row.strip_prefix(&format!("{name}/"))) {
+        if !root.exists(&format!("custom/{volume}")) {
+            findings.add("volume", format!("{name}/custom/{volume}"), "is missing");
+        }
+    }
+    for owner in dirs("custom-snapshots") {
+        for entry in dirs(&format!("custom-snapshots/{}", owner.name)) {
+            let row = format!("{name}/{}/{}", owner.name, entry.name);
+            if !known.volume_snapshots.contains(&row) {
+                findings.add("snapshot of a volume", row, "no snapshot is of that name");
+            }
+        }
+    }
+    for row in known.volume_snapshots.iter().filter_map(|row| row.strip_prefix(&format!("{name}/"))) {
+        if !root.exists(&format!("custom-snapshots/{row}")) {
+            findings.add("snapshot of a volume", format!("{name}/{row}"), "is missing");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Files in a volume carry the plain ids `0…`; every instance it is attached to sees them through a mount of its
 //! own that shows its ids, so they look right in all of them at once.
 
+mod attached;
 mod copy;
 mod create;
 mod delete;
@@ -17,12 +18,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cabin_api::storage as api;
+use cabin_api::volume::{VolumeFull, VolumeState};
 use cabin_api::{ConfigMap, ZERO_TIME};
 use cabin_store::{Versioned, rows};
 
 use crate::busy::Turn;
 use crate::{Error, Host, etag, instance, resolve, storage};
 
+pub(crate) use attached::Attached;
 pub use copy::{check_copy, copy};
 pub use create::{check_new, create};
 pub use delete::delete;
@@ -190,4 +193,15 @@ pub fn usage(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Resul
     load(host, project, pool, volume)?;
     let used = storage::pool(host, pool)?.usage(&cabin_storage::VolumeName::custom(volume)?)?;
     Ok(api::Usage { used, total: 0 })
+}
+
+/// A volume with its snapshots and what it uses; what cannot be read is left out.
+#[must_use]
+pub fn full(host: &Arc<Host>, project: &str, pool: &str, volume: api::Volume) -> VolumeFull {
+    if volume.kind != "custom" {
+        return VolumeFull { volume, ..VolumeFull::default() };
+    }
+    let snapshots = snapshots(host, project, pool, &volume.name).ok().filter(|list| !list.is_empty());
+    let usage = usage(host, project, pool, &volume.name).ok();
+    VolumeFull { volume, backups: None, snapshots, state: Some(VolumeState { usage }) }
 }

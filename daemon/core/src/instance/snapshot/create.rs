@@ -13,9 +13,9 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Zoned};
 use serde_json::json;
 
-use super::{WHAT, activity, address, held, row_name, rows_of};
+use super::{WHAT, activity, address, held_all, row_name, rows_of};
 use crate::instance::{expand, load, profiles_of, turn};
-use crate::{Error, Host, Op, clock, limits, storage};
+use crate::{Error, Host, Op, clock, limits, storage, volume};
 
 /// How snapshots are named when nothing is said.
 const PATTERN: &str = "snap%d";
@@ -167,7 +167,11 @@ pub fn create_snapshot(
             None => String::new(),
         },
     };
-    let frozen = take(host, project, instance, &found.row, (&post.name, expires_at))?;
+    let volumes = match post.volumes {
+        true => volume::Attached::of(host, project, instance, &post.name)?,
+        false => volume::Attached::default(),
+    };
+    let frozen = take(host, project, instance, &found.row, (&post.name, expires_at), &volumes)?;
     op.update(json!({ "frozen_us": frozen }));
     let name = row_name(instance, &post.name);
     host.events().lifecycle(
@@ -188,6 +192,7 @@ pub(super) fn take(
     instance: &str,
     now: &rows::Instance,
     (name, expires_at): (&str, String),
+    volumes: &volume::Attached,
 ) -> Result<u64, Error> {
     let taken = || Error::Exists { what: WHAT, name: row_name(instance, name) };
     if host.store().rows::<rows::Snapshot>().get(project, &row_name(instance, name))?.is_some() {
@@ -198,14 +203,19 @@ pub(super) fn take(
     let mut row = row_of(now, expires_at);
     let frozen = atomically(|undo| -> Result<u64, Error> {
         let activity = activity(host, instance);
-        let (staged, frozen) = held(host, project, instance, undo, |undo| {
-            Ok(pool.stage_snapshot(&volume, activity, name, undo)?)
+        let (staged, frozen) = held_all(host, project, instance, undo, |undo| {
+            let mut staged = vec![pool.stage_snapshot(&volume, activity, name, undo)?];
+            staged.extend(volumes.stage(host, name, undo)?);
+            Ok(staged)
         })?;
-        staged.show(undo)?;
+        for staged in staged {
+            staged.show(undo)?;
+        }
         // What became a layer is counted when somebody first asks, see `size`.
         let shared = activity == Activity::Stopped && pool.driver() == DriverKind::Overlay;
         row.size = if shared { 0 } else { pool.snapshot_usage(&volume, name)? };
         let txn = host.store().begin().insert(project, &row_name(instance, name), &row)?;
+        let txn = volumes.insert(project, name, &row.expires_at, txn)?;
         match txn.remove::<rows::Intent>(project, instance).commit() {
             Err(cabin_store::Error::Changed { .. }) => Err(taken()),
             other => Ok(other.map(|_| frozen)?),

@@ -31,10 +31,23 @@ pub(in crate::instance) fn held(
     undo: &mut Undo,
     stage: impl FnOnce(&mut Undo) -> Result<Staged, Error>,
 ) -> Result<(Staged, u64), Error> {
+    let (mut staged, frozen) = held_all(host, project, name, undo, |undo| Ok(vec![stage(undo)?]))?;
+    let staged = staged.pop().ok_or_else(|| Error::invalid("nothing was staged"))?;
+    Ok((staged, frozen))
+}
+
+/// The same for several copies: all of them are of one moment.
+pub(in crate::instance) fn held_all(
+    host: &Arc<Host>,
+    project: &str,
+    name: &str,
+    undo: &mut Undo,
+    stage: impl FnOnce(&mut Undo) -> Result<Vec<Staged>, Error>,
+) -> Result<(Vec<Staged>, u64), Error> {
     let mut staged = stage(undo)?;
     let live = host.live().get(name).filter(|live| live.exit().is_none() && !live.is_frozen());
     let Some(live) = live else {
-        staged.catch_up()?;
+        staged.iter_mut().try_for_each(Staged::catch_up)?;
         return Ok((staged, 0));
     };
     fault::pass("copied ahead")?;
@@ -55,7 +68,7 @@ pub(in crate::instance) fn held(
         Err(_) if live.exit().is_some() => {}
         other => other?,
     }
-    let done = staged.catch_up();
+    let done = staged.iter_mut().try_for_each(Staged::catch_up);
     thaw()?;
     let frozen = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
     done?;

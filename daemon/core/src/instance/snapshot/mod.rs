@@ -21,7 +21,7 @@ pub use create::{check_expiry, check_new_snapshot, create_snapshot};
 pub use restore::{check_restore, restore};
 
 pub(crate) use finish::finish as finish_snapshots;
-pub(super) use hold::{activity, held};
+pub(super) use hold::{activity, held, held_all};
 pub(crate) use keep::watch as watch_snapshots;
 pub(super) use schedule::at_startup;
 

@@ -89,7 +89,8 @@ fn try_one(host: &Arc<Host>, name: &str, held: bool) -> Result<String, Error> {
         Some(span) => after(span)?,
         None => String::new(),
     };
-    let frozen = take(host, project, name, &found.row, (&snapshot, expires_at))?;
+    let frozen =
+        take(host, project, name, &found.row, (&snapshot, expires_at), &crate::volume::Attached::default())?;
     host.events().lifecycle(
         project,
         "instance-snapshot-created",

@@ -54,7 +54,8 @@ fn change(daemon: &OwnedFd) -> Result<(), Failure> {
         detach(&root, path)?;
     }
     for (number, (disk, tree)) in order.attach.iter().zip(trees).enumerate() {
-        let attached = tree.map_or_else(|| memory(disk), Ok).and_then(|tree| attach(&root, &disk.path, &tree));
+        let attached =
+            tree.map_or_else(|| memory(disk), Ok).and_then(|tree| attach(&root, &disk.path, &tree));
         if let Err(failure) = attached {
             for done in order.attach.iter().take(number) {
                 let _ = detach(&root, &done.path);
@@ -163,8 +164,8 @@ fn tree(disk: &DiskSpec, users: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd
         DiskSource::Host { path, shifted, recursive } => {
             let what = format!("open `{}`", path.display());
             let flags = OFlags::PATH | OFlags::CLOEXEC;
-            let found =
-                rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS).step(&what)?;
+            let found = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+                .step(&what)?;
             if !matches!(kind(&found), FileType::Directory | FileType::RegularFile) {
                 return Err(odd(&what, "it is neither a directory nor a file"));
             }
@@ -175,9 +176,10 @@ fn tree(disk: &DiskSpec, users: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd
     };
     if let (true, Some(users)) = (shifted, users) {
         mount::show_through(&tree, users, depth).map_err(|error| match error.raw_os_error() {
-            Some(code) if code == Errno::INVAL.raw_os_error() => {
-                odd(&format!("show the ids of {what} shifted"), "its filesystem cannot; `shift=false` leaves them as they are")
-            }
+            Some(code) if code == Errno::INVAL.raw_os_error() => odd(
+                &format!("show the ids of {what} shifted"),
+                "its filesystem cannot; `shift=false` leaves them as they are",
+            ),
             _ => Failure::new(format!("show the ids of {what} shifted"), &error),
         })?;
     }
