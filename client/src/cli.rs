@@ -11,6 +11,7 @@ pub mod image;
 pub mod instance;
 pub mod network;
 pub mod profile;
+pub mod publish;
 pub mod snapshot;
 pub mod storage;
 pub mod system;
@@ -94,6 +95,10 @@ pub enum Command {
     Export(backup::Export),
     /// Make an instance from a file that `export` of Cabin, Incus or LXD wrote
     Import(backup::Import),
+    /// Make an image from an instance or a snapshot
+    Publish(publish::Publish),
+    /// Give an instance a new root filesystem; name, config and snapshots stay
+    Rebuild(publish::Rebuild),
     /// Run a command in an instance; its exit code is passed on
     Exec(instance::Exec),
     /// Open a login shell in an instance

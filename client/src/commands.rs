@@ -35,6 +35,7 @@ mod operation;
 mod preseed;
 mod profile;
 mod project;
+mod publish;
 mod pull;
 mod push;
 mod query;
@@ -81,6 +82,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Export(args) => backup::export(context, &args).await?,
         Command::Import(args) => backup::import(context, &args).await?,
         Command::Exec(args) => return exec::run(context, args).await,
+        Command::Publish(args) => publish::publish(context, &args).await?,
+        Command::Rebuild(args) => publish::rebuild(context, &args).await?,
         Command::Shell(args) => return exec::shell(context, args).await,
         Command::Console(args) => console::run(context, &args).await?,
         Command::File(args) => file::run(context, args).await?,

@@ -190,6 +190,9 @@ fn of_instances() -> Vec<Route> {
         row!(DELETE "/1.0/instances/{name}", instances::delete, "Delete an instance")
             .gives(Gives::Operation)
             .query(&["force"]),
+        row!(POST "/1.0/instances/{name}/rebuild", crate::handlers::rebuild::create, "Give an instance a new root filesystem")
+            .takes(shapes::INSTANCE_REBUILD_POST)
+            .gives(Gives::Operation),
         row!(GET "/1.0/instances/{name}/state", instances::state, "Get what an instance does now")
             .object(shapes::INSTANCE_STATE),
         row!(PUT "/1.0/instances/{name}/state", instances::change_state, "Start, stop, restart, freeze or unfreeze")
@@ -225,12 +228,18 @@ fn of_instance_parts() -> Vec<Route> {
         row!(GET "/1.0/instances/{name}/logs/exec-output/{file}", instance_parts::output, "Get a recorded output")
             .gives(Gives::Bytes),
         row!(DELETE "/1.0/instances/{name}/logs/exec-output/{file}", instance_parts::delete_output, "Delete a recorded output"),
-        row!(GET "/1.0/instances/{name}/backups", instance_parts::nothing, "List backups").list(shapes::ANY),
+        row!(GET "/1.0/instances/{name}/backups", backups::list, "List backups").list(shapes::BACKUP),
         row!(POST "/1.0/instances/{name}/backups", backups::create, "Make a backup; sent at once to who accepts application/octet-stream")
             .takes(shapes::BACKUPS_POST)
             .gives(Gives::Operation),
-        row!(GET "/1.0/instances/{name}/backups/{part}", instance_parts::no_backups, "Get a backup"),
-        row!(DELETE "/1.0/instances/{name}/backups/{part}", instance_parts::no_backups, "Delete a backup"),
+        row!(GET "/1.0/instances/{name}/backups/{backup}", backups::show, "Get a backup").object(shapes::BACKUP),
+        row!(POST "/1.0/instances/{name}/backups/{backup}", backups::rename, "Rename a backup")
+            .takes(shapes::RENAME)
+            .gives(Gives::Operation),
+        row!(DELETE "/1.0/instances/{name}/backups/{backup}", backups::delete, "Delete a backup")
+            .gives(Gives::Operation),
+        row!(GET "/1.0/instances/{name}/backups/{backup}/export", backups::fetch, "Get a backup's file")
+            .gives(Gives::Bytes),
     ]
 }
 

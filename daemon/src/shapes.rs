@@ -40,12 +40,13 @@ shapes! {
         "created_at": "", "name": "", "status": "Stopped", "status_code": 102, "last_used_at": "",
         "type": "container",
     }));
+    BACKUPS_POST = "InstanceBackupsPost", zero(cabin_api::backup::InstanceBackupsPost::default());
+    BACKUP = "InstanceBackup", zero(cabin_api::backup::InstanceBackup::default());
+    INSTANCE_REBUILD_POST = "InstanceRebuildPost", zero(cabin_api::rebuild::InstanceRebuildPost::default());
     INSTANCES_POST = "InstancesPost", zero(instance::InstancesPost::default());
     INSTANCES_PUT = "InstancesPut", zero(instance::InstancesPut { state: Some(instance::InstanceStatePut::default()) });
     INSTANCE_PUT = "InstancePut", zero(instance::InstancePut { profiles: Some(vec![String::new()]), ..Default::default() });
     INSTANCE_POST = "InstancePost", zero(instance::InstancePost::default());
-    BACKUPS_POST = "InstanceBackupsPost", zero(cabin_api::backup::InstanceBackupsPost::default());
-    BACKUP = "InstanceBackup", zero(cabin_api::backup::InstanceBackup::default());
     INSTANCE_STATE = "InstanceState", zero(instance::InstanceState::default());
     INSTANCE_STATE_PUT = "InstanceStatePut", zero(instance::InstanceStatePut::default());
     SNAPSHOT = "InstanceSnapshot", zero(snapshot::InstanceSnapshot::default());

@@ -15,6 +15,7 @@ pub mod images;
 pub mod lab;
 pub mod manifest;
 pub mod power;
+pub mod peer;
 pub mod race;
 pub mod rules;
 pub mod snapshot_verbs;

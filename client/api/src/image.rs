@@ -107,6 +107,18 @@ pub struct ImagesPost {
     pub filename: String,
     /// Where from.
     pub source: BTreeMap<String, serde_json::Value>,
+    /// How it is compressed: `none`, `gzip`, `xz`, `zstd`; empty is the server's choice.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub compression_algorithm: String,
+    /// `unified` (or empty) for one file, `split` for two.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub format: String,
+    /// RFC 3339; empty or the zero time is never.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub expires_at: String,
+    /// Profiles given to instances made from it.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub profiles: Vec<String>,
     /// Aliases to be made.
     #[serde(deserialize_with = "null_is_zero")]
     pub aliases: Vec<ImageAlias>,

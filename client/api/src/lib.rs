@@ -15,6 +15,7 @@ pub mod network;
 pub mod operation;
 pub mod profile;
 pub mod project;
+pub mod rebuild;
 pub mod reply;
 pub mod server;
 pub mod snapshot;

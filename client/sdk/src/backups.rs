@@ -4,6 +4,7 @@ use std::io::Read;
 
 use bytes::Bytes;
 use cabin_api::backup::{InstanceBackup, InstanceBackupsPost};
+use cabin_api::rebuild::InstanceRebuildPost;
 use http::Method;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -85,6 +86,14 @@ impl Client {
         }
         let body = reading_body(vec![backup], sent.clone());
         self.send_body(Method::POST, Address::new("/1.0/instances"), &headers, body).await
+    }
+
+    /// Gives an instance a new root filesystem.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn rebuild_instance(&self, name: &str, post: &InstanceRebuildPost) -> Result<Reply> {
+        self.post(Address::new("/1.0/instances").name(name).then("rebuild"), post).await
     }
 
     /// The backups of an instance that are kept by the daemon.

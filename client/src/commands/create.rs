@@ -131,7 +131,7 @@ fn properties<const N: usize>(pairs: [(&str, &str); N]) -> Properties {
 }
 
 /// What it is made from: nothing, a fingerprint, or an alias that the daemon finds or builds.
-fn source(image: Option<&str>) -> anyhow::Result<InstanceSource> {
+pub(super) fn source(image: Option<&str>) -> anyhow::Result<InstanceSource> {
     let Some(image) = image else {
         return Ok(InstanceSource { kind: "none".to_owned(), ..InstanceSource::default() });
     };

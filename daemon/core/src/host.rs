@@ -108,6 +108,7 @@ impl Host {
         crate::storage::open_all(&host)?;
         crate::network::ensure_all(&host)?;
         crate::image::sweep(&host)?;
+        crate::instance::sweep_backups(&host)?;
         Ok(host)
     }
 
@@ -231,6 +232,7 @@ fn lay_out(settings: &Settings) -> Result<HostDir, Error> {
         ("database", 0o700),
         ("storage-pools", 0o711),
         ("images", 0o700),
+        ("backups", 0o700),
         ("containers", 0o711),
         ("networks", 0o711),
         ("logs", 0o700),

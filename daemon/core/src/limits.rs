@@ -6,6 +6,8 @@ use crate::Error;
 pub const INSTANCES: usize = 4096;
 /// Snapshots of one instance.
 pub const SNAPSHOTS: usize = 2048;
+/// Kept backups of one instance.
+pub const BACKUPS: usize = 256;
 /// Profiles.
 pub const PROFILES: usize = 1024;
 /// Networks.

@@ -1,6 +1,6 @@
 //! `/1.0/instances/{name}/backups`, and instances that are made from a backup.
 
-use cabin_api::backup::InstanceBackupsPost;
+use cabin_api::backup::{InstanceBackupPost, InstanceBackupsPost};
 use cabin_core::instance::{self, Wishes};
 use futures_util::StreamExt as _;
 use http::{HeaderValue, header};
@@ -10,19 +10,94 @@ use tokio::time::timeout;
 use crate::call::Call;
 use crate::error::Fault;
 use crate::handlers::instances::resources;
+use crate::recursion::{self, address};
 use crate::reply::Reply;
 use crate::stream::Stream;
 use crate::{limits, send};
 
-/// POST: a new backup, sent at once to who accepts that.
+/// The instance and backup an address names.
+fn named(call: &Call) -> (&'static str, String, String) {
+    (call.project(), call.name("name").to_owned(), call.name("backup").to_owned())
+}
+
+fn base(instance: &str) -> String {
+    format!("{}/backups", address("/1.0/instances", instance))
+}
+
+/// GET of the list.
+pub async fn list(call: Call) -> Result<Reply, Fault> {
+    let (project, name, _) = named(&call);
+    let base = base(&name);
+    let found = call.blocking(move |host| instance::backups(host, project, &name)).await?;
+    recursion::list(&call, &found, |backup| address(&base, &backup.name))
+}
+
+/// GET of one.
+pub async fn show(call: Call) -> Result<Reply, Fault> {
+    let (project, name, backup) = named(&call);
+    Reply::sync(&call.blocking(move |host| instance::backup(host, project, &name, &backup)).await?)
+}
+
+/// GET of the file.
+pub async fn fetch(call: Call) -> Result<Reply, Fault> {
+    let (project, name, backup) = named(&call);
+    let (file, name) =
+        call.blocking(move |host| instance::open_backup(host, project, &name, &backup)).await?;
+    Ok(Reply::Raw(send::file(file, &name).await?))
+}
+
+/// POST: a new backup, kept here, or sent at once to who accepts that.
 pub async fn create(mut call: Call) -> Result<Reply, Fault> {
-    let post: InstanceBackupsPost = call.json().await?;
+    let mut post: InstanceBackupsPost = call.json().await?;
     let accepted =
         call.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accepted.split([',', ';']).any(|kind| kind.trim() == "application/octet-stream") {
         return send_new(call, post).await;
     }
-    Err(Fault::NotYet { what: "keeping backups on the server" })
+    let (project, name, _) = named(&call);
+    let looked_up = name.clone();
+    let post = call
+        .blocking(move |host| {
+            instance::check_new_backup(host, project, &looked_up, &mut post)?;
+            Ok(post)
+        })
+        .await?;
+    let mut touched = resources(&name);
+    touched.push(("backups", address(&base(&name), &post.name)));
+    let plan = call.plan("Backing up instance", touched);
+    let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
+        instance::create_backup(host, op, project, &name, &post)?;
+        Ok(Value::Null)
+    });
+    Ok(Reply::Async(op))
+}
+
+/// POST of a new name.
+pub async fn rename(mut call: Call) -> Result<Reply, Fault> {
+    let post: InstanceBackupPost = call.json().await?;
+    let (project, name, old) = named(&call);
+    let (instance, looked_up, new) = (name.clone(), old.clone(), post.name.clone());
+    call.blocking(move |host| instance::check_rename_backup(host, project, &instance, &looked_up, &new))
+        .await?;
+    let plan = call.plan("Renaming instance backup", resources(&name));
+    let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
+        instance::rename_backup(host, op, project, &name, &old, &post.name)?;
+        Ok(Value::Null)
+    });
+    Ok(Reply::Async(op))
+}
+
+/// DELETE.
+pub async fn delete(call: Call) -> Result<Reply, Fault> {
+    let (project, name, backup) = named(&call);
+    let (instance, looked_up) = (name.clone(), backup.clone());
+    call.blocking(move |host| instance::backup(host, project, &instance, &looked_up)).await?;
+    let plan = call.plan("Removing instance backup", resources(&name));
+    let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
+        instance::delete_backup(host, Some(op), project, &name, &backup)?;
+        Ok(Value::Null)
+    });
+    Ok(Reply::Async(op))
 }
 
 async fn send_new(call: Call, post: InstanceBackupsPost) -> Result<Reply, Fault> {
@@ -30,7 +105,7 @@ async fn send_new(call: Call, post: InstanceBackupsPost) -> Result<Reply, Fault>
     let asked = name.clone();
     let export = call.blocking(move |host| instance::export(host, project, &asked, &post)).await?;
     let file = format!("{name}{}", export.extension());
-    let mut response = send::written(move |out| export.write(out).map_err(|error| error.report()));
+    let mut response = send::written(move |out| export.write(out).map(drop).map_err(|error| error.report()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::CONTENT_DISPOSITION, send::disposition("inline", &file)?);

@@ -52,11 +52,10 @@ async fn build(mut call: Call) -> Result<Reply, Fault> {
     let text = |key: &str| post.source.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     match text("type").as_str() {
         "build" => {}
+        "instance" | "container" | "snapshot" => return publish(call, post).await,
         "" => return Err(Fault::invalid("the image has no source")),
         _ => {
-            return Err(Fault::NotYet {
-                what: "making an image from another server, an address or an instance",
-            });
+            return Err(Fault::NotYet { what: "making an image from another server or an address" });
         }
     }
     let name = text("alias");
@@ -69,6 +68,18 @@ async fn build(mut call: Call) -> Result<Reply, Fault> {
         .host
         .operations()
         .run(&call.app.host, plan, move |host, op| Ok(made(&image::build(host, op, &name)?)));
+    Ok(Reply::Async(op))
+}
+
+async fn publish(call: Call, post: ImagesPost) -> Result<Reply, Fault> {
+    let project = call.project();
+    let what = call.blocking(move |host| image::check_publish(host, project, post)).await?;
+    let plan = call.plan("Publishing image", Vec::new());
+    let op = call
+        .app
+        .host
+        .operations()
+        .run(&call.app.host, plan, move |host, op| Ok(made(&image::publish(host, op, project, what)?)));
     Ok(Reply::Async(op))
 }
 

@@ -6,9 +6,7 @@ use axum::body::Body;
 use axum::response::Response;
 use cabin_core::instance;
 use http::{HeaderValue, header};
-use serde_json::Value;
 
-use super::instances::exists;
 use crate::call::Call;
 use crate::error::Fault;
 use crate::recursion::address;
@@ -80,23 +78,4 @@ pub async fn delete_output(call: Call) -> Result<Reply, Fault> {
 
 async fn answer(call: &Call, open: File) -> Result<Reply, Fault> {
     Ok(Reply::Raw(send::file(open, call.name("file")).await?))
-}
-
-/// GET of a list that is empty for every instance of this version.
-pub async fn nothing(call: Call) -> Result<Reply, Fault> {
-    exists(&call, call.name("name")).await?;
-    Ok(Reply::Sync(Value::Array(Vec::new())))
-}
-
-/// Everything that would make, read or change a backup.
-pub async fn no_backups(call: Call) -> Result<Reply, Fault> {
-    no_such_part(&call, "backup", Fault::NotYet { what: "making backups" }).await
-}
-
-async fn no_such_part(call: &Call, what: &'static str, making: Fault) -> Result<Reply, Fault> {
-    exists(call, call.name("name")).await?;
-    match call.name("part") {
-        "" => Err(making),
-        part => Err(Fault::NotFound { what, name: part.to_owned() }),
-    }
 }

@@ -10,6 +10,7 @@ pub mod networks;
 pub mod operations;
 pub mod profiles;
 pub mod projects;
+pub mod rebuild;
 pub mod server;
 pub mod snapshots;
 pub mod storage;

@@ -149,6 +149,15 @@ pub enum Intent {
         /// The new name.
         to: String,
     },
+    /// A new tree takes the place of the instance's.
+    Rebuild {
+        /// What marks the tree that was put in place.
+        mark: String,
+        /// The config afterwards.
+        config: Config,
+        /// The templates afterwards.
+        templates: Vec<Template>,
+    },
     /// The tree of a snapshot takes the place of the instance's.
     Restore {
         /// The snapshot.
@@ -175,6 +184,23 @@ pub struct Profile {
     pub config: Config,
     /// Devices.
     pub devices: Devices,
+}
+
+/// A backup that is kept; its name is `INSTANCE/BACKUP`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backup {
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339; empty for never.
+    pub expires_at: String,
+    /// Whether the snapshots are left out.
+    pub instance_only: bool,
+    /// The name of its file.
+    pub file: String,
+}
+
+impl Row for Backup {
+    const KIND: &'static str = "instance-backups";
 }
 
 impl Row for Profile {

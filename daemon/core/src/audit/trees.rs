@@ -26,6 +26,9 @@ pub(super) fn look(host: &Host, known: &Known, findings: &mut Findings) -> Resul
     for image in known.images.difference(&files) {
         findings.add("image file", image, "is missing");
     }
+    for file in crate::instance::stray_backups(host)? {
+        findings.add("backup", &file, "no instance has such a backup");
+    }
     for link in names("containers")? {
         if !known.instances.contains_key(&link) {
             findings.add("link to a tree", &link, "no instance is of that name");

@@ -3,6 +3,7 @@
 mod alias;
 mod build;
 mod import;
+mod publish;
 mod resolve;
 
 use std::fs::File;
@@ -18,6 +19,8 @@ use crate::{DEFAULT_PROJECT, Error, Host, clock, etag};
 
 pub use alias::{alias, aliases, create_alias, delete_alias, rename_alias, update_alias};
 pub use build::{build, shipped};
+pub use publish::{Publication, check_publish, publish};
+
 pub(crate) use import::templates;
 pub use import::{Hints, Staging, import, stage};
 pub(crate) use resolve::{Resolved, ensure_unpacked, obtain, resolve, still_here, sweep};

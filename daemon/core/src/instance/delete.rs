@@ -53,6 +53,10 @@ pub(crate) fn remove(
     for snapshot in super::snapshot::rows_of(host, project, name)? {
         txn = txn.remove::<rows::Snapshot>(project, &super::snapshot::row_name(name, &snapshot.name));
     }
+    let backups = super::backup::rows_of(host, project, name)?;
+    for backup in &backups {
+        txn = txn.remove::<rows::Backup>(project, &super::snapshot::row_name(name, &backup.name));
+    }
     let committed = txn
         .check::<rows::Instance>(project, name, Some(found.revision))
         .remove::<rows::Instance>(project, name)
@@ -81,6 +85,9 @@ pub(crate) fn remove(
     keep("link", host.dir().remove_file(&link).map_err(Error::io(format!("remove `{link}`"))));
     let logs = format!("logs/{name}");
     keep("logs", host.dir().remove_tree(&logs).map_err(Error::io(format!("remove `{logs}`"))));
+    for backup in &backups {
+        keep("backup", super::backup::remove_file(host, &backup.row));
+    }
     keep("addresses", release_addresses(host, project, name, &found.row));
     keep("records", host.runtime().forget(name).map_err(Error::from));
     match failures.is_empty() {

@@ -13,6 +13,7 @@ mod intent;
 mod logs;
 mod power;
 mod rename;
+mod rebuild;
 pub(crate) mod snapshot;
 mod start;
 mod state;
@@ -30,7 +31,10 @@ use cabin_store::rows::{self, Config, Devices};
 use crate::busy::Turn;
 use crate::{Error, Host, etag};
 
-pub use backup::{Export, check_export, compression, export};
+pub use backup::{
+    Export, backup, backups, check_export, check_new_backup, check_rename_backup, compression, create_backup,
+    delete_backup, export, open_backup, rename_backup,
+};
 pub use console::{Console, attach_console, clear_console_log, console_log};
 pub use create::{check_new, create};
 pub use delete::{WhenRunning, delete};
@@ -44,6 +48,7 @@ pub use power::{change_all, change_state, check_state_change};
 pub use rename::{check_rename, rename};
 pub use snapshot::{
     check_expiry, check_new_snapshot, check_rename_snapshot, check_restore, create_snapshot, delete_snapshot,
+pub use rebuild::{check_rebuild, rebuild};
     rename_snapshot, restore, snapshot, snapshot_tag, snapshots, update_snapshot,
 };
 pub use state::state;
@@ -53,12 +58,14 @@ pub(crate) use change::Change;
 pub(crate) use create::give_macs;
 pub(crate) use intent::{forget as forget_intent, intend_restart};
 pub(crate) use power::{start_again, start_one, stop_one};
+pub(crate) use backup::{metadata, source, strays as stray_backups, sweep as sweep_backups};
 pub(crate) use rename::take_back;
 pub(crate) use snapshot::{finish_snapshots, watch_snapshots};
 pub(crate) use start::plugged_nics;
 pub(crate) use state::rendered_interface;
 pub(crate) use stop::{
     clean_up, delete_if_ephemeral, keep_last_console, restarts_by_itself, store_power, write_power,
+pub(crate) use snapshot::{expiry, load_snapshot};
     write_running,
 };
 pub(crate) use update::{check_with_profile, using_profile};
@@ -182,7 +189,9 @@ fn full(host: &Host, project: &str, instance: api::Instance, profiles: &Profiles
         state::of(host, &instance.name, &instance.expanded_config.0, &instance.expanded_devices.0).ok();
     let snapshots =
         snapshot::of(host, project, &instance.name, profiles).ok().filter(|list| !list.is_empty());
-    api::InstanceFull { instance, backups: None, state, snapshots }
+    let backups = backup::backups(host, project, &instance.name).ok().filter(|list| !list.is_empty());
+    let backups = backups.map(|list| list.iter().filter_map(|one| serde_json::to_value(one).ok()).collect());
+    api::InstanceFull { instance, backups, state, snapshots }
 }
 
 /// The tag of what PUT changes.

@@ -60,6 +60,13 @@ pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(
                 .remove::<rows::Snapshot>(project, &super::snapshot::row_name(old, &snapshot.name))
                 .insert(project, &super::snapshot::row_name(new, &snapshot.name), &row)?;
         }
+        for backup in super::backup::rows_of(host, project, old)? {
+            txn = txn.remove::<rows::Backup>(project, &super::snapshot::row_name(old, &backup.name)).insert(
+                project,
+                &super::snapshot::row_name(new, &backup.name),
+                &backup.row,
+            )?;
+        }
         let txn = txn
             .check::<rows::Instance>(project, old, Some(found.revision))
             .remove::<rows::Instance>(project, old)

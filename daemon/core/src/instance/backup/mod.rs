@@ -1,6 +1,7 @@
 //! Backups: an instance with its snapshots and all that is known of it, written as one tarball in Incus's form.
 
 mod document;
+mod kept;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -17,6 +18,12 @@ use crate::busy::Turn;
 use crate::{Error, Host, storage};
 
 pub(crate) use document::metadata;
+pub use kept::{
+    backup, backups, check_new_backup, check_rename_backup, create_backup, delete_backup, open_backup,
+    rename_backup,
+};
+pub(super) use kept::{delete_expired, remove_file, rows_of};
+pub(crate) use kept::{strays, sweep};
 
 /// How backups are compressed when nothing is said.
 const COMPRESSION: Compression = Compression::Zstd;
@@ -30,14 +37,20 @@ pub struct Export {
     compression: Compression,
     // Goes before the turn: its name is the instance's to give.
     _copy: Option<Copy>,
-    _turn: Turn,
+    turn: Turn,
 }
 
 /// The copy of a running instance's tree, as long as it is read.
-struct Copy {
-    host: Arc<Host>,
+pub(super) struct Copy {
     pool: Arc<Pool>,
     volume: VolumeName,
+}
+
+impl Copy {
+    /// What it is in its pool.
+    pub(super) fn volume(&self) -> &VolumeName {
+        &self.volume
+    }
 }
 
 impl Drop for Copy {
@@ -47,7 +60,6 @@ impl Drop for Copy {
             let volume = self.volume.to_string();
             tracing::warn!(volume, error = %error.report(), "the copy made for an export cannot be removed");
         }
-        let _ = &self.host;
     }
 }
 
@@ -122,12 +134,12 @@ pub fn export(
         metadata: metadata(&row, templates, document::seconds(&row.created_at)),
         compression: compression(&post.compression_algorithm)?,
         _copy: copy,
-        _turn: turn,
+        turn,
     })
 }
 
 /// Copies the tree of a running instance. A crash leaves a volume that no row has.
-fn copied(
+pub(super) fn copied(
     host: &Arc<Host>,
     project: &str,
     name: &str,
@@ -143,7 +155,7 @@ fn copied(
         staged.show(undo)?;
         intent::forget(host, project, name)
     })?;
-    Ok(Copy { host: host.clone(), pool: pool.clone(), volume: copy })
+    Ok(Copy { pool: pool.clone(), volume: copy })
 }
 
 /// Where a tree is to be read from.
@@ -162,17 +174,18 @@ pub(crate) fn source(layers: Layers) -> TreeSource {
 const UPPER: &str = "u";
 
 impl Export {
-    /// Writes the backup.
+    /// Writes the backup; the instance's turn is given back with what comes back.
     ///
     /// # Errors
     /// When a tree cannot be read, or `out` takes no more; then what was written so far is worth nothing.
-    pub fn write(self, out: impl Write) -> Result<(), Error> {
+    pub fn write(self, out: impl Write) -> Result<Turn, Error> {
         let made_at = self.metadata.creation_date;
         let mut backup = BackupWriter::new(out, self.compression, &self.index, made_at)?;
         for (place, tree) in &self.trees {
             backup.tree(place, &self.config, &self.metadata, tree)?;
         }
-        Ok(backup.finish()?)
+        backup.finish()?;
+        Ok(self.turn)
     }
 
     /// The usual ending of the file's name.

@@ -34,6 +34,13 @@ fn finish_one(host: &Arc<Host>, name: &str, going_on: &Intent) -> Result<(), Err
             }
             intent::forget(host, DEFAULT_PROJECT, name)
         }
+        Intent::Rebuild { mark, .. } => {
+            let pool = storage::pool(host, &load(host, DEFAULT_PROJECT, name)?.row.pool)?;
+            match pool.restored(&VolumeName::container(name)?)?.as_ref() == Some(mark) {
+                true => crate::instance::rebuild::commit(host, DEFAULT_PROJECT, name, going_on),
+                false => intent::forget(host, DEFAULT_PROJECT, name),
+            }
+        }
         Intent::RenameSnapshot { from, to } => {
             let pool = storage::pool(host, &load(host, DEFAULT_PROJECT, name)?.row.pool)?;
             let volume = VolumeName::container(name)?;

@@ -31,6 +31,7 @@ fn keep_looking(host: &Weak<Host>) {
     while let Some(host) = host.upgrade() {
         crate::volume::look(&host, &last);
         last = schedule::take_due(&host, &last);
+        crate::instance::backup::delete_expired(&host);
         match expired(&host) {
             Ok(due) => due.iter().for_each(|name| delete(&host, name)),
             Err(error) => tracing::error!(error = %error.report(), "snapshots cannot be read"),

@@ -17,6 +17,7 @@ use super::{Profiles, expand_parts, load, profiles};
 use crate::{Error, Host, etag, storage};
 
 pub use alter::{check_rename_snapshot, delete_snapshot, rename_snapshot, update_snapshot};
+pub(crate) use create::expiry;
 pub use create::{check_expiry, check_new_snapshot, create_snapshot};
 pub use restore::{check_restore, restore};
 
@@ -52,7 +53,7 @@ pub(super) fn rows_of(
     Ok(found)
 }
 
-pub(super) fn load_snapshot(
+pub(crate) fn load_snapshot(
     host: &Host,
     project: &str,
     instance: &str,

@@ -1,0 +1,286 @@
+//! Backups: out and in again with all that belongs to a file, in the layouts of other servers, and what is refused.
+
+use std::path::Path;
+
+use cabin_tests::cli::host;
+use cabin_tests::lab::Lab;
+use cabin_tests::peer::Peer;
+use serde_json::{Value, json};
+
+/// Everything about the files of a running instance that a backup is to keep.
+fn inventory(lab: &Lab, name: &str) -> String {
+    // Times of directories on the way to what the start itself writes are its own.
+    let list = "cd /; find bin etc/passwd opt root usr srv -exec stat -c '%n %F %a %u %g %h %s %Y' {} + | sort; \
+                find root opt -type f -exec md5sum {} + | sort; find root -type l -exec readlink {} +";
+    lab.sh(name, list)
+}
+
+/// Changes of every kind over the image's tree.
+fn furnish(lab: &Lab, name: &str) {
+    lab.sh(
+        name,
+        "mkdir -p /root /opt/deep/er; cd /root; echo one >one; chown 1000:2000 one; chmod 4750 one; ln one two; \
+         ln -s /nowhere link; mkfifo pipe; echo x | dd of=sparse bs=1 seek=20000000 2>/dev/null; touch -d '2001-02-03 04:05:06' one; \
+         rm -rf /usr/share; mkdir /usr/share; echo new >/usr/share/new; rm /etc/os-release; mkdir -m 1777 /srv/sticky",
+    );
+}
+
+fn upper(lab: &Lab, name: &str) -> std::path::PathBuf {
+    lab.socket().parent().unwrap().join("storage-pools/default/containers").join(name).join("u")
+}
+
+#[test]
+fn an_instance_comes_back_whole_from_its_backup_with_its_snapshots() {
+    let lab = Lab::shared();
+    lab.busybox("whole");
+    furnish(&lab, "whole");
+    lab.cabin(&["config", "set", "whole", "user.note=kept", "limits.memory=100MiB"]).ok();
+    lab.cabin(&["snapshot", "create", "whole", "first"]).ok();
+    lab.sh("whole", "rm /root/two; echo later >/root/later");
+    let wanted = inventory(&lab, "whole");
+    for compression in ["none", "gzip", "xz", "zstd"] {
+        let file = lab.home().join(format!("whole-{compression}"));
+        let to = file.display().to_string();
+        lab.cabin(&["export", "whole", &to, "--compression", compression]).ok();
+        // The sparse file twice, and each of 20 MB.
+        assert!(std::fs::metadata(&file).unwrap().len() < 12_000_000, "{compression}: holes are written out");
+        let name = format!("again-{compression}");
+        lab.cabin(&["import", &to, &name]).ok();
+        let made = lab.get(&format!("/1.0/instances/{name}"));
+        assert_eq!(made["config"]["user.note"], "kept");
+        assert_eq!(made["status"], "Stopped");
+        let old = lab.get("/1.0/instances/whole");
+        for own in ["volatile.uuid", "volatile.eth0.hwaddr", "volatile.cloud-init.instance-id"] {
+            assert_ne!(made["config"][own], old["config"][own], "{own} is shared by two instances");
+        }
+        lab.cabin(&["start", &name]).ok();
+        assert_eq!(inventory(&lab, &name), wanted, "{compression}");
+        assert_eq!(lab.sh(&name, "stat -c %b /root/sparse").parse::<u64>().unwrap_or(9999) < 100, true);
+        lab.cabin(&["restore", &name, "first"]).ok();
+        assert_eq!(lab.sh(&name, "cat /root/two; ls /root/later 2>&1 || true").lines().next(), Some("one"));
+        lab.cabin(&["delete", "-f", &name]).ok();
+    }
+    lab.cabin(&[
+        "export",
+        "whole",
+        &lab.home().join("bare.tar.zst").display().to_string(),
+        "--instance-only",
+    ])
+    .ok();
+    lab.cabin(&["delete", "-f", "whole"]).ok();
+    // Under its own name again, it is the same instance.
+    lab.cabin(&["import", &lab.home().join("bare.tar.zst").display().to_string()]).ok();
+    assert_eq!(lab.get("/1.0/instances/whole/snapshots"), json!([]));
+    lab.cabin(&["start", "whole"]).ok();
+    assert_eq!(inventory(&lab, "whole"), wanted);
+    lab.cabin(&["delete", "-f", "whole"]).ok();
+}
+
+#[test]
+fn attributes_of_files_travel_and_those_that_steer_the_host_do_not() {
+    use rustix::fs::{XattrFlags, getxattr, setxattr};
+    let lab = Lab::shared();
+    lab.busybox("marked");
+    lab.sh("marked", "mkdir -p /root; echo x >/root/file; echo y >/root/tool");
+    lab.cabin(&["stop", "-f", "marked"]).ok();
+    let file = upper(&lab, "marked").join("root/file");
+    let tool = upper(&lab, "marked").join("root/tool");
+    // user::rw-,user:1000:r--,group::r--,mask::r--,other::---
+    let mut acl = 2u32.to_le_bytes().to_vec();
+    for (tag, bits, id) in
+        [(1u16, 6u16, u32::MAX), (2, 4, 1000), (4, 4, u32::MAX), (0x10, 4, u32::MAX), (0x20, 0, u32::MAX)]
+    {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(bits.to_le_bytes());
+        acl.extend(id.to_le_bytes());
+    }
+    setxattr(&file, "user.note", b"kept", XattrFlags::empty()).unwrap();
+    setxattr(&file, "system.posix_acl_access", &acl, XattrFlags::empty()).unwrap();
+    setxattr(&file, "trusted.evil", b"no", XattrFlags::empty()).unwrap();
+    // cap_net_raw=ep
+    let caps = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    setxattr(&tool, "security.capability", &caps, XattrFlags::empty()).unwrap();
+    let to = lab.home().join("marked.tar.zst").display().to_string();
+    lab.cabin(&["export", "marked", &to]).ok();
+    lab.cabin(&["import", &to, "remarked"]).ok();
+    let there = lab.socket().parent().unwrap().join("storage-pools/default/containers/remarked/rootfs/root");
+    let read = |file: &str, name: &str| -> Vec<u8> {
+        let mut value = vec![0; 256];
+        let got = getxattr(there.join(file), name, value.as_mut_slice()).unwrap_or(0);
+        value.truncate(got);
+        value
+    };
+    assert_eq!(read("file", "user.note"), b"kept");
+    assert_eq!(read("file", "system.posix_acl_access"), acl);
+    assert_eq!(read("file", "trusted.evil"), b"");
+    assert_eq!(read("tool", "security.capability"), caps);
+    lab.cabin(&["delete", "-f", "marked", "remarked"]).ok();
+}
+
+#[test]
+fn backups_in_the_layouts_of_incus_and_lxd_are_taken_in_and_boot() {
+    let lab = Lab::shared();
+    for (peer, name) in [(Peer::Incus, "from-incus"), (Peer::Lxd, "from-lxd")] {
+        let backup = peer.backup(&lab.home().join(name), &peer.index(name, ""), "");
+        lab.cabin(&["import", &backup.display().to_string()]).ok();
+        let made = lab.get(&format!("/1.0/instances/{name}"));
+        assert_eq!(made["description"], "from afar");
+        let config = &made["config"];
+        assert!(
+            config["volatile.idmap.base"].is_null() && config["volatile.last_state.idmap"].is_null(),
+            "{config}"
+        );
+        lab.cabin(&["start", name]).ok();
+        let owners = lab
+            .sh(name, "cd /root; stat -c '%u %g %h' note . /bin/busybox; cat note; echo; cat /etc/templated");
+        assert_eq!(owners, format!("1000 2000 2\n0 0 2\n0 0 1\nnewer\nfor {name}"), "{peer:?}");
+        lab.cabin(&["restore", name, "s0"]).ok();
+        assert_eq!(lab.sh(name, "cat /root/again; stat -c %u /root/again"), "older1000", "{peer:?}");
+        lab.cabin(&["delete", "-f", name]).ok();
+    }
+}
+
+/// Whether what is there now is what was there before.
+fn shape(lab: &Lab) -> (Value, Value, Value) {
+    (lab.get("/1.0/instances"), lab.get("/1.0/storage-pools/default/volumes"), lab.get("/internal/audit"))
+}
+
+#[test]
+fn what_a_backup_says_is_checked_as_for_a_new_instance() {
+    let lab = Lab::shared();
+    let place = lab.home().join("said");
+    let good = Peer::Incus.index("said", "");
+    let before = shape(&lab);
+    let traversal = "../../../canary";
+    for (what, index, told) in [
+        ("a name", good.replace("name: said", &format!("name: {traversal}")), "name"),
+        ("a snapshot's name", good.replace("s0", traversal), "name"),
+        ("rights", Peer::Incus.index("said", "  security.privileged: \"true\"\n"), "security.privileged"),
+        (
+            "a key nobody knows",
+            Peer::Incus.index("said", "  raw.lxc: lxc.hook=x\n  bogus.key: x\n"),
+            "raw.lxc",
+        ),
+        ("a bad value", Peer::Incus.index("said", "  limits.memory: lots\n"), "limits.memory"),
+        ("another kind", good.replace("type: container", "type: virtual-machine"), "container"),
+        ("another form", good.replace("optimized: false", "optimized: true"), "storage driver"),
+        ("a missing profile", good.replace("- default", "- nowhere"), "nowhere"),
+        ("another machine", good.replace("x86_64", "riscv64"), "riscv64"),
+        ("no config", "name: said\npool: btr\n".to_owned(), "config"),
+        ("no such snapshot", good.replacen("- s0", "- s0\n- s1", 1), "s1"),
+        ("one twice", good.replacen("- s0", "- s0\n- s0", 1), "twice"),
+        (
+            "a bomb",
+            format!(
+                "a: &a [x,x,x,x,x,x,x,x]\nb: &b [{0}]\nc: &c [{1}]\nd: [{2}]\n",
+                "*a,".repeat(99),
+                "*b,".repeat(99),
+                "*c,".repeat(99)
+            ),
+            "",
+        ),
+    ] {
+        let backup = Peer::Incus.backup(&place, &index, "");
+        let said = lab.cabin(&["import", &backup.display().to_string()]).refused();
+        assert!(said.contains(told), "{what}: {said}");
+        assert_eq!(shape(&lab), before, "{what}");
+    }
+    // Who imports it may say so himself, or leave a key out.
+    let index = Peer::Incus.index("said", "  raw.lxc: lxc.hook=x\n  security.privileged: \"true\"\n");
+    let backup = Peer::Incus.backup(&place, &index, "").display().to_string();
+    lab.cabin(&["import", &backup, "-c", "raw.lxc=", "-c", "security.privileged=true", "-s", "default"]).ok();
+    assert_eq!(lab.get("/1.0/instances/said")["config"]["security.privileged"], "true");
+    lab.cabin(&["delete", "said"]).ok();
+}
+
+#[test]
+fn hostile_and_broken_backups_leave_nothing() {
+    let lab = Lab::shared();
+    let place = lab.home().join("hostile");
+    let canary = lab.home().join("canary");
+    std::fs::create_dir_all(&canary).unwrap();
+    let before = shape(&lab);
+    let at = canary.display();
+    let index = Peer::Incus.index("hostile", "");
+    for (what, spoil) in [
+        ("a link for a root", format!("rm -r backup/container/rootfs; ln -s {at} backup/container/rootfs")),
+        ("a file for a root", "rm -r backup/container/rootfs; echo x >backup/container/rootfs".to_owned()),
+        (
+            "a pipe for a root",
+            "rm -r backup/snapshots/s0/rootfs; mkfifo backup/snapshots/s0/rootfs".to_owned(),
+        ),
+        (
+            "a link for the templates",
+            format!("rm -r backup/container/templates; ln -s {at} backup/container/templates"),
+        ),
+        ("a link for the metadata", "ln -sf /etc/shadow backup/container/metadata.yaml".to_owned()),
+        ("a template that is a link", "ln -sf /etc/shadow backup/container/templates/note.tpl".to_owned()),
+        ("an unknown snapshot", "cp -a backup/snapshots/s0 backup/snapshots/s1".to_owned()),
+        ("a missing snapshot", "rm -r backup/snapshots/s0/rootfs".to_owned()),
+        ("no root", "rm -r backup/container/rootfs".to_owned()),
+        ("an owner beyond all", "chown 70000 backup/container/rootfs/root/note".to_owned()),
+    ] {
+        let backup = Peer::Incus.backup(&place, &index, &spoil);
+        let _ = lab.cabin(&["import", &backup.display().to_string()]).refused();
+        assert_eq!(shape(&lab), before, "{what}");
+        assert_eq!(std::fs::read_dir(&canary).unwrap().count(), 0, "{what}");
+    }
+    // Cut off anywhere, also between members of a plain archive.
+    let whole = Peer::Incus.backup(&place, &index, "");
+    let plain = lab.home().join("cut.tar");
+    host(&["sh", "-c", &format!("gzip -dc {} >{}", whole.display(), plain.display())]).ok();
+    let bytes = std::fs::read(&plain).unwrap();
+    let end = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
+    for cut in [0, 100, 512, 4096, bytes.len() / 2, end.next_multiple_of(512)] {
+        let cut_off = lab.home().join("cut-off.tar");
+        std::fs::write(&cut_off, &bytes[..cut]).unwrap();
+        let said = lab.cabin(&["import", &cut_off.display().to_string()]).refused();
+        assert_eq!(shape(&lab), before, "cut at {cut}: {said}");
+    }
+    // A second tree of links into which the first one's files would go.
+    let twice = format!(
+        "cd {}; mkdir -p evil/backup/container; ln -s {at} evil/backup/container/rootfs; \
+         tar -C evil --append -f {} backup/container/rootfs",
+        place.display(),
+        plain.display()
+    );
+    host(&["sh", "-ec", &twice]).ok();
+    let _ = lab.cabin(&["import", &plain.display().to_string()]).refused();
+    assert_eq!(shape(&lab), before);
+    assert_eq!(std::fs::read_dir(&canary).unwrap().count(), 0);
+    let _ = std::fs::remove_dir_all(Path::new(&canary));
+}
+
+#[test]
+fn a_kept_backup_goes_with_its_instance_and_follows_its_name() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    lab.cabin(&["create", "busybox", "keeper"]).ok();
+    let all = "/1.0/instances/keeper/backups";
+    let made = lab.operate("POST", all, &json!({ "compression_algorithm": "none" }));
+    assert_eq!(made["status"], "Success", "{made}");
+    assert_eq!(made["resources"]["backups"][0], format!("{all}/backup0"));
+    assert_eq!(lab.operate("POST", all, &json!({ "name": "other" }))["status"], "Success");
+    assert_eq!(lab.call("POST", all, Some(&json!({ "name": "other" }))).status, 409);
+    assert_eq!(lab.call("POST", all, Some(&json!({ "name": "../x" }))).status, 400);
+    for bad in ["zstd -o /canary/x", "gzip;id", "../../bin/sh", "-", "bzip2"] {
+        assert_eq!(
+            lab.call("POST", all, Some(&json!({ "compression_algorithm": bad }))).status,
+            400,
+            "{bad}"
+        );
+    }
+    assert_eq!(
+        lab.operate("POST", &format!("{all}/other"), &json!({ "name": "second" }))["status"],
+        "Success"
+    );
+    lab.cabin(&["rename", "keeper", "keeping"]).ok();
+    let all = "/1.0/instances/keeping/backups";
+    assert_eq!(lab.get(all), json!([format!("{all}/backup0"), format!("{all}/second")]));
+    let file = lab.call("GET", &format!("{all}/backup0/export"), None);
+    assert_eq!((file.status, &file.body[257..262]), (200, &b"ustar"[..]));
+    assert_eq!(lab.operate("DELETE", &format!("{all}/second"), &Value::Null)["status"], "Success");
+    lab.cabin(&["delete", "keeping"]).ok();
+    let kept = lab.socket().parent().unwrap().join("backups");
+    assert_eq!(std::fs::read_dir(kept).unwrap().count(), 0);
+}
