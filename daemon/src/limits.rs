@@ -23,6 +23,9 @@ pub const UPLOAD_IDLE: Duration = Duration::from_secs(60);
 /// The largest target of a symlink, in bytes (PATH_MAX).
 pub const LINK_TARGET: usize = 4096;
 
+/// How long a client may take nothing of an answer.
+pub const ANSWER_IDLE: Duration = Duration::from_secs(300);
+
 /// How long the header of a request may take to arrive; an idle connection is closed after it too.
 pub const HEADER_TIME: Duration = Duration::from_secs(10);
 

@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use cabin_core::Settings;
-use http::{Method, Request, Uri};
+use http::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::fs::FlockOperation;
 use tokio::io::AsyncWriteExt;
@@ -25,6 +25,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::call::Call;
 use crate::error::Fault;
+use crate::patient::{Patient, Upgraded};
 use crate::reply;
 use crate::routes::{self, Route};
 use crate::{auth, limits};
@@ -217,11 +218,20 @@ async fn connection(
     _place: tokio::sync::OwnedSemaphorePermit,
 ) {
     let who = auth::requestor(&stream);
+    let upgraded = Upgraded::default();
+    let stream = Patient::new(stream, limits::ANSWER_IDLE, upgraded.clone());
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(who.clone());
         rename_old_paths(&mut request);
-        router.clone().oneshot(request)
+        let (answer, upgraded) = (router.clone().oneshot(request), upgraded.clone());
+        async move {
+            answer.await.inspect(|answer| {
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    upgraded.set();
+                }
+            })
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -290,6 +300,10 @@ fn handler(
         let app = app.clone();
         Box::pin(async move {
             tracing::debug!(method = %request.method(), path = request.uri().path(), "request");
+            if !request.method().is_safe() && !limits::enough_descriptors() {
+                let source = rustix::io::Errno::MFILE.into();
+                return reply::error(&Fault::Io { act: "begin a change", source });
+            }
             let answer = async { run(Call::open(app, request).await?).await };
             answer.await.map_or_else(|fault| reply::error(&fault), reply::Reply::render)
         })

@@ -157,6 +157,10 @@ fn disks(pid: i64) -> Vec<String> {
     let of = |line: &str| -> Option<String> {
         let words: Vec<&str> = line.split(' ').collect();
         let [_, _, _, root, place, options, ..] = words.as_slice() else { return None };
+        if matches!(*place, "/run" | "/tmp") {
+            // The guest's own init mounts these, some time after its start.
+            return None;
+        }
         Some(format!("{root} at {place} {options}"))
     };
     mounts.lines().filter_map(of).collect()

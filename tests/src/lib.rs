@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clients;
 pub mod daemon;
 pub mod disk;
+pub mod fence;
 pub mod host_state;
 pub mod hostile;
 pub mod images;

@@ -3,6 +3,8 @@
 //! The socket may have been opened in another network namespace: it goes on looking into that one. Nothing
 //! is entered and no thread waits; the kernel answers each read at once.
 
+pub mod change;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;

@@ -9,9 +9,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
@@ -20,6 +17,7 @@ use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType};
 use crate::Network;
 use crate::error::{Error, Result};
 use crate::firewall::foreign_removal;
+use crate::inspect::change;
 use crate::name::IfName;
 
 /// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR`.
@@ -111,7 +109,11 @@ impl Watch {
             Err(error) => return Err(error.into()),
         }
         let mut happened = Happened::default();
-        read_all(&self.links, &mut happened, |bytes, happened| link(bytes, inner.group, happened))?;
+        read_all(&self.links, &mut happened, |bytes, happened| {
+            let change = change::read(bytes, inner.group);
+            happened.links.extend(change.links);
+            happened.address |= change.address;
+        })?;
         read_all(&self.filters, &mut happened, |bytes, happened| {
             happened.filter |= foreign_removal(bytes, inner.firewall.table(), inner.firewall.port());
         })?;
@@ -136,37 +138,4 @@ fn read_all(
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-fn link(mut bytes: &[u8], group: u32, happened: &mut Happened) {
-    while let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
-        let length = usize::try_from(message.header.length).unwrap_or(0);
-        match &message.payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(gone)) if is_of(gone, group) => {
-                happened.links.extend(name_of(gone));
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(changed))
-                if is_of(changed, group) && !changed.header.flags.contains(LinkFlags::Up) =>
-            {
-                happened.links.extend(name_of(changed));
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(_)) => happened.address = true,
-            _ => {}
-        }
-        match bytes.get(length.next_multiple_of(4)..) {
-            Some(rest) if length > 0 && !rest.is_empty() => bytes = rest,
-            _ => return,
-        }
-    }
-}
-
-fn is_of(link: &LinkMessage, group: u32) -> bool {
-    link.attributes.contains(&LinkAttribute::Group(group))
-}
-
-fn name_of(link: &LinkMessage) -> Option<String> {
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    })
 }

@@ -28,6 +28,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
+use cabin_runtime::wire::{Failure, Progress, SessionProgress};
 use cabin_runtime::{step, wire};
 use cabin_sys::namespace::Namespaces;
 use cabin_sys::process;
@@ -38,10 +39,15 @@ fn main() -> ExitCode {
     if mode == wire::DISK_MODE {
         return mount_disks();
     }
-    match detach(mode == wire::EXEC_MODE) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    let session = mode == wire::EXEC_MODE;
+    let Err(error) = detach(session) else { return ExitCode::SUCCESS };
+    // Nobody may be there to hear it; then its end is all there is to tell.
+    let failure = Failure::new("go on in a process of its own", &error);
+    let _ = match session {
+        true => wire::send(rustix::stdio::stdin(), &SessionProgress::Failed(failure), &[]),
+        false => wire::send(rustix::stdio::stdin(), &Progress::Failed(failure), &[]),
+    };
+    ExitCode::FAILURE
 }
 
 /// The daemon waits for this one, and ends it when it takes too long.
