@@ -17,6 +17,7 @@ pub fn leftovers(daemon: &Daemon) -> Vec<String> {
     );
     found.extend(mounts(&daemon.dir).into_iter().map(|it| format!("mount {it}")));
     found.extend(cgroups(&daemon.dir).into_iter().map(|it| format!("cgroup {}", it.display())));
+    found.extend(loop_devices(&daemon.dir).into_iter().map(|it| format!("loop device of {it}")));
     found
 }
 
@@ -70,6 +71,18 @@ pub fn mounts(dir: &Path) -> BTreeSet<String> {
 
 fn point(line: &str) -> String {
     line.split(' ').nth(4).unwrap_or(line).to_owned()
+}
+
+/// Files below the directory that loop devices are attached to; a removed one is marked so.
+#[must_use]
+pub fn loop_devices(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let files =
+        entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("loop/backing_file")).ok());
+    let mut found: Vec<String> =
+        files.map(|file| file.trim().to_owned()).filter(|file| Path::new(file).starts_with(dir)).collect();
+    found.sort();
+    found
 }
 
 /// Control groups of instances of the daemon, in every hierarchy.

@@ -1,0 +1,129 @@
+//! Storage pools of every driver through the API, with ours and the stock clients: made, shown, grown, lost and found
+//! again, deleted; and instances on btrfs from launch to deletion.
+
+use cabin_tests::clients::Stock;
+use cabin_tests::lab::Lab;
+
+/// The loop devices behind files of a daemon.
+fn devices(lab: &Lab) -> Vec<String> {
+    cabin_tests::audit::loop_devices(&lab.dir)
+}
+
+#[test]
+fn instances_on_btrfs_live_as_on_any_pool() {
+    let lab = Lab::own();
+    lab.image("busybox");
+    lab.cabin(&["storage", "create", "fast", "btrfs", "size=512MiB"]).ok();
+    lab.launch("busybox", "web", &["--storage", "fast"]);
+    assert_eq!(devices(&lab).len(), 1);
+    lab.sh("web", "echo one >/root/state; sync");
+    lab.cabin(&["snapshot", "create", "web", "before"]).ok();
+    lab.sh("web", "echo two >/root/state");
+    lab.cabin(&["snapshot", "restore", "web", "before"]).ok();
+    assert_eq!(lab.sh("web", "cat /root/state"), "one");
+    lab.cabin(&["copy", "web/before", "twin"]).ok();
+    lab.cabin(&["start", "twin"]).ok();
+    assert_eq!(lab.sh("twin", "cat /root/state"), "one");
+    lab.cabin(&["delete", "-f", "twin"]).ok();
+    lab.cabin(&["snapshot", "delete", "web", "before"]).ok();
+    lab.cabin(&["delete", "-f", "web"]).ok();
+    lab.cabin(&["storage", "delete", "fast"]).ok();
+    assert!(devices(&lab).is_empty(), "{:?}", devices(&lab));
+    assert!(!lab.dir.join("disks/fast.img").exists());
+}
+
+#[test]
+fn a_pool_with_a_disk_outlives_the_daemon_and_grows() {
+    let mut lab = Lab::own();
+    lab.image("busybox");
+    lab.cabin(&["storage", "create", "fast", "btrfs", "size=512MiB"]).ok();
+    lab.launch("busybox", "web", &["--storage", "fast"]);
+    lab.sh("web", "echo kept >/root/state");
+    let init = lab.init_pid("web");
+    lab.daemon_mut().crash();
+    lab.daemon_mut().boot();
+    assert_eq!((lab.init_pid("web"), lab.sh("web", "cat /root/state").as_str()), (init, "kept"));
+    assert_eq!(devices(&lab).len(), 1, "the one that is in use is found again");
+    let total =
+        || lab.get("/1.0/storage-pools/fast/resources")["space"]["total"].as_u64().unwrap_or_default();
+    let before = total();
+    lab.cabin(&["storage", "set", "fast", "size=768MiB"]).ok();
+    assert_eq!(total() - before, 256 << 20);
+    assert!(lab.cabin(&["storage", "set", "fast", "size=512MiB"]).refused().contains("805306368"));
+    // Its file is away while the daemon starts: this pool alone is unavailable, and comes back with the file.
+    lab.cabin(&["stop", "-f", "web"]).ok();
+    lab.daemon_mut().terminate();
+    let (file, away) = (lab.dir.join("disks/fast.img"), lab.dir.join("away"));
+    std::fs::rename(&file, &away).expect("the file");
+    lab.daemon_mut().boot();
+    assert_eq!(lab.get("/1.0/storage-pools/fast")["status"], "Unavailable");
+    assert_eq!(lab.get("/1.0/storage-pools/default")["status"], "Created");
+    let refused = lab.cabin(&["start", "web"]).refused();
+    assert!(refused.contains("unavailable"), "{refused}");
+    std::fs::rename(&away, &file).expect("the file");
+    lab.cabin(&["start", "web"]).ok();
+    assert_eq!(lab.sh("web", "cat /root/state"), "kept");
+    assert_eq!(lab.get("/1.0/storage-pools/fast")["status"], "Created");
+    lab.cabin(&["delete", "-f", "web"]).ok();
+    lab.cabin(&["storage", "delete", "fast"]).ok();
+}
+
+#[test]
+fn stock_clients_make_and_use_pools_of_every_driver() {
+    let lab = Lab::own();
+    lab.image("busybox");
+    for stock in Stock::ALL {
+        let run = |words: &[&str]| stock.run(&lab, words).ok();
+        for (driver, config) in [("btrfs", "size=300MiB"), ("dir", "user.note=x"), ("overlay", "user.note=x")]
+        {
+            let _ = run(&["storage", "create", "p", driver, config]);
+            let _ = run(&["launch", "busybox", "c", "--storage", "p"]);
+            let _ = run(&["snapshot", "create", "c", "s"]);
+            let _ = run(&["snapshot", "restore", "c", "s"]);
+            let _ = run(&["copy", "c/s", "d"]);
+            let shown = run(&["storage", "show", "p"]);
+            assert!(shown.contains("/1.0/instances/c") && shown.contains(driver), "{shown}");
+            assert!(run(&["storage", "info", "p"]).contains("space used"));
+            assert!(run(&["storage", "list", "--format", "csv"]).contains(&format!("p,{driver},")));
+            assert!(run(&["storage", "volume", "list", "p", "--format", "csv"]).contains("container"));
+            let refused = stock.run(&lab, &["storage", "delete", "p"]).refused();
+            assert!(refused.contains("/1.0/instances/"), "{refused}");
+            let _ = run(&["delete", "--force", "c", "d"]);
+            let _ = run(&["storage", "volume", "create", "p", "data"]);
+            let _ = run(&["storage", "volume", "snapshot", "create", "p", "data", "s"]);
+            let _ = run(&["storage", "volume", "snapshot", "restore", "p", "data", "s"]);
+            let _ = run(&["storage", "volume", "delete", "p", "data"]);
+            if driver == "btrfs" {
+                let _ = run(&["storage", "set", "p", "size", "320MiB"]);
+            }
+            let _ = run(&["storage", "delete", "p"]);
+        }
+    }
+    assert!(devices(&lab).is_empty(), "{:?}", devices(&lab));
+}
+
+#[test]
+fn a_pool_that_cannot_be_made_is_refused_with_the_reason() {
+    let lab = Lab::shared();
+    let refused = |config: &[&str]| {
+        let mut words = vec!["storage", "create", "bad"];
+        words.extend(config);
+        lab.cabin(&words).refused()
+    };
+    let plain = lab.dir.join("plain");
+    std::fs::create_dir(&plain).expect("a directory");
+    let source = format!("source={}", plain.display());
+    for (config, reason) in [
+        (vec!["btrfs", source.as_str()], "it is not btrfs"),
+        (vec!["btrfs", "source=/dev/loop0"], "mount it"),
+        (vec!["btrfs", source.as_str(), "size=1GiB"], "for a disk that is made"),
+        (vec!["btrfs", "size=10MiB"], "268435456"),
+        (vec!["btrfs", "btrfs.mount_options=device=/dev/sda"], "btrfs.mount_options"),
+        (vec!["dir", "size=1GiB"], "driver `btrfs` only"),
+        (vec!["zfs"], "`zfs`"),
+    ] {
+        let said = refused(&config);
+        assert!(said.contains(reason), "{config:?}: {said}");
+    }
+    assert!(!lab.dir.join("disks/bad.img").exists());
+}
