@@ -83,7 +83,7 @@ pub enum Command {
     Rename(instance::Rename),
     /// Give an instance a new name
     #[command(visible_alias = "mv")]
-    Move(instance::Rename),
+    Move(instance::Move),
     /// Make a new instance from another one or from a snapshot
     #[command(visible_alias = "cp")]
     Copy(snapshot::Copy),

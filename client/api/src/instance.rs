@@ -166,23 +166,46 @@ pub struct InstanceSource {
     /// Whether an existing copy is brought up to date.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub refresh: bool,
+    /// Whether bringing it up to date leaves out snapshots older than the newest common one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub refresh_exclude_older: bool,
     /// The project to copy from.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub project: String,
 }
 
 /// A new name (or place) for an instance. Keys without a name of their own are capitalised on the wire.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InstancePost {
     /// The new name.
+    #[serde(deserialize_with = "null_is_zero")]
     pub name: String,
     /// Whether it moves to another place.
     pub migration: bool,
+    /// Whether it goes on running meanwhile.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
+    /// Whether its snapshots are left behind, and deleted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub instance_only: bool,
+    /// Whether a running one need not stand still.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_inconsistent: bool,
     /// The new pool.
+    #[serde(deserialize_with = "null_is_zero")]
     pub pool: String,
     /// The new project.
+    #[serde(deserialize_with = "null_is_zero")]
     pub project: String,
+    /// Config over its own.
+    pub config: ConfigMap,
+    /// Devices over its own.
+    pub devices: DevicesMap,
+    /// Profiles instead of its own.
+    pub profiles: Option<Vec<String>>,
+    /// Where another server waits for it.
+    pub target: Option<serde_json::Value>,
 }
 
 /// What `PUT …/state` asks for.

@@ -113,6 +113,14 @@ impl Client {
         self.post(root().name(name), &post).await
     }
 
+    /// Moves an instance to another storage pool.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn move_instance(&self, name: &str, post: &InstancePost) -> Result<Reply> {
+        self.post(root().name(name), post).await
+    }
+
     /// Starts, stops, restarts, freezes or unfreezes.
     ///
     /// # Errors

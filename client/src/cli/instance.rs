@@ -166,7 +166,42 @@ pub struct Delete {
     pub interactive: bool,
 }
 
-/// `rename` and `move`.
+/// `move`.
+#[derive(Debug, Args)]
+pub struct Move {
+    /// The instance
+    #[arg(add = ArgValueCompleter::new(complete::instances))]
+    pub name: String,
+    /// Its new name [default: as it is]
+    #[arg(required_unless_present = "storage")]
+    pub new: Option<String>,
+    /// The storage pool it goes to; it must be stopped
+    #[arg(short, long, value_name = "POOL")]
+    pub storage: Option<String>,
+    /// Config to set, with --storage
+    #[arg(short, long, value_name = "KEY=VALUE", requires = "storage")]
+    pub config: Vec<String>,
+    /// A device's properties, with --storage
+    #[arg(short, long, value_name = "DEVICE,KEY=VALUE…", requires = "storage")]
+    pub device: Vec<String>,
+    /// A profile to apply instead of its own, with --storage; can be given again
+    #[arg(short, long, value_name = "PROFILE", requires = "storage", add = ArgValueCompleter::new(complete::profiles))]
+    pub profile: Vec<String>,
+    /// Apply no profile, with --storage
+    #[arg(long, conflicts_with = "profile", requires = "storage")]
+    pub no_profiles: bool,
+    /// Delete the snapshots, with --storage
+    #[arg(long, requires = "storage")]
+    pub instance_only: bool,
+    /// Taken for Incus's sake
+    #[arg(long, hide = true)]
+    pub stateless: bool,
+    /// Clusters are not supported
+    #[arg(long, hide = true)]
+    pub target: Option<String>,
+}
+
+/// `rename`.
 #[derive(Debug, Args)]
 pub struct Rename {
     /// The instance

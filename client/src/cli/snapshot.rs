@@ -134,10 +134,25 @@ pub struct Copy {
     /// Apply no profile
     #[arg(long, conflicts_with = "profile")]
     pub no_profiles: bool,
+    /// The storage pool of the new instance [default: the source's]
+    #[arg(short, long, value_name = "POOL")]
+    pub storage: Option<String>,
     /// Leave the snapshots out
     #[arg(long)]
     pub instance_only: bool,
+    /// Bring a copy that is there up to date
+    #[arg(long)]
+    pub refresh: bool,
+    /// Bringing it up to date, leave out snapshots older than the newest that both have
+    #[arg(long, requires = "refresh")]
+    pub refresh_exclude_older: bool,
     /// Do not hold a running instance still for the moment of the copy
     #[arg(long)]
     pub allow_inconsistent: bool,
+    /// Taken for Incus's sake
+    #[arg(long, hide = true)]
+    pub stateless: bool,
+    /// Clusters are not supported
+    #[arg(long, hide = true)]
+    pub target: Option<String>,
 }

@@ -116,18 +116,23 @@ pub async fn patch(mut call: Call) -> Result<Reply, Fault> {
     Ok(Reply::empty())
 }
 
-/// POST of a new name.
+/// POST of a new name, or of a new place.
 pub async fn rename(mut call: Call) -> Result<Reply, Fault> {
     let post: InstancePost = call.json().await?;
-    if post.migration || !post.pool.is_empty() || !post.project.is_empty() {
-        return Err(Fault::NotYet { what: "moving an instance to another pool, project or server" });
-    }
     let (project, name) = (call.project(), call.name("name").to_owned());
-    let (old, new) = (name.clone(), post.name.clone());
-    call.blocking(move |host| instance::check_rename(host, project, &old, &new)).await?;
-    let plan = call.plan("Renaming instance", resources(&name));
-    let op = call.app.host.operations().run(&call.app.host, plan, move |host, _| {
-        instance::rename(host, project, &name, &post.name)?;
+    let (old, asked) = (name.clone(), post.clone());
+    let moves = post.migration || !post.pool.is_empty() || !post.project.is_empty();
+    call.blocking(move |host| match moves {
+        true => instance::check_relocate(host, project, &old, &asked),
+        false => instance::check_rename(host, project, &old, &asked.name),
+    })
+    .await?;
+    let plan = call.plan(if moves { "Moving instance" } else { "Renaming instance" }, resources(&name));
+    let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
+        match moves {
+            true => instance::relocate(host, op, project, &name, &post)?,
+            false => instance::rename(host, project, &name, &post.name)?,
+        }
         Ok(Value::Null)
     });
     Ok(Reply::Async(op))

@@ -169,6 +169,17 @@ pub enum Intent {
         /// Whether it ran before and is to run again.
         again: bool,
     },
+    /// The tree of another instance takes the place of the instance's, and its snapshots come along.
+    Refresh {
+        /// The other instance.
+        source: String,
+        /// What marks the tree that was put in place.
+        mark: String,
+        /// Whether the snapshots stay as they are.
+        instance_only: bool,
+        /// Whether snapshots older than the newest common one are left out.
+        exclude_older: bool,
+    },
 }
 
 impl Row for Intent {

@@ -1,17 +1,18 @@
-//! A new instance from another one or from a snapshot, in the same pool: the files, the config, and the snapshots
-//! unless they are not wanted.
+//! A new instance from another one or from a snapshot, in the same pool or another: the files, the config, and the
+//! snapshots unless they are not wanted.
 
 use std::sync::Arc;
 
 use cabin_api::instance::InstancesPost;
-use cabin_storage::{Origin, VolumeName};
+use cabin_storage::VolumeName;
 use cabin_store::rows::{self, Config, Devices};
 use cabin_undo::atomically;
 use serde_json::json;
 
+use super::carry::{self, Load, Target, root_in};
 use super::create::{give_macs, link, row_of, volatile};
-use super::snapshot::{activity, held, load_snapshot, row_name, rows_of};
-use super::{WHAT, address, expand, load, profiles_of, root_pool};
+use super::snapshot::{load_snapshot, row_name, rows_of};
+use super::{WHAT, address, expand, load, profiles, profiles_of, root_pool};
 use crate::{Error, Host, Op, ids, resolve, storage};
 
 /// What is to be copied.
@@ -63,11 +64,10 @@ pub(super) fn check(host: &Host, project: &str, post: &mut InstancesPost) -> Res
     if !matches!(post.source.project.as_str(), "" | crate::DEFAULT_PROJECT) {
         return Err(Error::not_found("project", post.source.project.clone()));
     }
-    if post.source.refresh {
-        let reason = "this version makes new copies only";
-        return Err(Error::Unsupported { what: "bringing a copy up to date".to_owned(), reason });
-    }
     let source = source(host, project, &post.source.source)?;
+    if post.source.refresh && source.snapshot.is_some() {
+        return Err(Error::invalid("a copy is brought up to date from an instance, not from a snapshot"));
+    }
     let mut config = source.config;
     // What the request says goes over it. The new instance has a memory of its own.
     config.extend(std::mem::take(&mut post.put.config.0));
@@ -79,12 +79,6 @@ pub(super) fn check(host: &Host, project: &str, post: &mut InstancesPost) -> Res
     post.put.profiles.get_or_insert(source.profiles);
     if post.put.description.is_empty() {
         post.put.description = source.description;
-    }
-    let row = row_of(post, Config::new());
-    let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
-    if root_pool(&expanded.devices)? != source.pool {
-        let reason = "this version copies within a storage pool";
-        return Err(Error::Unsupported { what: "a copy to another storage pool".to_owned(), reason });
     }
     Ok(())
 }
@@ -113,33 +107,35 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
     let templates = templates.map(|found| found.row).unwrap_or_default();
     let whole = source.snapshot.is_none() && !post.source.instance_only;
     let snapshots = if whole { rows_of(host, project, &source.instance)? } else { Vec::new() };
-    let (from, to) = (VolumeName::container(&source.instance)?, VolumeName::container(name)?);
-    let _kept = host.keep_layout();
-    let pool = storage::pool(host, &row.pool)?;
-    resolve::check_disks(host, &expanded.devices)?;
-    resolve::check_nics(host, &expanded.devices)?;
-    profiles_of(host, project, &row.profiles)?;
-    let activity = activity(host, &source.instance);
+    let names: Vec<String> = snapshots.iter().map(|snapshot| snapshot.name.clone()).collect();
+    let volume = VolumeName::container(name)?;
+    let (from, to) = (storage::pool(host, &source.pool)?, storage::pool(host, &row.pool)?);
+    let load = Load {
+        project,
+        instance: &source.instance,
+        pool: &from,
+        snapshot: source.snapshot.as_deref(),
+        snapshots: &names,
+        inconsistent: post.source.allow_inconsistent,
+    };
+    let target = Target { pool: &to, volume: &volume, replaces: None };
+    // To another pool it may take long, and only what is made then needs all to stay.
+    let kept = (from.name() == to.name()).then(|| host.keep_layout());
+    still_there(host, project, &row)?;
     atomically(|undo| -> Result<(), Error> {
         row.ids = ids::claim(host, name, undo)?;
-        let staged = match &source.snapshot {
-            Some(snapshot) => pool.stage_copy(Origin::Snapshot(&from, snapshot), &to, undo)?,
-            None if post.source.allow_inconsistent => {
-                pool.stage_copy(Origin::Volume(&from, activity), &to, undo)?
-            }
-            None => {
-                let (staged, frozen) = held(host, project, &source.instance, undo, |undo| {
-                    Ok(pool.stage_copy(Origin::Volume(&from, activity), &to, undo)?)
-                })?;
-                op.update(json!({ "frozen_us": frozen }));
-                staged
-            }
-        };
-        staged.show(undo)?;
+        let staged = carry::stage(host, op, &load, &target, undo)?;
+        let _kept = kept.is_none().then(|| host.keep_layout());
+        still_there(host, project, &row)?;
+        for one in staged {
+            one.show(undo)?;
+        }
         let mut txn = host.store().begin().insert(project, name, &row)?.write(project, name, &templates)?;
-        for snapshot in &snapshots {
-            pool.stage_snapshot_copy((&from, &snapshot.name), &to, undo)?.show(undo)?;
-            txn = txn.insert(project, &row_name(name, &snapshot.name), &snapshot.row)?;
+        let profiles = profiles(host, project)?;
+        for snapshot in snapshots {
+            let mut kept = snapshot.row;
+            root_in(&row.pool, &kept.profiles, &profiles, &mut kept.devices);
+            txn = txn.insert(project, &row_name(name, &snapshot.name), &kept)?;
         }
         link(host, name, &row.pool, undo)?;
         resolve::reserve_fixed(host, name, &row, &expanded, undo)?;
@@ -151,4 +147,12 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
     let context = json!({ "source": named });
     host.events().lifecycle(project, "instance-created", &address(name), name, context, op.requestor());
     Ok(())
+}
+
+/// Refuses when something that the row names has gone meanwhile.
+pub(super) fn still_there(host: &Host, project: &str, row: &rows::Instance) -> Result<(), Error> {
+    let expanded = expand(row, &profiles_of(host, project, &row.profiles)?);
+    storage::pool(host, &row.pool)?;
+    resolve::check_disks(host, &expanded.devices)?;
+    resolve::check_nics(host, &expanded.devices)
 }

@@ -30,7 +30,12 @@ pub fn check_new(host: &Host, project: &str, post: &mut InstancesPost) -> Result
     match post.source.kind.as_str() {
         "image" => check_image(host, project, post)?,
         "none" => {}
-        "copy" => super::copy::check(host, project, post)?,
+        "copy" => {
+            super::copy::check(host, project, post)?;
+            if refreshes(host, project, post)? {
+                return super::refresh::check(host, project, post);
+            }
+        }
         "" => return Err(Error::invalid("no source was given: use an image, or `--empty`")),
         other => {
             let reason = "this version makes instances from images, instances and snapshots";
@@ -71,6 +76,12 @@ pub(crate) fn check_expanded(host: &Host, expanded: &super::Expanded) -> Result<
     storage::get(host, &root_pool(&expanded.devices)?)?;
     resolve::check_disks(host, &expanded.devices)?;
     resolve::check_nics(host, &expanded.devices)
+}
+
+/// Whether it is a copy that is there, and to be brought up to date.
+fn refreshes(host: &Host, project: &str, post: &InstancesPost) -> Result<bool, Error> {
+    let wanted = post.source.kind == "copy" && post.source.refresh;
+    Ok(wanted && host.store().rows::<rows::Instance>().get(project, &post.name)?.is_some())
 }
 
 fn check_image(host: &Host, project: &str, post: &InstancesPost) -> Result<(), Error> {
@@ -126,6 +137,11 @@ pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> 
         Some(origin) => host.busy().take_both((&name, origin), "copy")?,
         None => (host.busy().take(&name, "create")?, None),
     };
+    if refreshes(host, project, &post)? {
+        super::refresh::refresh(host, op, project, &post)?;
+        drop(turns);
+        return Ok(());
+    }
     // Somebody else may have made it while we waited for our turn.
     if host.store().rows::<rows::Instance>().get(project, &name)?.is_some() {
         return Err(Error::Exists { what: WHAT, name });

@@ -1,6 +1,7 @@
 //! Instances: one file per verb, and here what all verbs share: loading, expanding, rendering.
 
 mod backup;
+mod carry;
 mod change;
 mod console;
 mod copy;
@@ -12,6 +13,8 @@ mod import;
 mod intent;
 mod logs;
 mod power;
+mod refresh;
+mod relocate;
 mod rename;
 mod rebuild;
 pub(crate) mod snapshot;
@@ -45,6 +48,7 @@ pub use logs::{
     create_exec_output, delete_exec_output, delete_log, list_exec_output, logs, read_exec_output, read_log,
 };
 pub use power::{change_all, change_state, check_state_change};
+pub use relocate::{check_relocate, relocate};
 pub use rename::{check_rename, rename};
 pub use snapshot::{
     check_expiry, check_new_snapshot, check_rename_snapshot, check_restore, create_snapshot, delete_snapshot,
@@ -59,6 +63,7 @@ pub(crate) use create::give_macs;
 pub(crate) use intent::{forget as forget_intent, intend_restart};
 pub(crate) use power::{start_again, start_one, stop_one};
 pub(crate) use backup::{metadata, source, strays as stray_backups, sweep as sweep_backups};
+pub(crate) use relocate::relink;
 pub(crate) use rename::take_back;
 pub(crate) use snapshot::{finish_snapshots, watch_snapshots};
 pub(crate) use start::plugged_nics;
@@ -247,13 +252,16 @@ pub(crate) fn running(host: &Host, project: &str, name: &str) -> Result<Arc<crat
     }
 }
 
+fn is_root(device: &Config) -> bool {
+    device.get("type").is_some_and(|kind| kind == "disk")
+        && device.get("path").is_some_and(|path| path == "/")
+}
+
 /// The pool an instance's root disk lies in, by its devices.
 pub(crate) fn root_pool(devices: &Devices) -> Result<String, Error> {
     devices
         .values()
-        .find(|device| {
-            device.get("type").is_some_and(|kind| kind == "disk") && device.get("path").is_some_and(|path| path == "/")
-        })
+        .find(|device| is_root(device))
         .and_then(|device| device.get("pool").cloned())
         .ok_or_else(|| {
             Error::invalid(

@@ -89,7 +89,12 @@ pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(
     Ok(())
 }
 
-fn move_logs(host: &Arc<Host>, old: &str, new: &str, undo: &mut cabin_undo::Undo) -> Result<(), Error> {
+pub(super) fn move_logs(
+    host: &Arc<Host>,
+    old: &str,
+    new: &str,
+    undo: &mut cabin_undo::Undo,
+) -> Result<(), Error> {
     let (from, to) = (format!("logs/{old}"), format!("logs/{new}"));
     if !host.dir().exists(&from) {
         return Ok(());

@@ -45,6 +45,8 @@ pub(super) fn before(host: &Arc<Host>, found: &[Versioned<rows::Instance>]) {
         let Ok(pool) = crate::storage::pool(host, &pool.name) else { continue };
         for volume in pool.list().unwrap_or_default() {
             let container = volume.kind() == cabin_storage::VolumeKind::Container;
+            // A crash in a move leaves a tree of the same name in another pool.
+            let known = |name: &str| found.iter().any(|it| it.name == name && it.row.pool == pool.name());
             if container && !known(volume.name()) && !moving(volume.name()) {
                 tell("volume", volume.name(), pool.delete(&volume).map_err(Error::from));
             }
@@ -80,10 +82,15 @@ pub(super) fn before(host: &Arc<Host>, found: &[Versioned<rows::Instance>]) {
     }
     for instance in found {
         let link = format!("containers/{}", instance.name);
-        if !host.dir().exists(&link) {
-            let target = format!("../storage-pools/{}/{link}", instance.row.pool);
-            let made = host.dir().symlink(std::path::Path::new(&target), &link);
-            tell("missing link", &instance.name, made.map_err(Error::io("make a link")));
+        let target = format!("../storage-pools/{}/{link}", instance.row.pool);
+        let now = host.dir().open_dir("containers").and_then(|dir| {
+            Ok(rustix::fs::readlinkat(&dir, instance.name.as_str(), Vec::new())?
+                .to_string_lossy()
+                .into_owned())
+        });
+        if now.ok().as_ref() != Some(&target) {
+            let made = instance::relink(host, &instance.name, &instance.row.pool);
+            tell("missing link", &instance.name, made);
         }
     }
 }

@@ -8,7 +8,7 @@ use cabin_store::rows::{self, Intent};
 use cabin_undo::{atomically, fault};
 
 use super::{restore, row_name};
-use crate::instance::{intent, load};
+use crate::instance::{intent, load, refresh};
 use crate::{DEFAULT_PROJECT, Error, Host, storage};
 
 /// Finishes or takes back what was going on, then removes trees that no row has.
@@ -65,6 +65,7 @@ fn finish_one(host: &Arc<Host>, name: &str, going_on: &Intent) -> Result<(), Err
                 false => intent::forget(host, DEFAULT_PROJECT, name),
             }
         }
+        Intent::Refresh { .. } => refresh::finish(host, DEFAULT_PROJECT, name, going_on),
         Intent::Rename { .. } | Intent::Update | Intent::Disks { .. } | Intent::Restart => Ok(()),
     }
 }
@@ -82,12 +83,17 @@ fn sweep(host: &Host, pool: &str) -> Result<(), Error> {
             _ => false,
         })
     };
+    let instances = host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT)?;
+    // What an instance has left behind in another pool, or not yet moved to, is not its own.
+    let elsewhere = |volume: &VolumeName| {
+        instances.iter().any(|found| found.name == volume.name() && found.row.pool != pool.name())
+    };
     for volume in pool.owners_of_snapshots()? {
         if volume.kind() != VolumeKind::Container || moving(&volume) {
             continue;
         }
         for snapshot in pool.list_snapshots(&volume)? {
-            if !rows.contains(&row_name(volume.name(), &snapshot)) {
+            if elsewhere(&volume) || !rows.contains(&row_name(volume.name(), &snapshot)) {
                 pool.delete_snapshot(&volume, &snapshot)?;
                 tracing::info!(
                     what = "snapshot",

@@ -1,0 +1,249 @@
+//! Copies between pools, moves, and copies that are brought up to date: with ours and the stock clients.
+
+use cabin_tests::clients::Stock;
+use cabin_tests::lab::Lab;
+use cabin_tests::wait::until_true;
+use serde_json::{Value, json};
+
+/// A script that makes what a tree can hold beside plain files.
+const SPECIAL: &str = "mkdir -p /root/t/d /root/t/gone; cd /root/t; echo one >a; ln a b; ln -s a c; mkfifo p; \
+     echo owned >o; chown 1000:1001 o; chmod 4755 o; truncate -s 64M hole; echo end >>hole; mkdir 's p'; touch 's p/é'; \
+     touch -d '2020-01-02 03:04:05' d; rm -rf /usr/share /etc/issue; mkdir /usr/share; echo new >/usr/share/new; sync";
+
+/// What can be seen of it from inside.
+const LOOK: &str = "cd /root/t; find . | sort; stat -c '%n %F %a %u %g %h %s' a b c p o 's p/é' hole; cat a b o; \
+     tail -c 4 hole; test $(stat -c %b hole) -lt 1000 && echo sparse; stat -c %Y d; ls -A /usr/share; \
+     test ! -e /etc/issue && echo no issue";
+
+fn pool(lab: &Lab, name: &str, driver: &str) {
+    if lab.call("GET", &format!("/1.0/storage-pools/{name}"), None).status != 200 {
+        lab.cabin(&["storage", "create", name, driver]).ok();
+    }
+}
+
+/// The names of an instance's snapshots, the oldest first.
+fn snapshots(lab: &Lab, name: &str) -> Vec<String> {
+    let found = lab.get(&format!("/1.0/instances/{name}/snapshots?recursion=1"));
+    let found = found.as_array().expect("a list").iter();
+    found.map(|it| it["name"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+fn root_pool(lab: &Lab, name: &str) -> Value {
+    lab.get(&format!("/1.0/instances/{name}"))["expanded_devices"]["root"]["pool"].clone()
+}
+
+/// Whether a pool's directory holds a tree of that name.
+fn lies_in(lab: &Lab, pool: &str, name: &str) -> bool {
+    lab.dir.join(format!("storage-pools/{pool}/containers/{name}")).exists()
+}
+
+#[test]
+fn a_copy_in_a_pool_of_another_driver_is_the_same_to_the_last_attribute() {
+    let lab = Lab::shared();
+    pool(&lab, "flat", "dir");
+    pool(&lab, "other", "overlay");
+    lab.busybox("src");
+    lab.sh("src", SPECIAL);
+    let before = lab.sh("src", LOOK);
+    assert!(before.contains("sparse") && before.contains("no issue"), "{before}");
+    lab.cabin(&["snapshot", "create", "src", "s0"]).ok();
+    lab.sh("src", "rm -r /root/t/gone; echo later >/root/later");
+    let after = lab.sh("src", LOOK);
+    // Running, with its snapshots; then from the copy, which is stopped, and from a snapshot.
+    lab.cabin(&["copy", "src", "flat1", "--storage", "flat"]).ok();
+    assert_eq!(lab.status("src"), "Running");
+    lab.cabin(&["copy", "flat1", "over", "-s", "other"]).ok();
+    lab.cabin(&["copy", "over/s0", "back", "-s", "default", "--instance-only"]).ok();
+    for (name, place, wanted, taken) in [
+        ("flat1", "flat", &after, &["s0"][..]),
+        ("over", "other", &after, &["s0"][..]),
+        ("back", "default", &before, &[][..]),
+    ] {
+        assert_eq!(root_pool(&lab, name), place);
+        assert!(lies_in(&lab, place, name));
+        assert_eq!(snapshots(&lab, name), taken);
+        lab.cabin(&["start", name]).ok();
+        assert_eq!(lab.sh(name, LOOK), **wanted, "{name}");
+    }
+    assert_eq!(lab.sh("over", "cat /root/later"), "later");
+    // The snapshots that came along can be gone back to, in their new pool.
+    for name in ["flat1", "over"] {
+        lab.cabin(&["snapshot", "restore", name, "s0"]).ok();
+        assert_eq!(lab.sh(name, LOOK), before, "{name}");
+        assert_eq!(root_pool(&lab, name), if name == "over" { "other" } else { "flat" });
+    }
+    lab.cabin(&["delete", "-f", "src", "flat1", "over", "back"]).ok();
+}
+
+#[test]
+fn a_move_takes_an_instance_with_its_snapshots_to_another_pool() {
+    let lab = Lab::shared();
+    pool(&lab, "there", "dir");
+    lab.busybox("goes");
+    lab.sh("goes", "mkdir -p /root; echo old >/root/note; sync");
+    lab.cabin(&["snapshot", "create", "goes", "s"]).ok();
+    lab.sh("goes", "echo new >/root/note; sync");
+    let refused = lab.cabin(&["move", "goes", "--storage", "there"]);
+    assert!(refused.code != 0 && refused.err.contains("running"), "{refused:?}");
+    lab.cabin(&["stop", "-f", "goes"]).ok();
+    let before = lab.get("/1.0/instances/goes");
+    lab.cabin(&["move", "goes", "--storage", "there", "-c", "user.moved=yes"]).ok();
+    let after = lab.get("/1.0/instances/goes");
+    assert!(lies_in(&lab, "there", "goes") && !lies_in(&lab, "default", "goes"));
+    assert_eq!(after["config"]["user.moved"], "yes");
+    for kept in ["created_at", "profiles", "description"] {
+        assert_eq!(after[kept], before[kept]);
+    }
+    for kept in ["volatile.uuid", "volatile.eth0.hwaddr"] {
+        assert_eq!(after["config"][kept], before["config"][kept]);
+    }
+    let again = lab.cabin(&["move", "goes", "--storage", "there"]);
+    assert!(again.code != 0 && again.err.contains("already"), "{again:?}");
+    let nowhere = lab.cabin(&["move", "goes", "--storage", "nowhere"]);
+    assert!(nowhere.code != 0 && nowhere.err.contains("nowhere"), "{nowhere:?}");
+    // Back, under another name, by way of the link that people follow.
+    lab.cabin(&["move", "goes", "went", "-s", "default"]).ok();
+    assert!(lies_in(&lab, "default", "went"));
+    let link = std::fs::read_link(lab.dir.join("containers/went")).expect("a link");
+    assert_eq!(link.to_string_lossy(), "../storage-pools/default/containers/went");
+    assert!(!lies_in(&lab, "there", "goes") && !lies_in(&lab, "there", "went"));
+    lab.cabin(&["start", "went"]).ok();
+    assert_eq!(lab.sh("went", "cat /root/note; hostname"), "new\nwent");
+    lab.cabin(&["snapshot", "restore", "went", "s"]).ok();
+    assert_eq!(lab.sh("went", "cat /root/note"), "old");
+    lab.cabin(&["stop", "-f", "went"]).ok();
+    lab.cabin(&["move", "went", "-s", "there", "--instance-only"]).ok();
+    assert_eq!(snapshots(&lab, "went"), Vec::<String>::new());
+    lab.cabin(&["delete", "went"]).ok();
+    lab.cabin(&["storage", "delete", "there"]).ok();
+}
+
+#[test]
+fn a_copy_is_brought_up_to_date_with_the_snapshots_it_lacks() {
+    let lab = Lab::shared();
+    pool(&lab, "mirror", "dir");
+    lab.busybox("main");
+    let write = |text: &str| lab.sh("main", &format!("mkdir -p /root; echo {text} >/root/note; sync"));
+    let take = |name: &str| lab.cabin(&["snapshot", "create", "main", name]).ok();
+    write("zero");
+    take("s0");
+    write("one");
+    take("s1");
+    for (copy, place) in [("near", "default"), ("far", "mirror")] {
+        // One that is not there is a plain copy.
+        lab.cabin(&["copy", "main", copy, "--refresh", "-s", place]).ok();
+        lab.cabin(&["config", "set", copy, "user.own=mine"]).ok();
+        lab.cabin(&["snapshot", "create", copy, "own"]).ok();
+    }
+    lab.cabin(&["snapshot", "delete", "main", "s0"]).ok();
+    write("two");
+    take("s2");
+    // The same name, but another time.
+    lab.cabin(&["snapshot", "delete", "main", "s1"]).ok();
+    write("three");
+    take("s1");
+    write("four");
+    for copy in ["near", "far"] {
+        lab.cabin(&["copy", "main", copy, "--refresh"]).ok();
+        assert_eq!(snapshots(&lab, copy), ["s2", "s1"], "{copy}");
+        assert_eq!(lab.get(&format!("/1.0/instances/{copy}"))["config"]["user.own"], "mine");
+        lab.cabin(&["start", copy]).ok();
+        assert_eq!(lab.sh(copy, "cat /root/note; hostname"), format!("four\n{copy}"));
+        let running = lab.cabin(&["copy", "main", copy, "--refresh"]);
+        assert!(running.code != 0 && running.err.contains("running"), "{running:?}");
+        for (snapshot, text) in [("s1", "three"), ("s2", "two")] {
+            lab.cabin(&["snapshot", "restore", copy, snapshot]).ok();
+            assert_eq!(lab.sh(copy, "cat /root/note"), text, "{copy}/{snapshot}");
+        }
+        lab.cabin(&["stop", "-f", copy]).ok();
+        // Of what is missing, what is older than the newest they share can be left out.
+        lab.cabin(&["snapshot", "delete", copy, "s2"]).ok();
+        lab.cabin(&["copy", "main", copy, "--refresh", "--refresh-exclude-older"]).ok();
+        assert_eq!(snapshots(&lab, copy), ["s1"], "{copy}");
+        lab.cabin(&["copy", "main", copy, "--refresh"]).ok();
+        assert_eq!(snapshots(&lab, copy), ["s2", "s1"], "{copy}");
+    }
+    let itself = lab.cabin(&["copy", "near", "near", "--refresh"]);
+    assert!(itself.code != 0 && itself.err.contains("itself"), "{itself:?}");
+    let of_snapshot = lab.cabin(&["copy", "main/s1", "near", "--refresh"]);
+    assert!(of_snapshot.code != 0, "{of_snapshot:?}");
+    lab.cabin(&["delete", "-f", "main", "near", "far"]).ok();
+}
+
+#[test]
+fn what_is_said_of_a_copy_goes_over_what_the_source_has() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    lab.cabin(&["profile", "create", "plain"]).ok();
+    lab.cabin(&["profile", "device", "add", "plain", "root", "disk", "path=/", "pool=default"]).ok();
+    lab.cabin(&["create", "busybox", "origin", "-c", "user.a=1", "-c", "user.b=2"]).ok();
+    lab.cabin(&["snapshot", "create", "origin", "s"]).ok();
+    let words =
+        ["-c", "user.a=9", "-p", "plain", "-e", "--instance-only", "--stateless", "--allow-inconsistent"];
+    lab.cabin(&[&["copy", "origin", "said"][..], &words].concat()).ok();
+    let said = lab.get("/1.0/instances/said");
+    assert_eq!((&said["config"]["user.a"], &said["config"]["user.b"]), (&json!("9"), &json!("2")));
+    assert_eq!((&said["profiles"], &said["ephemeral"]), (&json!(["plain"]), &json!(true)));
+    assert_eq!(snapshots(&lab, "said"), Vec::<String>::new());
+    let bare = lab.cabin(&["copy", "origin", "bare", "--no-profiles"]);
+    assert!(bare.code != 0 && bare.err.contains("root"), "{bare:?}");
+    lab.cabin(&["copy", "origin", "bare", "--no-profiles", "-s", "default"]).ok();
+    assert_eq!(lab.get("/1.0/instances/bare")["profiles"], json!([]));
+    for words in [&["copy", "origin", "x", "--target", "m"][..], &["move", "origin", "x", "--target", "m"]] {
+        assert_ne!(lab.cabin(words).code, 0);
+    }
+    lab.cabin(&["delete", "said", "bare", "origin"]).ok();
+    lab.cabin(&["profile", "delete", "plain"]).ok();
+}
+
+#[test]
+fn a_fixed_address_is_not_copied_without_saying_so() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    let network = lab.get("/1.0/networks/cabinbr0");
+    let address = network["config"]["ipv4.address"].as_str().expect("an address");
+    let fixed = format!("{}.77", address.rsplit_once('.').expect("four parts").0);
+    lab.cabin(&["create", "busybox", "fixed", "-d", &format!("eth0,ipv4.address={fixed}")]).ok();
+    let refused = lab.cabin(&["copy", "fixed", "fixed2"]);
+    assert!(refused.code != 0 && refused.err.contains(&fixed), "{refused:?}");
+    assert_eq!(lab.call("GET", "/1.0/instances/fixed2", None).status, 404);
+    lab.cabin(&["copy", "fixed", "fixed2", "-d", "eth0,ipv4.address="]).ok();
+    lab.cabin(&["start", "fixed", "fixed2"]).ok();
+    until_true("the fixed address", 20, || {
+        lab.cabin(&["list", "^fixed$", "-c4", "-f", "csv"]).ok().contains(&fixed)
+    });
+    lab.cabin(&["delete", "-f", "fixed", "fixed2"]).ok();
+}
+
+#[test]
+fn the_stock_clients_copy_move_and_refresh() {
+    let lab = Lab::shared();
+    pool(&lab, "shelf", "dir");
+    for stock in Stock::ALL {
+        lab.busybox("st");
+        lab.sh("st", "mkdir -p /root; echo one >/root/note; sync");
+        let run = |words: &[&str]| stock.run(&lab, words).ok();
+        run(&["snapshot", "create", "st", "s0"]);
+        run(&["copy", "st", "st2", "-s", "shelf"]);
+        assert_eq!(root_pool(&lab, "st2"), "shelf", "{stock:?}");
+        lab.sh("st", "echo two >/root/note; sync");
+        run(&["snapshot", "create", "st", "s1"]);
+        // Where the root disk comes from a profile, these clients need to hear again where the copy is to stay.
+        run(&["copy", "st", "st2", "--refresh", "-s", "shelf"]);
+        assert_eq!(snapshots(&lab, "st2"), ["s0", "s1"]);
+        assert_eq!(root_pool(&lab, "st2"), "shelf", "{stock:?}");
+        run(&["copy", "st/s0", "st3", "--no-profiles", "-s", "shelf", "-c", "user.x=y"]);
+        run(&["copy", "st", "st4", "--instance-only", "--allow-inconsistent"]);
+        run(&["copy", "st", "st5", "--refresh", "--refresh-exclude-older"]);
+        run(&["move", "st2", "st6", "-s", "default"]);
+        assert_eq!(root_pool(&lab, "st6"), "default", "{stock:?}");
+        assert_eq!(snapshots(&lab, "st6"), ["s0", "s1"]);
+        run(&["move", "st6", "-s", "shelf"]);
+        run(&["move", "st6", "st7"]);
+        run(&["rename", "st7", "st8"]);
+        assert_eq!(root_pool(&lab, "st8"), "shelf", "{stock:?}");
+        lab.cabin(&["start", "st8"]).ok();
+        assert_eq!(lab.sh("st8", "cat /root/note; hostname"), "two\nst8");
+        run(&["delete", "-f", "st", "st3", "st4", "st5", "st8"]);
+    }
+}
