@@ -75,8 +75,10 @@ install: ## binaries, units, completions, man pages (after `make release`; DESTD
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(UNITS) $(DESTDIR)/etc/sysctl.d \
 	    $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-	install -m 755 $(HELPERS:%=$(TARGET)/$(PROFILE)/%) $(DESTDIR)$(LIBEXEC)/
-	install -m 755 $(BINARIES:%=$(TARGET)/$(PROFILE)/%) $(DESTDIR)$(PREFIX)/bin/
+	@# Each takes its place by a rename, so that whatever runs of an older version runs on.
+	put() { install -m 755 $(TARGET)/$(PROFILE)/$$2 $$1/.$$2.new && mv -f $$1/.$$2.new $$1/$$2 || exit 1; }; \
+	for name in $(HELPERS); do put $(DESTDIR)$(LIBEXEC) $$name; done; \
+	for name in $(BINARIES); do put $(DESTDIR)$(PREFIX)/bin $$name; done
 	for unit in cabind.service cabind.socket; do \
 	    sed 's|@PREFIX@|$(PREFIX)|g' dist/$$unit >$(DESTDIR)$(UNITS)/$$unit || exit 1; done
 	install -m 644 dist/90-cabin.conf $(DESTDIR)/etc/sysctl.d/90-cabin.conf
@@ -86,7 +88,9 @@ install: ## binaries, units, completions, man pages (after `make release`; DESTD
 	$(TARGET)/$(PROFILE)/cabin completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/cabin.fish
 	@[ -n "$(DESTDIR)" ] || getent group cabin >/dev/null || groupadd --system cabin
 	@[ -n "$(DESTDIR)" ] || sysctl -q -e -p /etc/sysctl.d/90-cabin.conf || echo "some limits of the kernel stay as they were" >&2
+	@# A daemon that runs is followed by the new one; its instances run on.
 	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; \
+	    systemctl try-restart cabind.service; systemctl is-active --quiet cabind.service || \
 	    echo "start it: systemctl enable --now cabind.socket cabind.service"; fi
 
 .PHONY: uninstall

@@ -1,9 +1,14 @@
-//! `make install` puts everything in place below DESTDIR, and `make uninstall` takes all of it away.
+//! `make install` puts everything in place below DESTDIR, also over a daemon that runs, and `make uninstall` takes
+//! all of it away.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
-use cabin_tests::cli::run;
+use cabin_tests::cli::{host, run};
+use cabin_tests::wait::until_true;
+use cabin_tests::{api, audit, images};
 
 fn make(target: &str, dest: &Path) {
     let dest = format!("DESTDIR={}", dest.display());
@@ -53,4 +58,104 @@ fn what_is_installed_is_complete_and_goes_away_again() {
     let left = files(&dest);
     std::fs::remove_dir_all(&dest).unwrap();
     assert!(left.is_empty(), "left: {left:?}");
+}
+
+/// A daemon that was installed, with a directory and network of its own.
+struct Installed {
+    dest: PathBuf,
+    dir: PathBuf,
+    netns: String,
+    child: Option<Child>,
+}
+
+impl Installed {
+    fn start() -> Installed {
+        let id = std::process::id();
+        let place = |what: &str| PathBuf::from(format!("/var/tmp/cabin-test-{what}{id}"));
+        let mut installed =
+            Installed { dest: place("i"), dir: place("u"), netns: format!("cbtu{id}"), child: None };
+        make("install", &installed.dest);
+        host(&["ip", "netns", "add", &installed.netns]).ok();
+        installed.boot();
+        installed
+    }
+
+    fn boot(&mut self) {
+        let child = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", self.netns))
+            .arg(self.dest.join("usr/bin/cabind"))
+            .args(["--log", "warn", "--dir"])
+            .arg(&self.dir)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let socket = self.dir.join("unix.socket");
+        until_true("the daemon to be ready", 30, || {
+            api::send(&socket, "GET", "/internal/ready", &[], b"").is_ok_and(|reply| reply.status == 200)
+        });
+    }
+
+    fn cabin(&self, words: &[&str]) -> String {
+        run(Command::new(self.dest.join("usr/bin/cabin")).args(words).env("CABIN_DIR", &self.dir)).ok()
+    }
+
+    fn init(&self, name: &str) -> String {
+        let found = self.cabin(&["query", &format!("/1.0/instances/{name}/state")]);
+        let state: serde_json::Value = serde_json::from_str(&found).unwrap();
+        state["pid"].to_string()
+    }
+
+    fn end(&mut self) {
+        let mut child = self.child.take().unwrap();
+        host(&["kill", "-TERM", &child.id().to_string()]).ok();
+        until_true("the daemon to end", 30, || child.try_wait().is_ok_and(|ended| ended.is_some()));
+    }
+
+    fn inodes(&self) -> Vec<u64> {
+        ["usr/bin/cabind", "usr/bin/cabin", "usr/libexec/cabin/cabin-init"]
+            .map(|file| self.dest.join(file).metadata().unwrap().ino())
+            .to_vec()
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = api::send(&self.dir.join("unix.socket"), "PUT", "/internal/shutdown", &[], b"");
+            let _ = child.wait();
+        }
+        audit::clear(&self.dir, &self.netns);
+        let _ = std::fs::remove_dir_all(&self.dest);
+    }
+}
+
+#[test]
+fn installing_over_a_running_daemon_is_an_upgrade_that_no_container_notices() {
+    let mut installed = Installed::start();
+    let files = images::files("busybox");
+    let image = files[0].display().to_string();
+    installed.cabin(&["image", "import", &image, "--alias", "busybox"]);
+    installed.cabin(&["launch", "busybox", "old"]);
+    let (init, inodes) = (installed.init("old"), installed.inodes());
+
+    make("install", &installed.dest);
+    let now = installed.inodes();
+    assert!(now.iter().zip(&inodes).all(|(new, old)| new != old), "a file was overwritten in place");
+    assert!(!files_named_new(&installed.dest), "something half installed is left");
+    // The old daemon goes on, with the new helpers.
+    assert_eq!(installed.cabin(&["exec", "old", "--", "echo", "well"]).trim(), "well");
+    installed.cabin(&["launch", "busybox", "between"]);
+    installed.end();
+    installed.boot();
+    assert_eq!(installed.init("old"), init);
+    for name in ["old", "between"] {
+        assert_eq!(installed.cabin(&["exec", name, "--", "echo", "well"]).trim(), "well");
+        installed.cabin(&["restart", "--force", name]);
+        installed.cabin(&["delete", "--force", name]);
+    }
+}
+
+fn files_named_new(place: &Path) -> bool {
+    files(place).iter().any(|path| path.extension().is_some_and(|end| end == "new"))
 }
