@@ -16,6 +16,7 @@ mod handlers;
 mod json;
 mod limits;
 mod openapi;
+mod patient;
 mod record;
 mod recursion;
 mod reply;
