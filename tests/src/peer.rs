@@ -91,7 +91,7 @@ impl Peer {
         let shift = match self {
             Peer::Incus => String::new(),
             Peer::Lxd => format!(
-                "find backup -path '*/rootfs*' -exec sh -c 'for f; do chown -h $(($(stat -c %u \"$f\") + {SHIFTED})):$(($(stat -c %g \"$f\") + {SHIFTED})) \"$f\"; done' sh {{}} +"
+                "find backup -path '*/rootfs*' -exec sh -c 'for f; do [ $(stat -c %u \"$f\") -ge {SHIFTED} ] || chown -h $(($(stat -c %u \"$f\") + {SHIFTED})):$(($(stat -c %g \"$f\") + {SHIFTED})) \"$f\"; done' sh {{}} +"
             ),
         };
         let script = format!(

@@ -158,10 +158,11 @@ fn matched(listed: Vec<String>, mut described: Vec<Described>) -> Result<Vec<Des
     for name in listed {
         cabin_profiles::value::name::snapshot(&name)?;
         cabin_storage::check_snapshot_name(&name)?;
-        let at = described.iter().position(|snapshot| snapshot.name == name);
-        match at {
-            Some(at) if seen.insert(name.clone()) => found.push(described.swap_remove(at)),
-            Some(_) => return Err(Error::invalid(format!("the backup names snapshot `{name}` twice"))),
+        if !seen.insert(name.clone()) {
+            return Err(Error::invalid(format!("the backup names snapshot `{name}` twice")));
+        }
+        match described.iter().position(|snapshot| snapshot.name == name) {
+            Some(at) => found.push(described.swap_remove(at)),
             None => {
                 return Err(Error::invalid(format!("the backup says nothing about its snapshot `{name}`")));
             }
