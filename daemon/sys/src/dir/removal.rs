@@ -1,6 +1,6 @@
 //! Removing a whole tree, as deep as a guest made it, subvolumes inside it too.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -13,6 +13,10 @@ use crate::btrfs;
 /// How deep a removal goes before it brings what lies deeper up. A guest can nest directories deeper than
 /// there are descriptors, stack or path to reach them by.
 const MAX_DEPTH: usize = 64;
+
+/// How many names are gathered before the first of them is removed: a directory read while it shrinks may skip some,
+/// and a guest's may hold more than there is memory to gather.
+const NAMES: usize = if cfg!(test) { 64 } else { 65_536 };
 
 /// Removes what has that name in a directory, whatever it is; nothing is success.
 pub(super) fn tree(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
@@ -36,6 +40,22 @@ fn enter(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
         Mode::empty(),
         BENEATH | ResolveFlags::NO_XDEV,
     )?)
+}
+
+/// Some of the names in a directory; none when it is empty.
+fn some_names(dir: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in rfs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+        if names.len() == NAMES {
+            break;
+        }
+    }
+    Ok(names)
 }
 
 /// Removes a subvolume as a whole, where there is one. What cannot go that way can be emptied afterwards.
@@ -98,44 +118,40 @@ impl Removal<'_> {
         depth: usize,
         within: Within,
     ) -> io::Result<()> {
-        // Names are gathered before the first removal: a directory read while it shrinks may skip some.
-        let mut names = Vec::new();
-        for entry in rfs::Dir::read_from(dir)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsStr::from_bytes(name).to_owned());
+        loop {
+            let names = some_names(dir)?;
+            if names.is_empty() {
+                return Ok(());
             }
-        }
-        for name in names {
-            match rfs::unlinkat(dir, &name, AtFlags::empty()) {
-                Ok(()) | Err(rustix::io::Errno::NOENT) => continue,
-                Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
-                Err(e) => return Err(e.into()),
-            }
-            let inner = enter(dir, &name)?;
-            if btrfs::is_subvolume(&inner)? {
-                match vanishes(dir, &name, &inner)? {
-                    true => {}
-                    // Nested no deeper than this, however many there are in one another.
-                    false if within == Within::Pen && depth == 0 => {
-                        self.drain(dir, &name, inner.as_fd(), Within::Subvolume)?;
-                    }
-                    false => self.raise(dir, &name, self.pen)?,
+            for name in names {
+                match rfs::unlinkat(dir, &name, AtFlags::empty()) {
+                    Ok(()) | Err(rustix::io::Errno::NOENT) => continue,
+                    Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
+                    Err(e) => return Err(e.into()),
                 }
-                continue;
-            }
-            if depth >= MAX_DEPTH {
-                self.raise(dir, &name, top)?;
-                continue;
-            }
-            self.empty(inner.as_fd(), top, depth + 1, within)?;
-            match rfs::unlinkat(dir, &name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                Err(e) => return Err(e.into()),
+                let inner = enter(dir, &name)?;
+                if btrfs::is_subvolume(&inner)? {
+                    match vanishes(dir, &name, &inner)? {
+                        true => {}
+                        // Nested no deeper than this, however many there are in one another.
+                        false if within == Within::Pen && depth == 0 => {
+                            self.drain(dir, &name, inner.as_fd(), Within::Subvolume)?;
+                        }
+                        false => self.raise(dir, &name, self.pen)?,
+                    }
+                    continue;
+                }
+                if depth >= MAX_DEPTH {
+                    self.raise(dir, &name, top)?;
+                    continue;
+                }
+                self.empty(inner.as_fd(), top, depth + 1, within)?;
+                match rfs::unlinkat(dir, &name, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                    Err(e) => return Err(e.into()),
+                }
             }
         }
-        Ok(())
     }
 
     fn raise(&mut self, dir: BorrowedFd<'_>, name: &OsStr, to: BorrowedFd<'_>) -> io::Result<()> {
