@@ -89,6 +89,8 @@ pub enum Command {
     Copy(snapshot::Copy),
     /// Take, list, restore and delete snapshots of instances
     Snapshot(snapshot::Snapshot),
+    /// Tell which files differ from the image, or from a snapshot
+    Diff(snapshot::Diff),
     /// Bring back what a snapshot holds
     Restore(snapshot::Restore),
     /// Write an instance with its snapshots into a file that Cabin, Incus and LXD can read

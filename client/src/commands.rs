@@ -21,6 +21,7 @@ mod copy;
 mod create;
 mod delete;
 mod device;
+mod diff;
 mod doctor;
 mod exec;
 mod file;
@@ -78,13 +79,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Rename(args) => rename::run(context, &args).await?,
         Command::Move(args) => rename::relocate(context, &args).await?,
         Command::Copy(args) => copy::run(context, &args).await?,
+        Command::Diff(args) => diff::run(context, &args).await?,
         Command::Snapshot(args) => snapshot::run(context, args).await?,
         Command::Restore(args) => snapshot::restore(context, &args).await?,
         Command::Export(args) => backup::export(context, &args).await?,
         Command::Import(args) => backup::import(context, &args).await?,
-        Command::Exec(args) => return exec::run(context, args).await,
         Command::Publish(args) => publish::publish(context, &args).await?,
         Command::Rebuild(args) => publish::rebuild(context, &args).await?,
+        Command::Exec(args) => return exec::run(context, args).await,
         Command::Shell(args) => return exec::shell(context, args).await,
         Command::Console(args) => console::run(context, &args).await?,
         Command::File(args) => file::run(context, args).await?,

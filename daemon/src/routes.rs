@@ -10,11 +10,11 @@ use http::Method;
 use crate::call::Call;
 use crate::error::Fault;
 use crate::handlers::backups;
+use crate::handlers::warnings;
 use crate::handlers::{
     aliases, images, instance_parts, instances, internal, networks, operations, profiles, projects, server,
     snapshots, storage, volume_snapshots, volumes,
 };
-use crate::handlers::warnings;
 use crate::reply::Reply;
 use crate::shapes::{self, Shape};
 use crate::{console, events, exec, files};
@@ -195,6 +195,9 @@ fn of_instances() -> Vec<Route> {
             .gives(Gives::Operation),
         row!(GET "/1.0/instances/{name}/state", instances::state, "Get what an instance does now")
             .object(shapes::INSTANCE_STATE),
+        row!(GET "/1.0/instances/{name}/diff", instances::diff, "Get which files differ between two states of an instance")
+            .object(shapes::INSTANCE_DIFF)
+            .query(&["from", "to"]),
         row!(PUT "/1.0/instances/{name}/state", instances::change_state, "Start, stop, restart, freeze or unfreeze")
             .takes(shapes::INSTANCE_STATE_PUT)
             .gives(Gives::Operation),
@@ -346,7 +349,8 @@ fn of_storage() -> Vec<Route> {
             .takes(shapes::POOLS_POST)
             .gives(Gives::Created),
         row!(GET "/1.0/storage-pools/{name}", storage::show, "Get a storage pool").object(shapes::POOL),
-        row!(PUT "/1.0/storage-pools/{name}", storage::update, "Replace a pool's config").takes(shapes::CONFIG_PUT),
+        row!(PUT "/1.0/storage-pools/{name}", storage::update, "Replace a pool's config")
+            .takes(shapes::CONFIG_PUT),
         row!(PATCH "/1.0/storage-pools/{name}", storage::patch, "Change some of a pool's config")
             .takes(shapes::CONFIG_PUT),
         row!(DELETE "/1.0/storage-pools/{name}", storage::delete, "Delete a storage pool"),

@@ -47,6 +47,7 @@ shapes! {
     INSTANCES_PUT = "InstancesPut", zero(instance::InstancesPut { state: Some(instance::InstanceStatePut::default()) });
     INSTANCE_PUT = "InstancePut", zero(instance::InstancePut { profiles: Some(vec![String::new()]), ..Default::default() });
     INSTANCE_POST = "InstancePost", zero(instance::InstancePost::default());
+    INSTANCE_DIFF = "InstanceDiff", zero(cabin_api::diff::InstanceDiff { entries: vec![Default::default()], ..Default::default() });
     INSTANCE_STATE = "InstanceState", zero(instance::InstanceState::default());
     INSTANCE_STATE_PUT = "InstanceStatePut", zero(instance::InstanceStatePut::default());
     SNAPSHOT = "InstanceSnapshot", zero(snapshot::InstanceSnapshot::default());
@@ -73,8 +74,6 @@ shapes! {
     POOL_RESOURCES = "StoragePoolResources", zero(storage::PoolResources::default());
     CONFIG_PUT = "ConfigPut", zero(storage::ConfigPut::default());
     VOLUME = "StorageVolume", zero(storage::Volume::default());
-    OPERATION = "Operation", read::<operation::Operation>(&json!({
-        "id": "", "class": "task", "description": "", "created_at": "", "updated_at": "",
     VOLUMES_POST = "StorageVolumesPost", zero(volume::VolumesPost::default());
     VOLUME_PUT = "StorageVolumePut", zero(volume::VolumePut { restore: "-".to_owned(), ..Default::default() });
     VOLUME_POST = "StorageVolumePost", zero(volume::VolumePost { pool: "-".to_owned(), project: "-".to_owned(), ..Default::default() });
@@ -83,6 +82,8 @@ shapes! {
     VOLUME_SNAPSHOTS_POST = "StorageVolumeSnapshotsPost", zero(volume::VolumeSnapshotsPost { expires_at: Some(String::new()), ..Default::default() });
     VOLUME_SNAPSHOT_POST = "StorageVolumeSnapshotPost", zero(volume::VolumeSnapshotPost::default());
     VOLUME_SNAPSHOT_PUT = "StorageVolumeSnapshotPut", zero(volume::VolumeSnapshotPut::default());
+    OPERATION = "Operation", read::<operation::Operation>(&json!({
+        "id": "", "class": "task", "description": "", "created_at": "", "updated_at": "",
         "status": "Running", "status_code": 103, "metadata": {}, "may_cancel": false, "err": "",
     }));
 }

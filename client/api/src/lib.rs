@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backup;
+pub mod diff;
 pub mod event;
 pub mod image;
 pub mod instance;

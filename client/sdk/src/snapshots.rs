@@ -1,5 +1,6 @@
 //! Snapshots of instances: `/1.0/instances/{name}/snapshots`.
 
+use cabin_api::diff::InstanceDiff;
 use cabin_api::snapshot::{InstanceSnapshot, InstanceSnapshotPost, InstanceSnapshotsPost};
 use serde_json::json;
 
@@ -16,6 +17,16 @@ impl Client {
     /// When the instance is not there.
     pub async fn snapshots(&self, instance: &str) -> Result<Vec<InstanceSnapshot>> {
         self.get(root(instance).query("recursion", "1")).await
+    }
+
+    /// What differs between two states of an instance's files: `from` is a snapshot, or empty for the image; `to` is
+    /// a snapshot, or empty for what is now.
+    ///
+    /// # Errors
+    /// When the instance or a snapshot is not there.
+    pub async fn instance_diff(&self, instance: &str, from: &str, to: &str) -> Result<InstanceDiff> {
+        let address = Address::new("/1.0/instances").name(instance).then("diff");
+        self.get(address.query("from", from).query("to", to)).await
     }
 
     /// One snapshot.

@@ -97,6 +97,20 @@ pub struct One {
     pub name: Option<String>,
 }
 
+/// `diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The instance, for what changed since its image; or INSTANCE/SNAPSHOT, for what changed since that
+    #[arg(add = ArgValueCompleter::new(complete::instances))]
+    pub instance: String,
+    /// Up to this snapshot, and not up to now
+    #[arg(value_name = "SNAPSHOT")]
+    pub to: Option<String>,
+    /// How it is shown
+    #[command(flatten)]
+    pub format: ListFormat,
+}
+
 /// `restore`.
 #[derive(Debug, Args)]
 pub struct Restore {

@@ -6,6 +6,8 @@ use crate::Error;
 pub const INSTANCES: usize = 4096;
 /// Snapshots of one instance.
 pub const SNAPSHOTS: usize = 2048;
+/// Listed differences between two states of an instance; all of them are counted.
+pub const DIFFERENCES: usize = 20_000;
 /// Kept backups of one instance.
 pub const BACKUPS: usize = 256;
 /// Profiles.

@@ -21,6 +21,7 @@ const EXTENSIONS: &[&str] = &[
     "backup_override_config",
     "backup_override_name",
     "boot_delay",
+    "cabin_instance_diff",
     "console",
     "console_force",
     "container_backup",

@@ -161,6 +161,14 @@ pub async fn state(call: Call) -> Result<Reply, Fault> {
     Reply::sync(&call.blocking(move |host| instance::state(host, project, &name)).await?)
 }
 
+/// GET of what differs between two states of its files.
+pub async fn diff(call: Call) -> Result<Reply, Fault> {
+    let (project, name) = (call.project(), call.name("name").to_owned());
+    let moment = |key: &str| call.query(key).unwrap_or_default().to_owned();
+    let (from, to) = (moment("from"), moment("to"));
+    Reply::sync(&call.blocking(move |host| instance::diff(host, project, &name, &from, &to)).await?)
+}
+
 /// PUT of what it is to do.
 pub async fn change_state(mut call: Call) -> Result<Reply, Fault> {
     let put: InstanceStatePut = call.json().await?;

@@ -7,6 +7,7 @@
 
 mod attributes;
 mod copy;
+mod diff;
 mod disk;
 mod driver;
 mod error;
@@ -15,10 +16,11 @@ mod pool;
 mod storage;
 mod usage;
 
+pub use diff::{Change, Depth, Difference, FileKind, Shape};
 pub use disk::{DiskSpec, MIN_DISK};
 pub use driver::{DriverKind, Layers};
 pub use error::{Error, Kind, Result};
 pub use name::{VolumeKind, VolumeName, check_snapshot as check_snapshot_name};
-pub use pool::{Activity, ImageGone, Origin, Pool, Staged};
+pub use pool::{Activity, ImageGone, Moment, Origin, Pool, Staged};
 pub use storage::{PoolSpec, Storage};
 pub use usage::Resources;

@@ -18,12 +18,15 @@ use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
 use crate::usage::{self, Resources};
 
 mod custom;
+mod diff;
 mod fill;
 mod images;
 mod layers;
+mod replace;
 mod snapshots;
 
 use layers::LAYERS;
+pub use diff::Moment;
 pub use snapshots::{Activity, Origin, Staged};
 
 /// Where unpacked images lie in a pool.

@@ -5,10 +5,11 @@
 mod kit;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use cabin_storage::{Activity, DriverKind, Error, ImageGone, Kind, Origin, VolumeName};
 use cabin_undo::atomically;
@@ -267,5 +268,46 @@ fn snapshots_go_along_with_a_new_name() {
         done(|undo| world.pool.rename(&web(), &db, undo));
         assert_eq!(world.pool.list_snapshots(&db).unwrap(), ["s"]);
         assert!(world.pool.list_snapshots(&web()).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn what_a_running_one_writes_until_it_stands_still_is_in_the_snapshot() {
+    // The page stays dirty and writable between its two writes: the second one changes no time of the file.
+    let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),4096)\nm[0:3]=b'one'\n\
+                  print(1,flush=True)\nsys.stdin.readline()\nm[0:3]=b'two'\nprint(2,flush=True)\nsys.stdin.readline()";
+    for driver in DRIVERS {
+        let world = with_volume(driver);
+        let mounted = mount(&world, &web());
+        let file = mounted.root.join("mapped");
+        fs::write(&file, [0; 4096]).unwrap();
+        let mut writer = Command::new("python3")
+            .args(["-c", script, file.to_str().unwrap()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 (package python3)");
+        let mut said = BufReader::new(writer.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        // A file that was left alone for a while is the one that is not copied again.
+        let begun = Instant::now();
+        while begun.elapsed().as_millis() < 120 {
+            std::thread::yield_now();
+        }
+        done(|undo| {
+            let mut staged = world.pool.stage_snapshot(&web(), Activity::Running, "s", undo)?;
+            writer.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+            said.read_line(&mut line).unwrap();
+            staged.catch_up()?;
+            staged.show(undo)
+        });
+        drop(writer.stdin.take());
+        writer.wait().unwrap();
+        drop(mounted);
+        let copy = VolumeName::container("copy").unwrap();
+        done(|undo| world.pool.stage_copy(Origin::Snapshot(&web(), "s"), &copy, undo)?.show(undo));
+        let found = fs::read(mount(&world, &copy).root.join("mapped")).unwrap();
+        assert_eq!(&found[..3], b"two", "{driver:?}");
     }
 }

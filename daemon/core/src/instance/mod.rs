@@ -7,16 +7,17 @@ mod console;
 mod copy;
 mod create;
 mod delete;
+mod diff;
 mod exec;
 mod files;
 mod import;
 mod intent;
 mod logs;
 mod power;
+mod rebuild;
 mod refresh;
 mod relocate;
 mod rename;
-mod rebuild;
 pub(crate) mod snapshot;
 mod start;
 mod state;
@@ -41,6 +42,7 @@ pub use backup::{
 pub use console::{Console, attach_console, clear_console_log, console_log};
 pub use create::{check_new, create};
 pub use delete::{WhenRunning, delete};
+pub use diff::diff;
 pub use exec::{ExecStreams, Session, exec};
 pub use files::{Files, files};
 pub use import::{Planned, Wishes, import, look};
@@ -48,29 +50,29 @@ pub use logs::{
     create_exec_output, delete_exec_output, delete_log, list_exec_output, logs, read_exec_output, read_log,
 };
 pub use power::{change_all, change_state, check_state_change};
+pub use rebuild::{check_rebuild, rebuild};
 pub use relocate::{check_relocate, relocate};
 pub use rename::{check_rename, rename};
 pub use snapshot::{
     check_expiry, check_new_snapshot, check_rename_snapshot, check_restore, create_snapshot, delete_snapshot,
-pub use rebuild::{check_rebuild, rebuild};
     rename_snapshot, restore, snapshot, snapshot_tag, snapshots, update_snapshot,
 };
 pub use state::state;
 pub use update::{patch, update};
 
+pub(crate) use backup::{metadata, source, strays as stray_backups, sweep as sweep_backups};
 pub(crate) use change::Change;
 pub(crate) use create::give_macs;
 pub(crate) use intent::{forget as forget_intent, intend_restart};
 pub(crate) use power::{start_again, start_one, stop_one};
-pub(crate) use backup::{metadata, source, strays as stray_backups, sweep as sweep_backups};
 pub(crate) use relocate::relink;
 pub(crate) use rename::take_back;
+pub(crate) use snapshot::{expiry, load_snapshot};
 pub(crate) use snapshot::{finish_snapshots, watch_snapshots};
 pub(crate) use start::plugged_nics;
 pub(crate) use state::rendered_interface;
 pub(crate) use stop::{
     clean_up, delete_if_ephemeral, keep_last_console, restarts_by_itself, store_power, write_power,
-pub(crate) use snapshot::{expiry, load_snapshot};
     write_running,
 };
 pub(crate) use update::{check_with_profile, using_profile};

@@ -149,12 +149,19 @@ impl Pool {
 
     /// The trees of these layers.
     pub(super) fn trees(&self, chain: &[String]) -> Result<Vec<PathBuf>> {
-        let own = |layer: &String| {
-            let dir = self.inner.root.open_dir(&place_of(layer));
-            let dir = dir.map_err(|source| self.layer_error("open", layer, source))?;
-            Ok(self.path().join(place_of(layer)).join(self.inner.kind.driver().own(&dir)))
-        };
-        chain.iter().map(own).collect()
+        let tree = |layer: &String| Ok(self.path().join(self.layer_tree(layer)?));
+        chain.iter().map(tree).collect()
+    }
+
+    /// The trees of the layers that what lies at `place` stands on, topmost first, as paths in the pool.
+    pub(super) fn layer_trees(&self, place: &str) -> Result<Vec<String>> {
+        self.chain(place)?.iter().map(|layer| self.layer_tree(layer)).collect()
+    }
+
+    fn layer_tree(&self, layer: &str) -> Result<String> {
+        let dir = self.inner.root.open_dir(&place_of(layer));
+        let dir = dir.map_err(|source| self.layer_error("open", layer, source))?;
+        Ok(format!("{}/{}", place_of(layer), self.inner.kind.driver().own(&dir)))
     }
 
     /// Bytes a layer takes on disk. They are counted once: nothing changes in a layer.

@@ -168,7 +168,7 @@ impl Pool {
         Ok(staged)
     }
 
-    fn stage(
+    pub(super) fn stage(
         &self,
         origin: Origin<'_>,
         what: String,
@@ -365,7 +365,7 @@ impl Pool {
         self.inner.root.remove_empty(&snapshots_of(volume)).map(drop)
     }
 
-    fn must_exist(&self, volume: &VolumeName) -> Result<()> {
+    pub(super) fn must_exist(&self, volume: &VolumeName) -> Result<()> {
         if self.inner.root.exists(&volume.path()) { Ok(()) } else { Err(self.no_volume(volume)) }
     }
 
