@@ -249,6 +249,17 @@ const TRAPS: &[(&str, &str)] = &[
         "rm -rf /etc/passwd /etc/group /root/pipe; ln -s passwd /etc/passwd; ln -s group /etc/group; \
          ln -s pipe /root/pipe; cd /; mv /root /root.kept; ln -s root /root",
     ),
+    (
+        "a tree deeper than any path, under names of every byte",
+        "mkfifo /root/pipe; cd /root; n=$(seq 1 60 | tr -d '\\n'); i=0; while [ $i -lt 120 ]; do \
+         mkdir $n && cd $n || break; i=$((i + 1)); done; cd /root; \
+         touch \"$(printf 'a\\nb')\" \"$(printf '\\377\\376')\" ' ' '*' -- -rf '$(reboot)'",
+    ),
+    (
+        "files that look larger than they are",
+        "mkfifo /root/pipe; truncate -s 1024G /root/sparse; truncate -s 8191G /root/huge; \
+         for i in $(seq 1 500); do ln /root/sparse /root/link$i; done",
+    ),
     ("no /proc", "mkfifo /root/pipe; mount -t tmpfs none /proc"),
     ("no terminals and no /dev", "mkfifo /root/pipe; mount -t tmpfs none /dev/pts; mount -t tmpfs none /dev"),
     (
