@@ -399,3 +399,49 @@ fn volumes_are_snapshotted_with_their_instance_in_one_moment() {
     delete(&lab, "log");
     delete(&lab, "copy");
 }
+
+#[test]
+fn volumes_do_the_same_on_every_driver() {
+    let lab = Lab::shared();
+    lab.busybox("drivers");
+    lab.cabin(&["storage", "create", "d-dir", "dir"]).ok();
+    lab.cabin(&["storage", "create", "d-overlay", "overlay"]).ok();
+    lab.cabin(&["storage", "create", "d-btrfs", "btrfs", "size=1GiB"]).ok();
+    let volume = |words: &[&str]| {
+        let mut all = vec!["storage", "volume"];
+        all.extend(words);
+        lab.cabin(&all)
+    };
+    let pools = ["d-dir", "d-overlay", "d-btrfs"];
+    for (pool, next) in pools.iter().zip(pools.iter().cycle().skip(1)) {
+        volume(&["create", pool, "v", "initial.mode=0750", "initial.uid=3"]).ok();
+        volume(&["attach", pool, "v", "drivers", "v", "/v"]).ok();
+        assert_eq!(lab.sh("drivers", "stat -c '%u %a' /v"), "3 750", "{pool}");
+        lab.sh(
+            "drivers",
+            "echo one >/v/note; ln /v/note /v/hard; chown 5:6 /v/note; mkfifo /v/pipe; ln -s /etc /v/link",
+        );
+        volume(&["snapshot", "create", pool, "v", "s"]).ok();
+        lab.sh("drivers", "echo two >/v/note; rm /v/pipe");
+        lab.cabin(&["stop", "-f", "drivers"]).ok();
+        volume(&["snapshot", "restore", pool, "v", "s"]).ok();
+        volume(&["copy", &format!("{pool}/v"), &format!("{next}/w")]).ok();
+        lab.cabin(&["start", "drivers"]).ok();
+        volume(&["attach", next, "w", "drivers", "w", "/w"]).ok();
+        for place in ["/v", "/w"] {
+            let look = format!(
+                "cd {place}; stat -c '%u %a' .; cat note; stat -c '%u:%g %h' hard; test -p pipe; readlink link"
+            );
+            assert_eq!(lab.sh("drivers", &look), "3 750\none\n5:6 2\n/etc", "{pool} {next} {place}");
+        }
+        let used = lab.get(&format!("/1.0/storage-pools/{pool}/volumes/custom/v/state"));
+        assert!(used["usage"]["used"].as_u64().is_some(), "{used}");
+        volume(&["detach", next, "w", "drivers"]).ok();
+        volume(&["detach", pool, "v", "drivers"]).ok();
+        volume(&["rename", pool, "v", "x"]).ok();
+        volume(&["delete", pool, "x"]).ok();
+        volume(&["delete", next, "w"]).ok();
+    }
+    lab.cabin(&["delete", "-f", "drivers"]).ok();
+    lab.cabin(&["storage", "delete", "d-dir", "d-overlay", "d-btrfs"]).ok();
+}

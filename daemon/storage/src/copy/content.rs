@@ -12,6 +12,9 @@ use crate::attributes::times;
 
 use super::place::BENEATH;
 
+/// How much is read at once where the kernel does not copy by itself.
+const BUFFER: usize = 256 * 1024;
+
 /// Copies the content of a file. `reflinks` says whether the filesystem can share blocks, as far as is known.
 pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, size: u64, reflinks: &AtomicBool) -> io::Result<()> {
     if reflinks.load(Ordering::Relaxed) {
@@ -39,7 +42,7 @@ pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, size: u64, reflinks: &AtomicBoo
     Ok(())
 }
 
-/// Copies one run of data inside the kernel.
+/// Copies one run of data inside the kernel; between filesystems that it does not do it for, through here.
 fn run(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> io::Result<()> {
     let (mut source, mut target) = (start, start);
     while source < end {
@@ -47,11 +50,36 @@ fn run(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> io::Result<()> {
         // The kernel moves both positions on.
         let copied = rustix::io::retry_on_intr(|| {
             rfs::copy_file_range(from, Some(&mut source), to, Some(&mut target), left)
-        })?;
-        if copied == 0 {
+        });
+        match copied {
             // It was cut shorter meanwhile; the rest stays a hole.
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                return through(from, to, source, end);
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Copies one run of data by reading and writing it.
+fn through(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> io::Result<()> {
+    let mut buffer = vec![0u8; BUFFER];
+    let mut at = start;
+    while at < end {
+        let most = usize::try_from(end - at).unwrap_or(BUFFER).min(BUFFER);
+        let read = rustix::io::retry_on_intr(|| rustix::io::pread(from, &mut buffer[..most], at))?;
+        if read == 0 {
             break;
         }
+        let mut written = 0;
+        while written < read {
+            let place = at + written as u64;
+            written += rustix::io::retry_on_intr(|| rustix::io::pwrite(to, &buffer[written..read], place))?;
+        }
+        at += read as u64;
     }
     Ok(())
 }
