@@ -39,8 +39,8 @@ pub struct Subject {
     beside: PathBuf,
     child: Option<Child>,
     skip: Option<String>,
-    /// The registry of host ids of one whose disks come and go.
-    ids: Option<PathBuf>,
+    /// The process whose mounts one sees whose disks come and go.
+    view: Option<u32>,
 }
 
 impl Subject {
@@ -50,7 +50,7 @@ impl Subject {
     /// When it is not ready within 30 seconds.
     #[must_use]
     pub fn start() -> Subject {
-        let mut subject = Subject::prepare(None);
+        let mut subject = Subject::prepare(None, None);
         subject.boot_well();
         subject
     }
@@ -61,26 +61,30 @@ impl Subject {
     /// As [`Subject::start`].
     #[must_use]
     pub fn start_on(disk: &Disk) -> Subject {
-        let mut subject = Subject::prepare(Some(disk.place().join("d")));
+        let mut subject = Subject::prepare(Some(disk.place().join("d")), None);
         subject.boot_well();
         subject
     }
 
-    /// One in a directory on a disk that comes and goes, with the host's registry of ids there too, not started
-    /// yet. Nobody looks for what it leaves: its end is [`Subject::cut_power`].
+    /// One in a directory on a disk that comes and goes among the mounts of a process, not started yet. Nobody
+    /// looks for what it leaves: its end is [`Subject::cut_power`].
     #[must_use]
-    pub fn rough(dir: PathBuf, ids: PathBuf) -> Subject {
-        let mut subject = Subject::prepare(Some(dir));
-        subject.ids = Some(ids);
-        subject
+    pub fn rough(dir: PathBuf, view: u32) -> Subject {
+        Subject::prepare(Some(dir), Some(view))
     }
 
-    fn prepare(dir: Option<PathBuf>) -> Subject {
+    /// A path of the daemon's as a test reaches it.
+    #[must_use]
+    pub fn reach(&self, path: &Path) -> PathBuf {
+        reach(self.view, path)
+    }
+
+    fn prepare(dir: Option<PathBuf>, view: Option<u32>) -> Subject {
         let id = format!("f{}-{:03}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let beside = Path::new(PLACE).join(format!("{PREFIX}{id}"));
         let dir = dir.unwrap_or_else(|| beside.clone());
         let programs = beside.with_extension("bin");
-        std::fs::create_dir(&dir).expect("a directory of its own");
+        std::fs::create_dir(reach(view, &dir)).expect("a directory of its own");
         std::fs::create_dir(&programs).expect("a directory for its programs");
         for name in PROGRAMS {
             let (from, to) = (binary(name), programs.join(name));
@@ -88,7 +92,7 @@ impl Subject {
                 std::fs::copy(&from, &to).expect("a copy of the program");
             }
         }
-        let subject = Subject { dir, netns: format!("cbt{id}"), beside, child: None, skip: None, ids: None };
+        let subject = Subject { dir, netns: format!("cbt{id}"), beside, child: None, skip: None, view };
         subject.make_netns();
         subject
     }
@@ -111,13 +115,8 @@ impl Subject {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.netns));
-        if let Some(ids) = &self.ids {
-            // Disks of other tests that this view has too could not be unmounted while the daemon lives.
-            let script =
-                "for it in $(findmnt -rno TARGET | grep /cabin-test- | grep -v ^${1%/*/*}/ | sort -r); do
-                umount -l $it; done
-                mkdir -p $1 /var/lib/cabin-ids; mount --bind $1 /var/lib/cabin-ids; shift; exec \"$@\"";
-            command.args(["unshare", "--mount", "sh", "-c", script, "-"]).arg(ids);
+        if let Some(pid) = self.view {
+            command.arg(format!("--mount=/proc/{pid}/ns/mnt"));
         }
         let child = command
             .arg(self.programs().join("cabind"))
@@ -247,7 +246,7 @@ impl Subject {
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.dir.join("unix.socket")
+        self.reach(&self.dir).join("unix.socket")
     }
 
     fn log_path(&self) -> PathBuf {
@@ -332,7 +331,10 @@ impl Subject {
     }
 
     /// Waits for what an answer promises.
-    fn finish(&self, reply: std::io::Result<Reply>) -> Result<Value, String> {
+    ///
+    /// # Errors
+    /// What the daemon said, or that it is gone.
+    pub fn finish(&self, reply: std::io::Result<Reply>) -> Result<Value, String> {
         let reply = reply.map_err(|why| format!("no answer: {why}"))?;
         if reply.status >= 400 {
             return Err(format!("{}: {}", reply.status, reply.error()));
@@ -500,10 +502,10 @@ impl Drop for Subject {
                 let _ = host(&["kill", "-KILL", &pid.to_string()]);
             }
         }
-        if self.ids.is_some() && !std::thread::panicking() {
+        if self.view.is_some() && !std::thread::panicking() {
             self.cut_power();
         }
-        let wrong = if std::thread::panicking() || self.ids.is_some() { Vec::new() } else { self.stop() };
+        let wrong = if std::thread::panicking() || self.view.is_some() { Vec::new() } else { self.stop() };
         audit::clear(&self.dir, &self.netns);
         let log = self.log_tail();
         let _ = std::fs::remove_file(self.log_path());
@@ -511,6 +513,11 @@ impl Drop for Subject {
         let meant = self.skip.is_some();
         assert!(meant || wrong.is_empty(), "left behind by cabind:\n  {}\n{log}", wrong.join("\n  "));
     }
+}
+
+/// A path as it is among the mounts of that process, or our own.
+fn reach(view: Option<u32>, path: &Path) -> PathBuf {
+    view.map_or_else(|| path.to_owned(), |pid| PathBuf::from(format!("/proc/{pid}/root{}", path.display())))
 }
 
 fn name_of(pid: u32) -> String {

@@ -46,10 +46,13 @@ fn what_was_acknowledged_is_there_after_a_power_cut_at_any_moment() {
 #[test]
 fn a_power_cut_finds_what_is_not_sent_to_disk() {
     for plan in ["skip:sync of names", "skip:sync of trees", "skip:sync of the database"] {
-        let bench = Bench::new(Setup { plan, ..SETUP });
-        bench.work(&["import", "pool far", "create far", "snapshot"]).expect("the work");
-        let verdict = bench.judge(1, Duration::from_secs(30));
-        assert!(verdict.is_bad(), "nobody noticed `{plan}`");
+        // Now and then the kernel sends by itself what nobody sent, and then nothing is lost.
+        let noticed = (0..4).any(|_| {
+            let bench = Bench::new(Setup { plan, ..SETUP });
+            bench.work(&["import", "pool far", "instance create far"]).expect("the work");
+            bench.judge(1, Duration::from_secs(30)).is_bad()
+        });
+        assert!(noticed, "nobody noticed `{plan}`");
     }
 }
 

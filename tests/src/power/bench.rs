@@ -67,9 +67,8 @@ impl Bench {
     pub fn new(setup: Setup) -> Bench {
         let disks = Disks::new(setup.state, setup.pool);
         let far = disks.place(Which::Pool).join("p");
-        std::fs::create_dir(&far).expect("a directory for the pool");
-        let state = disks.place(Which::State);
-        let mut subject = Subject::rough(state.join("d"), state.join("ids"));
+        let mut subject = Subject::rough(disks.place(Which::State).join("d"), disks.view());
+        std::fs::create_dir(subject.reach(&far)).expect("a directory for the pool");
         assert!(subject.boot(setup.plan), "cabind ended at its start:\n{}", subject.log_tail());
         let journal = Journal::from(look::state(&subject, &far));
         let deck = Mutex::new(Deck::new(setup.seed, &far, setup.driver));
@@ -165,8 +164,8 @@ impl Bench {
             return;
         }
         let near = self.subject.dir.join("storage-pools/default/images");
-        let list = |place: PathBuf| std::fs::read_dir(place).into_iter().flatten().flatten();
-        let entries = list(near).chain(list(self.far.join("images")));
+        let list = |place| std::fs::read_dir(self.subject.reach(place)).into_iter().flatten().flatten();
+        let entries = list(&near).chain(list(&self.far.join("images")));
         for entry in entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')) {
             *image = look::files(&entry.path().join("rootfs"));
         }
@@ -192,9 +191,14 @@ impl Bench {
             // Spread over all of them, the last always among them.
             let chosen = (place + 1) * most.min(count) / count > place * most.min(count) / count;
             if chosen && (began.elapsed() < time || place + 1 == count) {
-                self.disks.mount(Some(number));
-                self.look(&format!("copy {number}, after `{}`", known.last), &known, &mut verdict);
-                self.fall();
+                let what = format!("copy {number}, after `{}`", known.last);
+                match self.disks.mount(Some(number)) {
+                    Ok(()) => {
+                        self.look(&what, &known, &mut verdict);
+                        self.fall();
+                    }
+                    Err(why) => verdict.stuck.push(format!("{what}: {why}")),
+                }
             }
             self.disks.forget(number);
         }
@@ -205,7 +209,7 @@ impl Bench {
     pub fn judge_remounted(mut self, what: &str) -> Verdict {
         self.subject.cut_power();
         self.disks.unmount();
-        self.disks.mount(None);
+        self.disks.mount(None).expect("a disk that is mounted again");
         let known = self.journal.hold().clone();
         let mut verdict = Verdict::default();
         self.look(what, &known, &mut verdict);
@@ -216,7 +220,7 @@ impl Bench {
     fn look(&mut self, what: &str, known: &Known, verdict: &mut Verdict) {
         verdict.images += 1;
         verdict.acknowledged = verdict.acknowledged.max(known.acknowledged);
-        let mark = self.subject.dir.join("run/boot-id");
+        let mark = self.subject.reach(&self.subject.dir.join("run/boot-id"));
         if mark.exists() {
             std::fs::write(mark, "00000000-0000-0000-0000-000000000000\n").expect("another boot's mark");
         }

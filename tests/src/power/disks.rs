@@ -1,8 +1,12 @@
 //! The disks: loop devices on image files that lie on an XFS, so that copying one is a matter of a reflink. What
 //! only the page cache of the disk's own filesystem has is not in the copy, as after a power cut.
+//!
+//! They are mounted in the view of a process of their own, where no other test's daemon sees them and so none
+//! keeps them in use. All goes with that process, which goes with the test.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +16,14 @@ use crate::subject::pids;
 use crate::wait::until_true;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// The host's registry of ids, which is on the disk with the daemon's directory.
+const REGISTRY: &str = "/var/lib/cabin-ids";
+
+/// Mounts of other tests that this view has too would be in use for as long as it is there.
+const FORGET_OTHERS: &str =
+    "for it in $(findmnt -rno TARGET | grep -E '^(/var/tmp/|/run/netns)' | sort -r); do
+    umount -l $it; done; echo ready; read _";
 
 /// A filesystem under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,14 +45,12 @@ impl Kind {
         }
     }
 
-    fn make(self, image: &Path) {
-        let image = image.display().to_string();
-        let words: &[&str] = match self {
-            Kind::Ext4 => &["mkfs.ext4", "-q", "-F", &image],
-            Kind::Xfs => &["mkfs.xfs", "-q", "-f", &image],
-            Kind::Btrfs => &["mkfs.btrfs", "-q", "-f", &image],
-        };
-        host(words).ok();
+    fn make(self) -> &'static [&'static str] {
+        match self {
+            Kind::Ext4 => &["mkfs.ext4", "-q", "-F"],
+            Kind::Xfs => &["mkfs.xfs", "-q", "-f"],
+            Kind::Btrfs => &["mkfs.btrfs", "-q", "-f"],
+        }
     }
 
     fn options(self) -> &'static str {
@@ -61,13 +71,6 @@ pub enum Which {
     Pool,
 }
 
-/// Two disks in the memory of the host: one for the daemon's directory, one for a pool. Dropping them takes all
-/// away, copies too.
-pub struct Disks {
-    base: PathBuf,
-    kinds: [(Which, Kind); 2],
-}
-
 impl Which {
     fn name(self) -> &'static str {
         match self {
@@ -75,6 +78,14 @@ impl Which {
             Which::Pool => "pool",
         }
     }
+}
+
+/// Two disks in the memory of the host: one for the daemon's directory, one for a pool. Dropping them takes all
+/// away, copies too.
+pub struct Disks {
+    base: PathBuf,
+    kinds: [(Which, Kind); 2],
+    view: Child,
 }
 
 impl Disks {
@@ -86,25 +97,40 @@ impl Disks {
     pub fn new(state: Kind, pool: Kind) -> Disks {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let base = Path::new(PLACE).join(format!("{PREFIX}{}-power{number}", std::process::id()));
-        let disks = Disks { base, kinds: [(Which::State, state), (Which::Pool, pool)] };
         for place in ["", "ram", "host", "state", "pool"] {
-            std::fs::create_dir(disks.base.join(place)).expect("a directory for the disks");
+            std::fs::create_dir(base.join(place)).expect("a directory for the disks");
         }
-        mount("tmpfs", "size=3g", Path::new("tmpfs"), &disks.base.join("ram"));
+        std::fs::create_dir_all(REGISTRY).expect("a place for the registry of ids");
+        let mut view = Command::new("unshare")
+            .args(["--mount", "sh", "-c", FORGET_OTHERS])
+            // For whoever sweeps what an interrupted run left.
+            .arg(&base)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare (package util-linux)");
+        let mut ready = [0];
+        let said = view.stdout.as_mut().map(|out| std::io::Read::read(out, &mut ready));
+        assert!(said.is_some_and(|said| said.is_ok_and(|bytes| bytes == 1)), "no view of its own");
+        let disks = Disks { base, kinds: [(Which::State, state), (Which::Pool, pool)], view };
+        disks.mount_one("tmpfs", "size=3g", Path::new("tmpfs"), "ram").expect("a tmpfs");
         let outer = disks.base.join("ram/host.img");
-        sparse(&outer, 8 << 30);
-        host(&["mkfs.xfs", "-q", "-m", "reflink=1", &outer.display().to_string()]).ok();
-        mount("xfs", "loop", &outer, &disks.base.join("host"));
+        disks.make(&["mkfs.xfs", "-q", "-m", "reflink=1"], &outer, 8 << 30);
+        disks.mount_one("xfs", "loop", &outer, "host").expect("an XFS on a loop device");
         for (which, kind) in disks.kinds {
-            let image = disks.image(which, None);
-            sparse(&image, 1 << 30);
-            kind.make(&image);
+            disks.make(kind.make(), &disks.image(which, None), 1 << 30);
         }
-        disks.mount(None);
+        disks.mount(None).expect("new disks");
         disks
     }
 
-    /// Where a disk is mounted.
+    /// The process among whose mounts they are.
+    #[must_use]
+    pub fn view(&self) -> u32 {
+        self.view.id()
+    }
+
+    /// Where a disk is mounted there.
     #[must_use]
     pub fn place(&self, which: Which) -> PathBuf {
         self.base.join(which.name())
@@ -116,14 +142,41 @@ impl Disks {
         self.base.join("host").join(file)
     }
 
+    /// A path there as we reach it.
+    fn reach(&self, path: &Path) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}", self.view(), path.display()))
+    }
+
+    /// Runs a program there.
+    fn inside(&self, words: &[&str]) -> Outcome {
+        let view = format!("--mount=/proc/{}/ns/mnt", self.view());
+        host(&[&["nsenter", &view], words].concat())
+    }
+
+    fn make(&self, words: &[&str], image: &Path, bytes: u64) {
+        let made = File::create(self.reach(image)).and_then(|file| file.set_len(bytes));
+        made.expect("an image file");
+        self.inside(&[words, &[&image.display().to_string()]].concat()).ok();
+    }
+
+    fn mount_one(&self, kind: &str, options: &str, from: &Path, name: &str) -> Result<(), String> {
+        let (from, to) = (from.display().to_string(), self.base.join(name).display().to_string());
+        let mount = || self.inside(&["mount", "-t", kind, "-o", options, &from, &to]);
+        // Where devices come and go, btrfs may be told to forget this one by whoever had its number before.
+        let done = mount();
+        let again = done.code != 0 && kind == "btrfs";
+        let done = if again { mount() } else { done };
+        if done.code == 0 { Ok(()) } else { Err(format!("{}: {}{}", done.line, done.out, done.err)) }
+    }
+
     /// Copies both disks as they are now, without what has not reached them.
     ///
     /// # Panics
     /// When the host has no more memory for it.
     pub fn copy(&self, number: usize) {
         for (which, _) in self.kinds {
-            let from = File::open(self.image(which, None)).expect("the disk's image");
-            let to = File::create(self.image(which, Some(number))).expect("a file for the copy");
+            let from = File::open(self.reach(&self.image(which, None))).expect("the disk's image");
+            let to = File::create(self.reach(&self.image(which, Some(number)))).expect("a file for the copy");
             rustix::fs::ioctl_ficlone(&to, &from).expect("a reflink on XFS");
         }
     }
@@ -131,18 +184,26 @@ impl Disks {
     /// Removes a copy.
     pub fn forget(&self, number: usize) {
         for (which, _) in self.kinds {
-            let _ = std::fs::remove_file(self.image(which, Some(number)));
+            let _ = std::fs::remove_file(self.reach(&self.image(which, Some(number))));
         }
     }
 
     /// Mounts the disks themselves, or that copy of them.
     ///
+    /// # Errors
+    /// When one cannot be mounted, as it must be after any power cut. Then none is.
+    ///
     /// # Panics
-    /// When one cannot be mounted, as it must be after any power cut.
-    pub fn mount(&self, copy: Option<usize>) {
+    /// When the registry of ids cannot be put in its place.
+    pub fn mount(&self, copy: Option<usize>) -> Result<(), String> {
         for (which, kind) in self.kinds {
-            mount(kind.name(), kind.options(), &self.image(which, copy), &self.place(which));
+            let done = self.mount_one(kind.name(), kind.options(), &self.image(which, copy), which.name());
+            done.inspect_err(|_| self.unmount())?;
         }
+        let ids = self.place(Which::State).join("ids").display().to_string();
+        self.inside(&["mkdir", "-p", &ids]).ok();
+        self.inside(&["mount", "--bind", &ids, REGISTRY]).ok();
+        Ok(())
     }
 
     /// Unmounts both, which flushes them.
@@ -150,26 +211,33 @@ impl Disks {
     /// # Panics
     /// When somebody still uses one after 10 seconds.
     pub fn unmount(&self) {
+        let _ = self.inside(&["umount", REGISTRY]);
         for (which, kind) in self.kinds {
             let place = self.place(which).display().to_string();
-            let device = host(&["findmnt", "-n", "-o", "SOURCE", &place]).ok();
-            until_true(&format!("{place} to be unmounted"), 10, || host(&["umount", &place]).code == 0);
-            // Another process may have it in its view for a moment.
-            let own = self.base.display().to_string();
-            let backing = device.replace("/dev/", "/sys/block/") + "/loop/backing_file";
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while std::fs::read_to_string(&backing).is_ok_and(|file| file.starts_with(&own)) {
-                assert!(
-                    Instant::now() < deadline,
-                    "{device} is still in use: {}",
-                    holders(&place).join(", ")
-                );
-                std::thread::park_timeout(Duration::from_millis(10));
+            let found = self.inside(&["findmnt", "-n", "-o", "SOURCE", &place]);
+            if found.code != 0 {
+                continue;
             }
+            let device = found.ok();
+            until_true(&format!("{place} to be unmounted"), 10, || {
+                self.inside(&["umount", &place]).code == 0
+            });
+            self.wait_free(&device, &place);
             // Devices by the same name of the filesystem come and go; it must not remember this one.
             if kind == Kind::Btrfs {
                 let _ = host(&["btrfs", "device", "scan", "--forget", &device]);
             }
+        }
+    }
+
+    /// The device goes with the last view that has its filesystem, and with it what the kernel keeps of that.
+    fn wait_free(&self, device: &str, place: &str) {
+        let own = self.base.display().to_string();
+        let backing = device.replace("/dev/", "/sys/block/") + "/loop/backing_file";
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while std::fs::read_to_string(&backing).is_ok_and(|file| file.contains(&own)) {
+            assert!(Instant::now() < deadline, "{device} is still in use: {}", holders(place).join(", "));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
     }
 
@@ -181,7 +249,7 @@ impl Disks {
     pub fn shut_down(&self, which: Which, log: bool) {
         let place = self.place(which).display().to_string();
         let how = if log { "shutdown -f" } else { "shutdown" };
-        host(&["xfs_io", "-x", "-c", how, &place]).ok();
+        self.inside(&["xfs_io", "-x", "-c", how, &place]).ok();
     }
 }
 
@@ -196,26 +264,10 @@ fn holders(place: &str) -> Vec<String> {
     seen.map(|pid| format!("{pid} ({})", line(pid))).collect()
 }
 
-fn sparse(path: &Path, bytes: u64) {
-    File::create(path).and_then(|file| file.set_len(bytes)).expect("an image file");
-}
-
-fn mount(kind: &str, options: &str, from: &Path, to: &Path) {
-    let (from, to) = (from.display().to_string(), to.display().to_string());
-    host(&["mount", "-t", kind, "-o", options, &from, &to]).ok();
-}
-
 impl Drop for Disks {
     fn drop(&mut self) {
-        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let own = self.base.display().to_string();
-        let points = table.lines().rev().filter_map(|line| line.split(' ').nth(4));
-        for point in points.filter(|point| point.starts_with(&own)) {
-            let gone: Outcome = host(&["umount", point]);
-            if gone.code != 0 {
-                let _ = host(&["umount", "--lazy", point]);
-            }
-        }
-        let _ = host(&["rm", "-rf", "--one-file-system", &own]);
+        let _ = self.view.kill();
+        let _ = self.view.wait();
+        let _ = host(&["rm", "-rf", "--one-file-system", &self.base.display().to_string()]);
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::journal::State;
-use super::work::instance;
+use super::work::words;
 use crate::subject::Subject;
 
 /// What belongs to the guest, or is written anew at a start.
@@ -19,7 +19,8 @@ pub type Files = BTreeMap<String, String>;
 
 /// The directory of a pool.
 fn pool_dir(subject: &Subject, far: &Path, pool: &str) -> PathBuf {
-    if pool == "far" { far.to_owned() } else { subject.dir.join("storage-pools").join(pool) }
+    let place = if pool == "far" { far.to_owned() } else { subject.dir.join("storage-pools").join(pool) };
+    subject.reach(&place)
 }
 
 /// The tree in a pool that holds what is an instance's or snapshot's own.
@@ -67,16 +68,17 @@ pub fn state(subject: &Subject, far: &Path) -> State {
         let (name, pool) = (text(&it["name"]), text(&it["expanded_devices"]["root"]["pool"]));
         let tree_of = |of: &str| mark(&pool_dir(subject, far, &pool), of);
         let note = text(&it["config"]["user.note"]);
-        let value = instance(&pool, &note, &tree_of(&format!("containers/{name}")));
+        let value = words(&pool, &note, &tree_of(&format!("containers/{name}")));
         found.insert(format!("instance {name}"), value);
         for snapshot in list(subject, &format!("/1.0/instances/{name}/snapshots?recursion=1")) {
             let full = text(&snapshot["name"]);
             let own = full.rsplit('/').next().unwrap_or_default().to_owned();
             let note = text(&snapshot["config"]["user.note"]);
-            let value = instance(&pool, &note, &tree_of(&format!("containers-snapshots/{name}/{own}")));
+            let value = words(&pool, &note, &tree_of(&format!("containers-snapshots/{name}/{own}")));
             found.insert(format!("snapshot {name}/{own}"), value);
         }
     }
+    volumes(subject, far, &mut found);
     for (noun, target) in [("pool", "storage-pools"), ("profile", "profiles"), ("network", "networks")] {
         for it in list(subject, &format!("/1.0/{target}?recursion=1")) {
             let own = it["managed"] != false && !matches!(it["name"].as_str(), Some("default" | "cabinbr0"));
@@ -90,17 +92,43 @@ pub fn state(subject: &Subject, far: &Path) -> State {
     }
     for it in list(subject, "/1.0/images/aliases?recursion=1") {
         let target = text(&it["target"]);
-        let file = std::fs::read(subject.dir.join("images").join(&target)).unwrap_or_default();
+        let file =
+            std::fs::read(subject.reach(&subject.dir.join("images").join(&target))).unwrap_or_default();
         let whole = hex::encode(Sha256::digest(&file)) == target;
         found.insert(format!("alias {}", text(&it["name"])), if whole { "whole" } else { "torn" }.to_owned());
     }
     found
 }
 
+/// Custom volumes and their snapshots.
+fn volumes(subject: &Subject, far: &Path, found: &mut State) {
+    for pool in list(subject, "/1.0/storage-pools?recursion=1") {
+        let pool = text(&pool["name"]);
+        let all = format!("/1.0/storage-pools/{pool}/volumes/custom");
+        let place = pool_dir(subject, far, &pool);
+        // An unavailable one is told of as such.
+        let reply = subject.call("GET", &format!("{all}?recursion=1"), None).expect("an answer");
+        for volume in reply.json()["metadata"].as_array().cloned().unwrap_or_default() {
+            let (name, note) = (text(&volume["name"]), text(&volume["config"]["user.note"]));
+            let value = words(&pool, &note, &mark(&place, &format!("custom/{name}")));
+            if name.contains('/') {
+                continue;
+            }
+            found.insert(format!("volume {name}"), value);
+            for snapshot in list(subject, &format!("{all}/{name}/snapshots?recursion=1")) {
+                let full = text(&snapshot["name"]);
+                let own = full.rsplit('/').next().unwrap_or_default().to_owned();
+                let value = words(&pool, "", &mark(&place, &format!("custom-snapshots/{name}/{own}")));
+                found.insert(format!("part {name}/{own}"), value);
+            }
+        }
+    }
+}
+
 /// The trees on the disks that are not whole: unpacked images, and what pools keep as whole trees.
 pub fn torn(subject: &Subject, far: &Path, image: &Files) -> Vec<String> {
     let mut found = Vec::new();
-    for pool in [subject.dir.join("storage-pools/default"), far.to_owned()] {
+    for pool in ["default", "far"].map(|pool| pool_dir(subject, far, pool)) {
         for kind in ["images", "containers", "containers-snapshots/*"] {
             for place in places(&pool, kind) {
                 let rootfs = place.join("rootfs");

@@ -41,7 +41,7 @@ pub fn delete(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Resu
     let removed = remove(host, pool, volume, &snapshots);
     fault::reach("volume's tree removed");
     removed.map_err(|source| Error::LeftBehind {
-        left: format!("the files of storage volume `{volume}`"),
+        left: format!("the files of storage volume `{volume}`, which is deleted"),
         source: Box::new(source),
     })
 }

@@ -1,0 +1,233 @@
+//! Changes of instances and custom volumes: what has a tree on a disk, and snapshots of it.
+
+use std::fs::File;
+
+use serde_json::{Value, json};
+
+use super::super::look;
+use super::{Act, Change, Deck, State, ask};
+use crate::api;
+use crate::subject::Subject;
+
+/// A kind of what has trees.
+pub(super) struct Noun {
+    /// What it is in a state, with its snapshots.
+    thing: &'static str,
+    snapshot: &'static str,
+    /// The directory of a pool that holds them.
+    directory: &'static str,
+    /// Whether a snapshot keeps words, and gives them back.
+    keeps_words: bool,
+}
+
+pub(super) const INSTANCE: Noun =
+    Noun { thing: "instance", snapshot: "snapshot", directory: "containers", keeps_words: true };
+pub(super) const VOLUME: Noun =
+    Noun { thing: "volume", snapshot: "part", directory: "custom", keeps_words: false };
+
+/// What a state says of a thing: its pool, what its config says, and what its tree says.
+pub(in super::super) fn words(pool: &str, note: &str, mark: &str) -> String {
+    format!("pool={pool} note={note} mark={mark}")
+}
+
+fn word<'a>(text: &'a str, key: &str) -> &'a str {
+    text.split(' ').find_map(|part| part.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default()
+}
+
+/// Changes one word of a thing.
+fn set(state: &mut State, key: &str, what: &str, value: &str) {
+    let Some(text) = state.get(key) else { return };
+    let of = |name| if name == what { value } else { word(text, name) };
+    let new = words(of("pool"), of("note"), of("mark"));
+    state.insert(key.to_owned(), new);
+}
+
+impl Noun {
+    fn key(&self, name: &str) -> String {
+        format!("{} {name}", self.thing)
+    }
+
+    fn part(&self, name: &str, snapshot: &str) -> String {
+        format!("{} {name}/{snapshot}", self.snapshot)
+    }
+
+    /// The address of all, and of the one of that name.
+    fn target(&self, state: &State, name: &str) -> (String, String) {
+        let pool = state.get(&self.key(name)).map_or("default", |text| word(text, "pool"));
+        let all = match self.thing {
+            "volume" => format!("/1.0/storage-pools/{pool}/volumes/custom"),
+            _ => "/1.0/instances".to_owned(),
+        };
+        (all.clone(), format!("{all}/{name}"))
+    }
+
+    fn snap(&self, state: &mut State, name: &str, snapshot: &str) {
+        let Some(mut value) = state.get(&self.key(name)).cloned() else { return };
+        if !self.keeps_words {
+            value = words(word(&value, "pool"), "", word(&value, "mark"));
+        }
+        state.insert(self.part(name, snapshot), value);
+    }
+
+    /// A copy of a whole thing has its snapshots, that of a snapshot none.
+    fn copied(&self, next: &mut State, now: &State, of: &str, name: &str) {
+        let noun = if of.contains('/') { self.snapshot } else { self.thing };
+        if let Some(value) = now.get(&format!("{noun} {of}")) {
+            next.insert(self.key(name), value.clone());
+        }
+        for (key, value) in now {
+            if let Some(snapshot) = key.strip_prefix(&self.part(of, "")) {
+                next.insert(self.part(name, snapshot), value.clone());
+            }
+        }
+    }
+
+    fn renamed(&self, next: &mut State, old: &str, new: &str) {
+        let moved = |key: &str| match key.strip_prefix(&self.part(old, "")) {
+            Some(snapshot) => self.part(new, snapshot),
+            None if key == self.key(old) => self.key(new),
+            None => key.to_owned(),
+        };
+        *next = std::mem::take(next).into_iter().map(|(key, value)| (moved(&key), value)).collect();
+    }
+}
+
+impl Deck {
+    pub(super) fn tree_change(&mut self, noun: &Noun, verb: &str, now: &State) -> Option<Change> {
+        match verb {
+            "create near" => self.create(noun, "default", now),
+            "create far" => self.create(noun, "far", now),
+            "mark" | "marked snapshot" => self.marked(noun, verb == "mark", now),
+            "copy" | "copy snapshot" => self.copy(noun, verb == "copy", now),
+            "note" | "snapshot" | "rename" | "delete" => self.whole(noun, verb, now),
+            _ => self.of_snapshot(noun, verb, now),
+        }
+    }
+
+    fn create(&mut self, noun: &Noun, pool: &str, now: &State) -> Option<Change> {
+        let mut next = now.clone();
+        let name = self.fresh(noun.thing.get(..1)?);
+        let mut body = json!({ "name": name });
+        if noun.thing == "instance" {
+            now.get("alias busybox")?;
+            body["source"] = json!({ "type": "image", "alias": "busybox" });
+            body["devices"] = json!({ "root": { "type": "disk", "path": "/", "pool": pool } });
+        }
+        next.insert(noun.key(&name), words(pool, "", "-"));
+        let act = ask("POST", noun.target(&next, &name).0, body);
+        Some(Change::plain(format!("create {} {name} in {pool}", noun.thing), next, act))
+    }
+
+    /// Changes of a whole thing.
+    fn whole(&mut self, noun: &Noun, verb: &str, now: &State) -> Option<Change> {
+        let mut next = now.clone();
+        let running = self.running.clone();
+        let still = matches!(verb, "rename" | "delete");
+        let name = self.choose(now, &noun.key(""), |name| !(still && running.contains(name)))?;
+        let (_, target) = noun.target(now, &name);
+        let act = match verb {
+            "note" => {
+                let note = self.fresh("n");
+                set(&mut next, &noun.key(&name), "note", &note);
+                ask("PATCH", target, json!({ "config": { "user.note": note } }))
+            }
+            "snapshot" => {
+                let snapshot = self.fresh("s");
+                noun.snap(&mut next, &name, &snapshot);
+                ask("POST", format!("{target}/snapshots"), json!({ "name": snapshot }))
+            }
+            "rename" => {
+                let new = self.fresh("r");
+                noun.renamed(&mut next, &name, &new);
+                ask("POST", target, json!({ "name": new }))
+            }
+            _ => {
+                let parts = noun.part(&name, "");
+                next.retain(|key, _| key != &noun.key(&name) && !key.starts_with(&parts));
+                // The clients delete a volume's snapshots one by one, and a server refuses it before.
+                if noun.thing == "volume" && now.keys().any(|key| key.starts_with(&parts)) {
+                    return None;
+                }
+                ask("DELETE", target, Value::Null)
+            }
+        };
+        Some(Change::plain(format!("{verb} {} {name}", noun.thing), next, act))
+    }
+
+    fn of_snapshot(&mut self, noun: &Noun, verb: &str, now: &State) -> Option<Change> {
+        let mut next = now.clone();
+        let of = self.choose(now, &format!("{} ", noun.snapshot), |_| true)?;
+        let (name, snapshot) = of.split_once('/')?;
+        let (_, target) = noun.target(now, name);
+        let value = now.get(&noun.part(name, snapshot))?;
+        let act = match verb {
+            "restore" => {
+                if noun.keeps_words {
+                    set(&mut next, &noun.key(name), "note", word(value, "note"));
+                }
+                set(&mut next, &noun.key(name), "mark", word(value, "mark"));
+                ask("PUT", target, json!({ "restore": snapshot }))
+            }
+            "rename snapshot" => {
+                let new = self.fresh("t");
+                next.remove(&noun.part(name, snapshot));
+                next.insert(noun.part(name, &new), value.clone());
+                ask("POST", format!("{target}/snapshots/{snapshot}"), json!({ "name": new }))
+            }
+            "delete snapshot" => {
+                next.remove(&noun.part(name, snapshot));
+                ask("DELETE", format!("{target}/snapshots/{snapshot}"), Value::Null)
+            }
+            _ => return None,
+        };
+        Some(Change::plain(format!("{verb} {} {of}", noun.thing), next, act))
+    }
+
+    fn copy(&mut self, noun: &Noun, whole: bool, now: &State) -> Option<Change> {
+        let mut next = now.clone();
+        let of =
+            self.choose(now, &format!("{} ", if whole { noun.thing } else { noun.snapshot }), |_| true)?;
+        let name = self.fresh("c");
+        noun.copied(&mut next, now, &of, &name);
+        let pool = word(now.get(&noun.key(of.split('/').next()?))?, "pool");
+        let body = json!({ "name": name, "source": { "type": "copy", "source": of },
+            "devices": { "root": { "type": "disk", "path": "/", "pool": pool } } });
+        let act = ask("POST", noun.target(now, "").0, body);
+        Some(Change::plain(format!("copy {} {of} to {name}", noun.thing), next, act))
+    }
+
+    /// A file in a tree, which is then sent to disk, or else is part of a snapshot.
+    fn marked(&mut self, noun: &Noun, sync: bool, now: &State) -> Option<Change> {
+        let (name, mark) = (self.choose(now, &noun.key(""), |_| true)?, self.fresh("m"));
+        let pool = word(now.get(&noun.key(&name))?, "pool").to_owned();
+        let (mut emptied, mut next) = (now.clone(), now.clone());
+        set(&mut emptied, &noun.key(&name), "mark", "-");
+        set(&mut next, &noun.key(&name), "mark", &mark);
+        let written = next.clone();
+        let snapshot = self.fresh("s");
+        if !sync {
+            noun.snap(&mut next, &name, &snapshot);
+        }
+        let (_, target) = noun.target(now, &name);
+        let (far, place) = (self.far.clone(), format!("{}/{name}", noun.directory));
+        let act: Act = Box::new(move |subject| {
+            push(subject, &target, &mark)?;
+            if sync {
+                let tree = look::tree(subject, &far, &pool, &place);
+                let synced = [tree.join("mark"), tree].map(|it| File::open(it).and_then(|it| it.sync_all()));
+                return synced.into_iter().collect::<Result<_, _>>().map_err(|why| why.to_string());
+            }
+            subject.ask("POST", &format!("{target}/snapshots"), &json!({ "name": snapshot })).map(drop)
+        });
+        let what = format!("{} {} {name}", if sync { "mark" } else { "mark and snapshot" }, noun.thing);
+        Some(Change { what, through: vec![emptied, written], next, act })
+    }
+}
+
+fn push(subject: &Subject, target: &str, mark: &str) -> Result<(), String> {
+    let target = format!("{target}/files?path=/mark");
+    let headers = [("X-Incus-type", "file"), ("Content-Type", "application/octet-stream")];
+    let reply = api::send(&subject.socket(), "POST", &target, &headers, format!("<{mark}>").as_bytes());
+    let reply = reply.map_err(|why| format!("no answer: {why}"))?;
+    if reply.status == 200 { Ok(()) } else { Err(reply.error()) }
+}
