@@ -1,6 +1,7 @@
 //! Every step of every verb is made to fail once: the verb says so, nothing is left over, and it does the next
 //! time.
 
+use cabin_tests::backup_verbs;
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, fail_each, fail_once};
@@ -38,6 +39,11 @@ fn a_step_of_a_change_of_networks_that_fails_leaves_nothing() {
 #[test]
 fn a_step_of_a_snapshot_or_copy_that_fails_leaves_nothing() {
     swept("snapshots and copies", snapshot_verbs::KEPT);
+}
+
+#[test]
+fn a_step_of_a_backup_publication_or_rebuild_that_fails_leaves_nothing() {
+    swept("backups, publications and rebuilds", backup_verbs::VERBS);
 }
 
 #[test]

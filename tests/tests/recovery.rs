@@ -1,6 +1,7 @@
 //! The daemon dies at every step of every verb, and of its own recovery; the next one finds the old state or the
 //! new one and leaves nothing over. What containers do meanwhile is in `absence.rs`.
 
+use cabin_tests::backup_verbs;
 use cabin_tests::lab::Lab;
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
@@ -64,6 +65,11 @@ fn a_daemon_that_dies_changing_profiles_and_images_leaves_the_old_or_the_new() {
 #[test]
 fn a_daemon_that_dies_changing_networks_leaves_the_old_or_the_new() {
     swept("deaths in changes of networks", verbs::NETWORKS, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_at_a_backup_publication_or_rebuild_leaves_the_old_or_the_new() {
+    swept("deaths in backups, publications and rebuilds", backup_verbs::VERBS, Again::Once);
 }
 
 #[test]

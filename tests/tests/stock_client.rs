@@ -424,3 +424,57 @@ fn it_is_told_what_the_server_is() {
         let _ = run(&mut desk.lab.command(&desk.stock.program(), &["remote", "list"])).ok();
     });
 }
+
+#[test]
+fn it_exports_imports_publishes_and_rebuilds() {
+    each("files", |desk| {
+        let name = desk.launch("one");
+        let _ = desk.run(&["exec", &name, "--", "sh", "-c", "echo mine >/root/note"]).ok();
+        let _ = desk.run(&["snapshot", "create", &name, "s0"]).ok();
+        let file = desk.lab.home().join(format!("{name}.tar.zst")).display().to_string();
+        // Running, with snapshots; by the newer client in one stream, by the older one as a kept backup.
+        let _ = desk.run(&["export", &name, &file]).ok();
+        let left = desk.lab.get(&format!("/1.0/instances/{name}/backups"));
+        assert_eq!(left, serde_json::json!([]), "the client deletes what it has fetched");
+        let plain = format!("{file}.plain");
+        let _ = desk.run(&["export", &name, &plain, "--instance-only", "--compression", "none"]).ok();
+        let (again, bare) = (desk.name("again"), desk.name("bare"));
+        let _ = desk.run(&["import", &file, &again, "--storage", "default"]).ok();
+        let _ = desk.run(&["import", &plain, &bare]).ok();
+        let _ = desk.run(&["start", &again]).ok();
+        assert_eq!(desk.run(&["exec", &again, "--", "cat", "/root/note"]).ok(), "mine");
+        let csv = desk.run(&["list", "-f", "csv", "-c", "nS", &again]).ok();
+        assert_eq!(csv, format!("{again},1"));
+        let csv = desk.run(&["list", "-f", "csv", "-c", "nS", &bare]).ok();
+        assert_eq!(csv, format!("{bare},0"));
+
+        let alias = desk.name("image");
+        let refused = desk.run(&["publish", &name, "--alias", &alias]).refused();
+        assert!(refused.contains("running"), "{refused}");
+        let _ = desk.run(&["publish", &name, "--force", "--alias", &alias, "--public", "os=mine"]).ok();
+        assert_eq!(desk.lab.status(&name), "Running");
+        let shown = desk.run(&["image", "show", &alias]).ok();
+        assert!(shown.contains("os: mine") && shown.contains("public: true"), "{shown}");
+        let from = format!("{name}/s0");
+        let second = format!("{alias}-s0");
+        let _ = desk.run(&["publish", &from, "--alias", &second, "--compression", "xz"]).ok();
+
+        let _ = desk.run(&["exec", &again, "--", "sh", "-c", "echo lost >/root/lost"]).ok();
+        let refused = desk.run(&["rebuild", "busybox", &again]).refused();
+        assert!(refused.contains("running"), "{refused}");
+        let _ = desk.run(&["rebuild", &alias, &again, "--force"]).ok();
+        if desk.lab.status(&again) != "Running" {
+            let _ = desk.run(&["start", &again]).ok();
+        }
+        assert_eq!(desk.run(&["exec", &again, "--", "ls", "/root"]).ok(), "note");
+        let _ = desk.run(&["snapshot", "restore", &again, "s0"]).ok();
+        let _ = desk.run(&["stop", "--force", &again]).ok();
+        let _ = desk.run(&["rebuild", "--empty", &again]).ok();
+        for image in [&alias, &second] {
+            let _ = desk.run(&["image", "delete", image]).ok();
+        }
+        for instance in [&name, &again, &bare] {
+            desk.delete(instance);
+        }
+    });
+}

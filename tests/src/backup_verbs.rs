@@ -1,0 +1,163 @@
+//! The verbs that take instances out and in as files, make images of them, and give them new trees, for sweeps over
+//! their steps.
+
+use serde_json::{Value, json};
+
+use crate::api;
+use crate::subject::Subject;
+use crate::verbs::{Attempt, Verb};
+
+const BACKUPS: &str = "/1.0/instances/kept/backups";
+
+fn there(subject: &Subject, target: &str) -> bool {
+    subject.call("GET", target, None).expect("an answer").status == 200
+}
+
+fn delete(subject: &Subject, target: &str) {
+    if there(subject, target) {
+        subject.must("DELETE", target, &Value::Null);
+    }
+}
+
+/// A stopped instance with a snapshot.
+fn make(subject: &Subject) {
+    if subject.status("kept").is_empty() {
+        subject.create("kept", &json!({}));
+        subject.must("POST", "/1.0/instances/kept/snapshots", &json!({ "name": "s" }));
+    }
+    if subject.status("kept") == "Running" {
+        subject.power("kept", "stop").expect("a stop");
+    }
+}
+
+fn run(subject: &Subject) {
+    make(subject);
+    subject.power("kept", "start").expect("a start");
+}
+
+fn back_up(subject: &Subject, name: &str) -> Attempt {
+    subject.ask("POST", BACKUPS, &json!({ "name": name, "compression_algorithm": "none" }))
+}
+
+fn with_backup(subject: &Subject) {
+    make(subject);
+    if !there(subject, &format!("{BACKUPS}/b")) {
+        back_up(subject, "b").expect("a backup");
+    }
+}
+
+/// The bytes of a backup, which lies beside the daemon's directory once it is fetched.
+fn fetched(subject: &Subject) -> Vec<u8> {
+    let place = subject.dir.with_extension("backup");
+    if !place.exists() {
+        with_backup(subject);
+        let reply = subject.call("GET", &format!("{BACKUPS}/b/export"), None).expect("an answer");
+        std::fs::write(&place, reply.body).expect("a file");
+        delete(subject, &format!("{BACKUPS}/b"));
+    }
+    std::fs::read(&place).expect("the file")
+}
+
+fn import(subject: &Subject) -> Attempt {
+    let headers = [("Content-Type", "application/octet-stream"), ("X-Incus-name", "imported")];
+    let bytes = fetched(subject);
+    subject.finish(api::send(&subject.socket(), "POST", "/1.0/instances", &headers, &bytes))
+}
+
+fn publish(subject: &Subject) -> Attempt {
+    // Always the same bytes, and so the same image.
+    let source = json!({ "type": "snapshot", "name": "kept/s", "creation_date": 1_700_000_000 });
+    let aliases = json!([{ "name": "published" }]);
+    subject.ask(
+        "POST",
+        "/1.0/images",
+        &json!({ "source": source, "aliases": aliases, "compression_algorithm": "none" }),
+    )
+}
+
+fn unpublish(subject: &Subject) {
+    let alias = subject.call("GET", "/1.0/images/aliases/published", None).expect("an answer");
+    if alias.status == 200 {
+        let image = alias.json()["metadata"]["target"].as_str().unwrap_or_default().to_owned();
+        subject.must("DELETE", &format!("/1.0/images/{image}"), &Value::Null);
+    }
+}
+
+fn rebuild(subject: &Subject, source: &Value) -> Attempt {
+    subject.ask("POST", "/1.0/instances/rebuilt/rebuild", &json!({ "source": source }))
+}
+
+/// An instance made anew: so it has no traces of an earlier rebuild.
+fn renew(subject: &Subject) {
+    delete(subject, "/1.0/instances/rebuilt");
+    subject.create("rebuilt", &json!({}));
+}
+
+/// All of them.
+pub const VERBS: &[Verb] = &[
+    Verb {
+        name: "backup create, stopped",
+        before: make,
+        act: |subject| back_up(subject, "new"),
+        back: |subject| delete(subject, &format!("{BACKUPS}/new")),
+        halfway: None,
+    },
+    Verb {
+        name: "backup rename",
+        before: with_backup,
+        act: |subject| subject.ask("POST", &format!("{BACKUPS}/b"), &json!({ "name": "c" })),
+        back: |subject| {
+            if there(subject, &format!("{BACKUPS}/c")) {
+                subject.must("POST", &format!("{BACKUPS}/c"), &json!({ "name": "b" }));
+            }
+        },
+        halfway: None,
+    },
+    Verb {
+        name: "rename with backups",
+        before: with_backup,
+        act: |subject| subject.ask("POST", "/1.0/instances/kept", &json!({ "name": "moved" })),
+        back: |subject| {
+            if !subject.status("moved").is_empty() {
+                subject.must("POST", "/1.0/instances/moved", &json!({ "name": "kept" }));
+            }
+        },
+        halfway: None,
+    },
+    Verb {
+        name: "backup delete",
+        before: with_backup,
+        act: |subject| subject.ask("DELETE", &format!("{BACKUPS}/b"), &Value::Null),
+        back: with_backup,
+        halfway: None,
+    },
+    Verb {
+        name: "import",
+        before: |subject| drop(fetched(subject)),
+        act: import,
+        back: |subject| delete(subject, "/1.0/instances/imported"),
+        halfway: None,
+    },
+    Verb { name: "publish", before: make, act: publish, back: unpublish, halfway: None },
+    Verb {
+        name: "rebuild from an image",
+        before: renew,
+        act: |subject| rebuild(subject, &json!({ "type": "image", "alias": "busybox" })),
+        back: renew,
+        halfway: None,
+    },
+    Verb {
+        name: "rebuild empty",
+        before: renew,
+        act: |subject| rebuild(subject, &json!({ "type": "none" })),
+        back: renew,
+        halfway: None,
+    },
+    Verb {
+        name: "backup create, running",
+        before: run,
+        act: |subject| back_up(subject, "new"),
+        back: |subject| delete(subject, &format!("{BACKUPS}/new")),
+        halfway: None,
+    },
+];
