@@ -126,6 +126,26 @@ pub(crate) trait Driver: Send + Sync {
         Ok(None)
     }
 
+    /// Why volumes can have no limit; `None` when they can.
+    fn lacks_limits(&self) -> Option<&'static str> {
+        Some("its filesystem keeps no quotas by directory here; a pool of driver `btrfs` keeps limits")
+    }
+
+    /// Sets how many bytes a volume may hold, or lifts that.
+    fn limit(&self, _volume: &HostDir, bytes: Option<u64>) -> io::Result<()> {
+        if bytes.is_some() { Err(io::ErrorKind::Unsupported.into()) } else { Ok(()) }
+    }
+
+    /// The most bytes a volume may hold, if that is limited.
+    fn limit_of(&self, _volume: &HostDir) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// Removes what the filesystem remembers of volumes that are gone. `root` is a filesystem of the pool's own.
+    fn sweep(&self, _root: &HostDir) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Whether volumes go on needing the image they were made from.
     fn stands_on_image(&self) -> bool;
 

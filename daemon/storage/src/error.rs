@@ -217,6 +217,14 @@ pub enum Error {
         /// The least it can have, in bytes.
         least: u64,
     },
+    /// Volumes of the pool can have no limit.
+    #[error("storage pool `{pool}` keeps no limits: {why}")]
+    NoLimits {
+        /// The pool.
+        pool: String,
+        /// Why, and what does.
+        why: &'static str,
+    },
     /// A file of a tree could not be copied.
     #[error("cannot copy `{path}`")]
     Copy {
@@ -251,7 +259,7 @@ impl Error {
             | Error::WrongDriver { .. }
             | Error::ImageExists { .. } => Kind::Conflict,
             Error::Unavailable { .. } => Kind::Unavailable,
-            Error::Filesystem { .. } => Kind::Unsupported,
+            Error::Filesystem { .. } | Error::NoLimits { .. } => Kind::Unsupported,
             _ => Kind::Internal,
         }
     }

@@ -22,11 +22,12 @@ mod diff;
 mod fill;
 mod images;
 mod layers;
+mod limits;
 mod replace;
 mod snapshots;
 
-use layers::LAYERS;
 pub use diff::Moment;
+use layers::LAYERS;
 pub use snapshots::{Activity, Origin, Staged};
 
 /// Where unpacked images lie in a pool.
@@ -355,6 +356,9 @@ impl Pool {
                     removed.push(format!("{directory}/{}", entry.name));
                 }
             }
+        }
+        if self.inner.mounted {
+            self.inner.kind.driver().sweep(&self.inner.root).map_err(|e| self.pool_error("sweep", e))?;
         }
         for owner in self.owners_of_snapshots()? {
             self.tidy(&owner).map_err(|e| self.pool_error("sweep", e))?;

@@ -187,3 +187,68 @@ fn a_directory_that_is_not_on_btrfs_is_refused() {
     assert_eq!(error.kind(), Kind::Unsupported);
     assert!(error.to_string().contains("not btrfs"), "{error}");
 }
+
+#[test]
+fn a_limit_holds_is_changed_while_it_is_used_and_lifted() {
+    let world = with_volume();
+    let pool = &world.pool;
+    let write = |bytes: usize| {
+        let done = fs::write(tree(&world).join("big"), vec![7; bytes]);
+        done.and_then(|()| fs::File::open(tree(&world))?.sync_all()).map_err(|e| e.raw_os_error())
+    };
+    // Nobody has a limit: nothing is counted.
+    pool.limit(&web(), None).unwrap();
+    assert!(!btrfs::has_quotas(open(world.dir.path())).unwrap());
+    pool.limit(&web(), Some(8 << 20)).unwrap();
+    assert_eq!(pool.limit_of(&web()).unwrap(), Some(8 << 20));
+    write(2 << 20).unwrap();
+    assert_eq!(write(20 << 20), Err(Some(122)), "EDQUOT");
+    fs::remove_file(tree(&world).join("big")).unwrap();
+    pool.limit(&web(), Some(40 << 20)).unwrap();
+    write(20 << 20).unwrap();
+    // The kernel gives a snapshot the limit of what it was taken of, and so what is restored.
+    done(|undo| pool.stage_snapshot(&web(), Activity::Running, "s", undo)?.show(undo));
+    done(|undo| pool.stage_restore(&web(), "s", "m", undo)?.show(undo));
+    pool.forget_replaced(&web()).unwrap();
+    assert_eq!(pool.limit_of(&web()).unwrap(), Some(40 << 20));
+    pool.limit(&web(), None).unwrap();
+    assert_eq!(pool.limit_of(&web()).unwrap(), None);
+    write(60 << 20).unwrap();
+    for driver in [DriverKind::Overlay, DriverKind::Dir] {
+        let world = with_image(driver);
+        done(|undo| world.pool.create_from_image(&web(), IMAGE, undo));
+        world.pool.limit(&web(), None).unwrap();
+        let error = world.pool.limit(&web(), Some(1 << 20)).unwrap_err();
+        assert!(error.to_string().contains("btrfs") && error.kind() == Kind::Unsupported, "{error}");
+    }
+}
+
+#[test]
+fn quota_groups_of_volumes_that_are_gone_go_at_the_next_start() {
+    let (world, mut spec) = with_disk(MIN_DISK);
+    // What is removed goes in the background, this often.
+    spec.disk.as_mut().unwrap().options = vec![("commit".into(), "1".into())];
+    let pool = done(|undo| world.storage.create_pool(&spec, undo));
+    done(|undo| pool.create_empty(&web(), undo));
+    pool.limit(&web(), Some(8 << 20)).unwrap();
+    let root = open(&spec.source);
+    let groups = || btrfs::quota_groups(&root).unwrap().len();
+    assert_eq!(groups(), 1);
+    pool.delete(&web()).unwrap();
+    drop((pool, root));
+    unmount(&spec.source);
+    // What is mounted anew has finished the removal.
+    let again = Storage::new(world.dir.path()).unwrap();
+    drop(world.storage);
+    let pool = again.open_pool(&spec).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let root = open(&spec.source);
+    while !btrfs::quota_groups(&root).unwrap().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "the group of a volume that is gone is still there");
+        pool.sync().unwrap();
+        pool.sweep().unwrap();
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
+    }
+    drop((pool, root));
+    again.delete_pool(&spec).unwrap();
+}

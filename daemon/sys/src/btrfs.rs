@@ -20,8 +20,11 @@ const NAME_MAX: usize = 255;
 const READ_ONLY: u64 = 1 << 1;
 const BY_ID: u64 = 1 << 4;
 
+const TREE_ROOTS: u64 = 1;
 const TREE_QUOTA: u64 = 8;
 const KEY_EXTENT_DATA: u32 = 108;
+const KEY_ROOT_ITEM: u32 = 132;
+const KEY_ROOT_REF: u32 = 156;
 const KEY_QGROUP_INFO: u32 = 242;
 const KEY_QGROUP_LIMIT: u32 = 244;
 const LIMIT_REFERENCED: u64 = 1;
@@ -317,8 +320,8 @@ pub fn written_since(of: impl AsFd, since: u64) -> io::Result<u64> {
         kinds: [KEY_EXTENT_DATA, KEY_EXTENT_DATA],
         ..SearchHead::default()
     };
-    search(of.as_fd(), head, |kind, _, item| {
-        if kind != KEY_EXTENT_DATA || item.len() < 21 || word(item, 0) <= since {
+    search(of.as_fd(), head, |found, item| {
+        if found.kind != KEY_EXTENT_DATA || item.len() < 21 || word(item, 0) <= since {
             return;
         }
         const INLINE: u8 = 0;
@@ -340,8 +343,15 @@ fn word(item: &[u8], at: usize) -> u64 {
     bytes.map_or(0, u64::from_le_bytes)
 }
 
-/// Gives every item between two keys of a tree, with its kind and the offset of its key.
-fn search(fd: BorrowedFd<'_>, mut head: SearchHead, mut each: impl FnMut(u32, u64, &[u8])) -> io::Result<()> {
+/// The key of an item that was found.
+struct Found {
+    object: u64,
+    kind: u32,
+    offset: u64,
+}
+
+/// Gives every item between two keys of a tree, with its key.
+fn search(fd: BorrowedFd<'_>, mut head: SearchHead, mut each: impl FnMut(&Found, &[u8])) -> io::Result<()> {
     let mut search = Box::new(Search { head, results: [0; RESULTS] });
     loop {
         head.items = u32::MAX;
@@ -371,7 +381,7 @@ fn search(fd: BorrowedFd<'_>, mut head: SearchHead, mut each: impl FnMut(u32, u6
             let (object, offset, kind) = (word(found, 8), word(found, 16), half(24));
             let length = usize::try_from(half(28)).unwrap_or(0);
             let Some(item) = search.results.get(at + ITEM_HEAD..at + ITEM_HEAD + length) else { break };
-            each(kind, offset, item);
+            each(&Found { object, kind, offset }, item);
             last = (object, kind, offset);
             at += ITEM_HEAD + length;
         }
@@ -398,7 +408,7 @@ pub fn has_quotas(on: impl AsFd) -> io::Result<bool> {
     match search(
         on.as_fd(),
         SearchHead { offsets: [0, u64::MAX], transactions: [0, u64::MAX], ..status },
-        |_, _, _| {},
+        |_, _| {},
     ) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -440,11 +450,11 @@ pub fn quota(on: impl AsFd, id: u64) -> io::Result<Option<(Quota, Option<u64>)>>
         ..SearchHead::default()
     };
     let (mut found, mut most) = (None, None);
-    let searched = search(on.as_fd(), head, |kind, offset, item| match kind {
-        KEY_QGROUP_INFO if offset == id => {
+    let searched = search(on.as_fd(), head, |key, item| match key.kind {
+        KEY_QGROUP_INFO if key.offset == id => {
             found = Some(Quota { referenced: word(item, 8), exclusive: word(item, 24) });
         }
-        KEY_QGROUP_LIMIT if offset == id && word(item, 0) & LIMIT_REFERENCED != 0 => {
+        KEY_QGROUP_LIMIT if key.offset == id && word(item, 0) & LIMIT_REFERENCED != 0 => {
             most = Some(word(item, 8));
         }
         _ => {}
@@ -454,6 +464,29 @@ pub fn quota(on: impl AsFd, id: u64) -> io::Result<Option<(Quota, Option<u64>)>>
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// The ids of all subvolumes of the filesystem that `on` lies on, with those whose removal is not finished.
+///
+/// # Errors
+/// As the ioctl.
+pub fn subvolumes(on: impl AsFd) -> io::Result<HashSet<u64>> {
+    let head = SearchHead {
+        tree: TREE_ROOTS,
+        // The numbers above are the kernel's own trees.
+        objects: [ROOT_INODE, u64::MAX - 255],
+        offsets: [0, u64::MAX],
+        transactions: [0, u64::MAX],
+        kinds: [KEY_ROOT_ITEM, KEY_ROOT_ITEM],
+        ..SearchHead::default()
+    };
+    let mut ids = HashSet::new();
+    search(on.as_fd(), head, |found, _| {
+        if found.kind == KEY_ROOT_ITEM {
+            ids.insert(found.object);
+        }
+    })?;
+    Ok(ids)
 }
 
 /// The ids of the quota groups that belong to one subvolume each, whether that is still there or not. None where no
@@ -471,9 +504,9 @@ pub fn quota_groups(on: impl AsFd) -> io::Result<Vec<u64>> {
         ..SearchHead::default()
     };
     let mut ids = Vec::new();
-    match search(on.as_fd(), head, |kind, offset, _| {
-        if kind == KEY_QGROUP_INFO && offset >= ROOT_INODE {
-            ids.push(offset);
+    match search(on.as_fd(), head, |found, _| {
+        if found.kind == KEY_QGROUP_INFO && found.offset >= ROOT_INODE {
+            ids.push(found.offset);
         }
     }) {
         Ok(()) => Ok(ids),
@@ -527,8 +560,6 @@ fn destroy_inside(root: BorrowedFd<'_>) -> io::Result<()> {
 
 /// The subvolumes directly in the one with this id, as the tree of roots says.
 fn children_of(on: BorrowedFd<'_>, id: u64) -> io::Result<Vec<u64>> {
-    const TREE_ROOTS: u64 = 1;
-    const KEY_ROOT_REF: u32 = 156;
     let head = SearchHead {
         tree: TREE_ROOTS,
         objects: [id, id],
@@ -538,9 +569,9 @@ fn children_of(on: BorrowedFd<'_>, id: u64) -> io::Result<Vec<u64>> {
         ..SearchHead::default()
     };
     let mut ids = Vec::new();
-    search(on, head, |kind, offset, _| {
-        if kind == KEY_ROOT_REF {
-            ids.push(offset);
+    search(on, head, |found, _| {
+        if found.kind == KEY_ROOT_REF {
+            ids.push(found.offset);
         }
     })?;
     Ok(ids)

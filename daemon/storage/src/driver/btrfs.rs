@@ -50,6 +50,11 @@ fn copy(from: &HostDir, to: &HostDir, access: Access) -> io::Result<()> {
     }
 }
 
+/// Whether a failure says that no quotas are kept.
+fn is_uncounted(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error())
+}
+
 impl Driver for Btrfs {
     fn fits(&self, source: &HostDir) -> io::Result<Option<&'static str>> {
         Ok((!btrfs::is_btrfs(source)?).then_some("it is not btrfs"))
@@ -82,6 +87,41 @@ impl Driver for Btrfs {
 
     fn used(&self, volume: &HostDir) -> io::Result<u64> {
         btrfs::written_since(volume.open_dir(ROOTFS)?, born(volume)?)
+    }
+
+    fn lacks_limits(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn limit(&self, volume: &HostDir, bytes: Option<u64>) -> io::Result<()> {
+        let tree = volume.open_dir(ROOTFS)?;
+        // Quotas make every change of what is shared dearer, so none are kept until somebody needs them.
+        match (btrfs::limit(&tree, bytes), bytes) {
+            (Err(e), None) if is_uncounted(&e) => Ok(()),
+            (Err(e), Some(_)) if is_uncounted(&e) => {
+                btrfs::start_quotas(&tree)?;
+                btrfs::limit(&tree, bytes)
+            }
+            (done, _) => done,
+        }
+    }
+
+    fn limit_of(&self, volume: &HostDir) -> io::Result<Option<u64>> {
+        let tree = volume.open_dir(ROOTFS)?;
+        let quota = btrfs::quota(&tree, btrfs::info(&tree)?.id)?;
+        Ok(quota.and_then(|(_, most)| most).filter(|most| *most != u64::MAX))
+    }
+
+    fn sweep(&self, root: &HostDir) -> io::Result<()> {
+        let there = btrfs::subvolumes(root)?;
+        for id in btrfs::quota_groups(root)?.into_iter().filter(|id| !there.contains(id)) {
+            match btrfs::remove_quota_group(root, id) {
+                // Newer kernels do it themselves.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     fn stands_on_image(&self) -> bool {
