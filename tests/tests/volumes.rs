@@ -442,6 +442,17 @@ fn volumes_do_the_same_on_every_driver() {
         volume(&["delete", pool, "x"]).ok();
         volume(&["delete", next, "w"]).ok();
     }
+    // A limit, where there can be one: df shows it inside, and it holds.
+    assert!(volume(&["create", "d-dir", "small", "size=20MiB"]).refused().contains("btrfs"));
+    volume(&["create", "d-btrfs", "small", "size=20MiB"]).ok();
+    volume(&["attach", "d-btrfs", "small", "drivers", "small", "/small"]).ok();
+    let filled = lab.exec("drivers", &["dd", "if=/dev/urandom", "of=/small/x", "bs=1M", "count=40"]);
+    assert_ne!(filled.code, 0);
+    volume(&["set", "d-btrfs", "small", "size=60MiB"]).ok();
+    lab.exec("drivers", &["dd", "if=/dev/urandom", "of=/small/x", "bs=1M", "count=40"]).ok();
+    let state = lab.get("/1.0/storage-pools/d-btrfs/volumes/custom/small/state");
+    assert_eq!(state["usage"]["total"], 60 * 1024 * 1024);
     lab.cabin(&["delete", "-f", "drivers"]).ok();
+    volume(&["delete", "d-btrfs", "small"]).ok();
     lab.cabin(&["storage", "delete", "d-dir", "d-overlay", "d-btrfs"]).ok();
 }

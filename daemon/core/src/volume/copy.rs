@@ -9,7 +9,7 @@ use cabin_store::rows;
 use cabin_undo::{Undo, atomically};
 use serde_json::json;
 
-use super::create::{check_new, config_of, refuse_size};
+use super::create::{check_new, config_of, limit_of, refuse_size};
 use super::snapshot::{commit, load_snapshot, rows_of, snapshot_row};
 use super::{WHAT, address, busy_name, load, row_name, turn};
 use crate::{Error, Host, Op, clock, storage};
@@ -71,6 +71,9 @@ pub fn copy(host: &Arc<Host>, op: &Op, project: &str, pool: &str, post: &Volumes
             None => Origin::Volume(&old, Activity::Running),
         };
         trees(&source, &target, origin, &new, undo)?;
+        if let Some(bytes) = limit_of(&row.config)? {
+            target.limit(&new, Some(bytes))?;
+        }
         let mut txn = host.store().begin().insert(project, &row_name(pool, &post.name), &row)?;
         for snapshot in &snapshots {
             target.stage_custom_snapshot_from(&source, (&old, &snapshot.name), &new, undo)?.show(undo)?;

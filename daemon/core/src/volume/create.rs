@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cabin_api::volume::VolumesPost;
-use cabin_profiles::value::number;
+use cabin_profiles::value::{number, size};
 use cabin_storage::VolumeName;
 use cabin_store::rows::{self, Config};
 use cabin_undo::atomically;
@@ -46,14 +46,23 @@ pub(super) fn check_name(name: &str) -> Result<(), Error> {
 
 /// A limit that nothing holds is none.
 pub(super) fn refuse_size(host: &Host, pool: &str, config: &Config) -> Result<(), Error> {
-    match config.get("size").filter(|size| !size.is_empty()) {
+    if limit_of(config)?.is_none() {
+        return Ok(());
+    }
+    let found = storage::pool(host, pool)?;
+    match found.lacks_limits() {
         None => Ok(()),
-        Some(_) => {
-            let driver = storage::get(host, pool)?.driver;
-            let reason = "this driver keeps no limits: use a pool of its own on a filesystem of that size";
-            Err(Error::Unsupported { what: format!("`size` of a volume on driver `{driver}`"), reason })
+        Some(reason) => {
+            let what = format!("`size` of a volume on driver `{}`", found.driver().name());
+            Err(Error::Unsupported { what, reason })
         }
     }
+}
+
+/// The most bytes a volume may hold by its config.
+pub(super) fn limit_of(config: &Config) -> Result<Option<u64>, Error> {
+    let size = config.get("size").filter(|size| !size.is_empty());
+    Ok(size.map(|size| size::bytes(size)).transpose()?)
 }
 
 /// The config of a new volume: what is empty is not set.
@@ -80,6 +89,9 @@ pub fn create(host: &Arc<Host>, project: &str, pool: &str, post: &VolumesPost) -
     let mode = row.config.get("initial.mode").map(|mode| number::mode(mode)).transpose()?.unwrap_or(MODE);
     atomically(|undo| -> Result<(), Error> {
         disk.create_custom(&volume, (id("initial.uid"), id("initial.gid"), mode), undo)?;
+        if let Some(bytes) = limit_of(&row.config)? {
+            disk.limit(&volume, Some(bytes))?;
+        }
         let txn = host.store().begin().insert(project, &row_name(pool, &post.name), &row)?;
         match txn.commit() {
             Err(cabin_store::Error::Changed { .. }) => {

@@ -41,7 +41,7 @@ pub(crate) fn finish(host: &Arc<Host>) {
         fault::reach("change of a volume taken back");
     }
     for pool in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT).unwrap_or_default() {
-        if let Err(error) = sweep(host, &pool.name) {
+        if let Err(error) = sweep(host, &pool.name).and_then(|()| limit(host, &pool.name)) {
             tracing::warn!(pool = pool.name, error = %error.report(), "strays among volumes cannot be removed");
         }
     }
@@ -69,6 +69,20 @@ fn take_back(host: &Arc<Host>, row: &str, going_on: &VolumeIntent) -> Result<(),
         }
     }
     host.store().begin().remove::<VolumeIntent>(DEFAULT_PROJECT, row).commit()?;
+    Ok(())
+}
+
+/// A tree that took another one's place just before the daemon died has not its limit yet.
+fn limit(host: &Host, pool: &str) -> Result<(), Error> {
+    let disk = storage::pool(host, pool)?;
+    for found in host.store().rows::<rows::Volume>().list_from(DEFAULT_PROJECT, &row_name(pool, ""))? {
+        let Some(bytes) = super::create::limit_of(&found.row.config)? else { continue };
+        let volume = VolumeName::custom(found.name.split_once('/').map_or("", |(_, name)| name))?;
+        if disk.limit_of(&volume)? != Some(bytes) {
+            disk.limit(&volume, Some(bytes))?;
+            tracing::info!(volume = found.name, "the limit of a volume was put right");
+        }
+    }
     Ok(())
 }
 

@@ -191,8 +191,8 @@ pub fn tag(volume: &api::Volume) -> String {
 /// When there is none of that name, or its pool is unavailable.
 pub fn usage(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Result<api::Usage, Error> {
     load(host, project, pool, volume)?;
-    let used = storage::pool(host, pool)?.usage(&cabin_storage::VolumeName::custom(volume)?)?;
-    Ok(api::Usage { used, total: 0 })
+    let (pool, volume) = (storage::pool(host, pool)?, cabin_storage::VolumeName::custom(volume)?);
+    Ok(api::Usage { used: pool.usage(&volume)?, total: pool.limit_of(&volume)?.unwrap_or(0) })
 }
 
 /// A volume with its snapshots and what it uses; what cannot be read is left out.

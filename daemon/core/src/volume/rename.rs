@@ -8,7 +8,7 @@ use cabin_store::rows::{self, Devices, VolumeIntent};
 use cabin_undo::{atomically, fault};
 use serde_json::json;
 
-use super::create::{check_name, refuse_size, tell};
+use super::create::{check_name, limit_of, refuse_size, tell};
 use super::snapshot::{commit, refuse_mounted, rows_of, snapshot_row};
 use super::{MOVING, WHAT, busy_name, load, row_name, turn};
 use crate::{Error, Host, resolve, storage};
@@ -89,6 +89,9 @@ pub fn move_to(
             &to,
             undo,
         )?;
+        if let Some(bytes) = limit_of(&load(host, project, pool, old)?.row.config)? {
+            target.limit(&to, Some(bytes))?;
+        }
         for snapshot in &snapshots {
             target.stage_custom_snapshot_from(&disk, (&from, &snapshot.name), &to, undo)?.show(undo)?;
         }

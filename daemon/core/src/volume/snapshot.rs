@@ -308,12 +308,17 @@ pub fn restore(
     let _turn = turn(host, project, pool, volume, "restore")?;
     load_snapshot(host, project, (pool, volume, snapshot))?;
     refuse_mounted(host, project, pool, volume)?;
+    let limit = super::create::limit_of(&load(host, project, pool, volume)?.row.config)?;
     let (disk, name) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
     atomically(|undo| -> Result<(), Error> {
         let staged = disk.stage_restore(&name, snapshot, "restored", undo)?;
         let _alone = host.change_layout();
         refuse_mounted(host, project, pool, volume)?;
-        Ok(staged.show(undo)?)
+        staged.show(undo)?;
+        if let Some(bytes) = limit {
+            disk.limit(&name, Some(bytes))?;
+        }
+        Ok(())
     })?;
     let forgotten = disk.forget_replaced(&name);
     let context = json!({ "snapshot": snapshot });

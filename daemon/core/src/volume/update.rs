@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use cabin_api::volume::VolumePut;
+use cabin_storage::VolumeName;
 use cabin_store::rows;
+use cabin_undo::atomically;
 use serde_json::Value;
 
-use super::create::{refuse_size, tell};
+use super::create::{limit_of, refuse_size, tell};
+use super::snapshot::commit;
 use super::{WHAT, get, load, row_name, tag, turn};
-use crate::{Error, Host, etag};
+use crate::{Error, Host, etag, storage};
 
 /// Keys that count only when a volume is made, or that cannot change while it is mounted.
 const FIXED: &[&str] = &["initial.uid", "initial.gid", "initial.mode"];
@@ -55,14 +58,18 @@ fn change(
             "`security.unmapped` of storage volume `{volume}` cannot be changed while something uses it"
         )));
     }
+    let (before, after) = (limit_of(&old.row.config)?, limit_of(&config)?);
     let row = rows::Volume { description: put.description, config, ..old.row };
-    let txn = host.store().begin().update(project, &row_name(pool, volume), old.revision, &row)?;
-    match txn.commit() {
-        Err(cabin_store::Error::Changed { .. }) => {
-            return Err(Error::Changed { what: WHAT, name: volume.to_owned() });
+    atomically(|undo| -> Result<(), Error> {
+        if before != after {
+            let (disk, name) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
+            let (again, same) = (disk.clone(), name.clone());
+            undo.push(format!("limit of {name}"), move || again.limit(&same, before))?;
+            disk.limit(&name, after)?;
         }
-        other => other?,
-    };
+        let txn = host.store().begin().update(project, &row_name(pool, volume), old.revision, &row)?;
+        commit(txn, || Error::Changed { what: WHAT, name: volume.to_owned() })
+    })?;
     tell(host, project, "storage-volume-updated", pool, volume, Value::Null);
     Ok(())
 }
