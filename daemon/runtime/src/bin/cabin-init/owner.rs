@@ -7,6 +7,18 @@ use std::io;
 use cabin_runtime::spec::IdMap;
 use rustix::thread::{CapabilitiesSecureBits, Uid, set_capabilities_secure_bits, set_thread_res_uid};
 
+/// Lets this process signal the container's root without any right of its own: the kernel asks for that when it is
+/// to kill init with this process. Processes inside cannot name this one.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn may_signal_root_of(ids: IdMap) -> io::Result<()> {
+    match ids {
+        IdMap::Isolated(range) => Ok(set_thread_res_uid(Uid::from_raw(range.base), None, None)?),
+        IdMap::Privileged => Ok(()),
+    }
+}
+
 /// Does `make` as the host's user that is the container's root, with every right this process has.
 ///
 /// # Errors

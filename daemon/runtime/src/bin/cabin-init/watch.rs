@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::console::Console;
 use crate::control::{Control, Subject};
+use crate::owner;
 use crate::step::Step;
 
 /// `SIGHUP` and `SIGINT`: what the kernel ends an init with that called reboot(2), to restart or to halt.
@@ -78,6 +79,7 @@ fn prepare(watched: Watched) -> Result<Watcher, Failure> {
         let _ = rustix::thread::set_name(&title);
     }
     process::give_back_memory();
+    owner::may_signal_root_of(standing.ids).step("stay init's master")?;
     shed(&run_dir, &devpts).step("give up its rights")?;
     Ok(Watcher { name, standing, pidfd, netlink, run_dir, console, control })
 }
