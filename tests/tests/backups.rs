@@ -105,7 +105,13 @@ fn attributes_of_files_travel_and_those_that_steer_the_host_do_not() {
     let to = lab.home().join("marked.tar.zst").display().to_string();
     lab.cabin(&["export", "marked", &to]).ok();
     lab.cabin(&["import", &to, "remarked"]).ok();
-    let there = lab.socket().parent().unwrap().join("storage-pools/default/containers/remarked/rootfs/root");
+    // What came in is a layer on which the instance stands.
+    let layers = lab.socket().parent().unwrap().join("storage-pools/default/layers");
+    let there = std::fs::read_dir(layers)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().join("u/root"))
+        .find(|root| root.join("tool").exists())
+        .expect("the imported layer");
     let read = |file: &str, name: &str| -> Vec<u8> {
         let mut value = vec![0; 256];
         let got = getxattr(there.join(file), name, value.as_mut_slice()).unwrap_or(0);

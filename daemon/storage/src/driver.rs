@@ -102,6 +102,12 @@ pub(crate) trait Driver: Send + Sync {
         volume.create_dir(ROOTFS, 0o755)?.sync()
     }
 
+    /// Fills the new directory `volume` so that it holds an empty tree for somebody else to fill, and gives that.
+    fn create_to_fill(&self, volume: &HostDir) -> io::Result<HostDir> {
+        self.create_empty(volume)?;
+        volume.open_dir(ROOTFS)
+    }
+
     /// Fills the new directory `to` with what the volume or snapshot in `from` holds. Nothing is synced.
     fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()>;
 

@@ -68,6 +68,13 @@ impl Driver for Overlay {
         make_upper(image, volume).map_err(|source| Error::Copy { path: UPPER.to_owned(), source })
     }
 
+    /// It is to become a layer, so that it need not be copied again.
+    fn create_to_fill(&self, volume: &HostDir) -> io::Result<HostDir> {
+        volume.create_dir(WORK, 0o700)?;
+        volume.create_dir(ROOTFS, 0o700)?;
+        volume.create_dir(UPPER, 0o755)
+    }
+
     fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()> {
         let (old, new, role) = self.uppers(from, to)?;
         copy::tree(old.as_fd(), new.as_fd(), role)

@@ -6,7 +6,7 @@
 use cabin_sys::dir::HostDir;
 use cabin_undo::Undo;
 
-use crate::driver::{IMAGE, Layers, RESTORED, ROOTFS};
+use crate::driver::{IMAGE, Layers, RESTORED};
 use crate::error::{Error, Result};
 use crate::name::{VolumeName, check, check_snapshot};
 
@@ -55,8 +55,7 @@ impl Pool {
         let volume = place.volume().clone();
         let wrong = |source| self.volume_error("create", &volume, source);
         let staged = self.stage_place(&place, &staging, &what, undo)?;
-        self.inner.kind.driver().create_empty(&staged).map_err(wrong)?;
-        let tree = staged.open_dir(ROOTFS).map_err(wrong)?;
+        let tree = self.inner.kind.driver().create_to_fill(&staged).map_err(wrong)?;
         Ok((Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing }, tree))
     }
 
@@ -142,6 +141,16 @@ impl Pool {
         let mut trees = self.trees(&self.chain(&place)?)?;
         trees.extend(image.map(|image| self.path().join(image_tree(&image))));
         Ok(driver.layers(trees, &self.path().join(&place)))
+    }
+}
+
+impl Staged {
+    /// The tree is filled: from here on others can share it, where the driver shares.
+    ///
+    /// # Errors
+    /// A failure of the disk.
+    pub fn filled(&self, undo: &mut Undo) -> Result<()> {
+        self.pool.freeze(&self.staging, undo).map(drop)
     }
 }
 

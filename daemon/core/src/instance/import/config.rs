@@ -123,7 +123,12 @@ struct MapLine {
 
 /// The shift of ids that the tree on the other server's disk had.
 fn shift_of(config: &Config) -> Result<Vec<ShiftRun>, Error> {
-    let Some(said) = config.get("volatile.last_state.idmap").filter(|said| !said.is_empty()) else {
+    shift_in(config, "volatile.last_state.idmap")
+}
+
+/// The same, remembered under another key.
+pub(crate) fn shift_in(config: &Config, key: &str) -> Result<Vec<ShiftRun>, Error> {
+    let Some(said) = config.get(key).filter(|said| !said.is_empty()) else {
         return Ok(Vec::new());
     };
     let lines: Option<Vec<MapLine>> = serde_json::from_str(said).map_err(|source| Error::Index { source })?;

@@ -1,7 +1,7 @@
 //! A new instance from a backup that comes in as a stream: first what it says is looked at, then its trees are
 //! made, in one pass and without a copy in between.
 
-mod config;
+pub(crate) mod config;
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
@@ -100,6 +100,9 @@ pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input:
         let mut progress = |done: u64| op.progress("import_progress", format!("Import: {}", size(done)));
         let (_, metadata) = host.unpacker().restore(input, &places, &mut progress)?;
         drop(places);
+        for one in &staged {
+            one.filled(undo)?;
+        }
         fault::pass("trees of a backup made")?;
         // From here on what the instance names must not go away.
         let _kept = host.keep_layout();
