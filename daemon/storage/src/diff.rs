@@ -6,20 +6,17 @@
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use cabin_sys::dir::HostDir;
-use rustix::fs::{self as rfs, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{self as rfs, FileType, Stat};
 use rustix::io::Errno;
+
+use crate::stack::{self, Found, Part, Stack, find, is_gone, kind};
 
 /// How deep directories are compared; what lies deeper is not.
 const MAX_DEPTH: usize = 256;
-
-const BENEATH: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS)
-    .union(ResolveFlags::NO_XDEV);
 
 /// What became of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,26 +73,6 @@ pub enum Depth {
     Cut,
 }
 
-/// A directory of a tree that both states have, or that one of them has alone.
-struct Part {
-    dir: OwnedFd,
-    common: bool,
-    /// Whether there are layers at all, and names in them that only say that another is gone.
-    layered: bool,
-}
-
-/// A directory as one state shows it: its parts, topmost first.
-type Stack = Vec<Part>;
-
-/// A name as one state shows it.
-struct Found {
-    stat: Stat,
-    /// For a directory.
-    stack: Stack,
-    /// Whether it was found in a part that both have: then it is the same in both.
-    common: bool,
-}
-
 /// Compares two states, each given by its trees, topmost first; the last `common` of them are the same ones.
 /// Differences are given in the order of their paths, directories before what is in them.
 pub(crate) fn compare(
@@ -130,10 +107,6 @@ struct Walk<'a> {
     cut: bool,
 }
 
-fn kind(stat: &Stat) -> FileType {
-    FileType::from_raw_mode(stat.st_mode)
-}
-
 fn shape(stat: &Stat) -> Shape {
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     match kind(stat) {
@@ -164,58 +137,6 @@ fn is_same(old: &Stat, new: &Stat, links: impl FnOnce() -> io::Result<bool>) -> 
     })
 }
 
-/// A file of which the kernel notes that a name of the layers below is gone.
-fn is_whiteout(stat: &Stat) -> bool {
-    kind(stat) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
-fn enter(dir: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rfs::openat2(dir, name, flags, Mode::empty(), BENEATH)?)
-}
-
-/// Whether a directory of a layer hides those below it.
-fn is_opaque(dir: &OwnedFd) -> bool {
-    let mut value = [0u8; 8];
-    let length = rfs::fgetxattr(dir, "trusted.overlay.opaque", value.as_mut_slice());
-    length.is_ok_and(|length| &value[..length] == b"y")
-}
-
-/// Whether an error only means that the file is gone by now: the later state may be in use.
-fn is_gone(error: &io::Error) -> bool {
-    [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::STALE]
-        .iter()
-        .any(|gone| error.raw_os_error() == Some(gone.raw_os_error()))
-}
-
-/// What a name is in a state.
-fn find(stack: &Stack, name: &CStr) -> io::Result<Option<Found>> {
-    let mut found: Option<Found> = None;
-    for part in stack {
-        let stat = match rfs::statat(&part.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => continue,
-            other => other?,
-        };
-        if part.layered && is_whiteout(&stat) {
-            break;
-        }
-        if kind(&stat) != FileType::Directory {
-            return Ok(found.or(Some(Found { stat, stack: Vec::new(), common: part.common })));
-        }
-        let dir = match enter(&part.dir, name) {
-            Err(e) if is_gone(&e) => break,
-            other => other?,
-        };
-        let hides = is_opaque(&dir);
-        let found = found.get_or_insert(Found { stat, stack: Vec::new(), common: part.common });
-        found.stack.push(Part { dir, common: part.common, layered: part.layered });
-        if hides {
-            break;
-        }
-    }
-    Ok(found)
-}
-
 /// Names in those parts that the two states do not have in common, or in all when one of them does not see
 /// the common ones.
 fn names(before: &Stack, after: &Stack) -> io::Result<BTreeSet<CString>> {
@@ -223,12 +144,7 @@ fn names(before: &Stack, after: &Stack) -> io::Result<BTreeSet<CString>> {
     let all = common(before) != common(after);
     let mut names = BTreeSet::new();
     for part in before.iter().chain(after).filter(|part| all || !part.common) {
-        for entry in rfs::Dir::read_from(&part.dir)? {
-            let entry = entry?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                names.insert(entry.file_name().to_owned());
-            }
-        }
+        stack::names(&part.dir, &mut names)?;
     }
     Ok(names)
 }

@@ -11,8 +11,10 @@ mod diff;
 mod disk;
 mod driver;
 mod error;
+mod merge;
 mod name;
 mod pool;
+mod stack;
 mod storage;
 mod usage;
 

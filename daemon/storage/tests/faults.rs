@@ -6,20 +6,21 @@
 
 mod kit;
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use cabin_storage::{Activity, DriverKind, Error, Origin, Pool, PoolSpec, Storage, VolumeName};
 use cabin_undo::atomically;
 use cabin_undo::fault::{Plan, arm, seen};
-use kit::{DRIVERS, IMAGE, fill, paths, with_image};
+use kit::{DRIVERS, IMAGE, World, done, fill, paths, with_image};
 
 const OTHER: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
 /// Writes a file as a guest would.
 fn write(pool: &Pool, place: &str, text: &str) {
     let own = if pool.driver() == DriverKind::Overlay { "u" } else { "rootfs" };
-    std::fs::write(pool.path().join(place).join(own).join("state"), text).unwrap();
+    fs::write(pool.path().join(place).join(own).join("state"), text).unwrap();
 }
 
 /// All verbs that push steps, in one change.
@@ -53,6 +54,7 @@ fn a_failure_at_any_step_leaves_nothing_and_a_kill_leaves_nothing_visible() {
     if let Ok(root) = std::env::var("CABIN_TEST_ROOT") {
         return die(Path::new(&root));
     }
+    sweep_folding();
     for driver in DRIVERS {
         let world = with_image(driver);
         let before = paths(world.dir.path());
@@ -76,12 +78,7 @@ fn a_failure_at_any_step_leaves_nothing_and_a_kill_leaves_nothing_visible() {
         assert!(step > 8);
         for killed in 1..step {
             let world = with_image(driver);
-            let ended = Command::new(std::env::current_exe().unwrap())
-                .env("CABIN_TEST_ROOT", world.dir.path())
-                .env("CABIN_TEST_DRIVER", driver.name())
-                .env("CABIN_TEST_STEP", killed.to_string())
-                .output()
-                .unwrap();
+            let ended = dying(&world, driver, killed).output().unwrap();
             assert!(!ended.status.success(), "step {killed} was passed alive");
             let pool = Storage::new(world.dir.path()).unwrap().open_pool(&world.spec).unwrap();
             pool.sweep().unwrap();
@@ -106,10 +103,93 @@ fn a_failure_at_any_step_leaves_nothing_and_a_kill_leaves_nothing_visible() {
             for volume in pool.list().unwrap() {
                 pool.delete(&volume).unwrap();
             }
-            let layers: Vec<_> = std::fs::read_dir(pool.path().join("layers")).unwrap().collect();
+            let layers: Vec<_> = fs::read_dir(pool.path().join("layers")).unwrap().collect();
             assert!(layers.is_empty(), "{driver:?}, killed at {killed}: {layers:?}");
         }
     }
+}
+
+/// A volume that stands on as many layers as there may be: the next snapshot puts them together.
+fn deepen(world: &World) -> VolumeName {
+    let deep = VolumeName::container("deep").unwrap();
+    done(|undo| world.pool.create_from_image(&deep, IMAGE, undo));
+    let root = world.pool.path();
+    let mut below = None;
+    for number in 0..20 {
+        let layer = root.join(format!("layers/layer-{number}"));
+        fs::create_dir_all(layer.join("u")).unwrap();
+        fs::write(layer.join("u").join(number.to_string()), "x").unwrap();
+        if let Some(below) = &below {
+            fs::hard_link(below, layer.join("below")).unwrap();
+        }
+        let said = root.join(format!("layers/layer-{number}.ref"));
+        fs::write(&said, format!("layer-{number}")).unwrap();
+        below = Some(said);
+    }
+    fs::hard_link(below.unwrap(), root.join("containers/deep/below")).unwrap();
+    write(&world.pool, "containers/deep", "own");
+    deep
+}
+
+fn fold(pool: &Pool, deep: &VolumeName) -> Result<(), cabin_undo::Failed<Error>> {
+    atomically(|undo| pool.stage_snapshot(deep, Activity::Stopped, "s", undo)?.show(undo))
+}
+
+/// Whether the volume shows what it did, whatever became of putting its layers together, and leaves nothing.
+fn is_whole(world: &World, deep: &VolumeName, told: &str) {
+    {
+        let mounted = kit::mount(world, deep);
+        for number in 0..20 {
+            assert!(mounted.root.join(number.to_string()).exists(), "{told}: {number}");
+        }
+        assert_eq!(fs::read_to_string(mounted.root.join("state")).unwrap(), "own", "{told}");
+    }
+    world.pool.delete_snapshot(deep, "s").unwrap();
+    world.pool.delete(deep).unwrap();
+    let layers: Vec<_> = fs::read_dir(world.pool.path().join("layers")).unwrap().collect();
+    assert!(layers.is_empty(), "{told}: {layers:?}");
+}
+
+/// Makes each step of putting layers together fail, and dies there.
+fn sweep_folding() {
+    let mut step = 0;
+    loop {
+        step += 1;
+        let world = with_image(DriverKind::Overlay);
+        let deep = deepen(&world);
+        arm(Plan::Fail(step));
+        let outcome = fold(&world.pool, &deep);
+        arm(Plan::Off);
+        let done = outcome.is_ok();
+        if let Err(failed) = outcome {
+            assert!(failed.left_behind.is_empty(), "{failed}");
+        }
+        is_whole(&world, &deep, &format!("step {step} of folding failed"));
+        if done {
+            break;
+        }
+    }
+    for killed in 1.. {
+        let world = with_image(DriverKind::Overlay);
+        let deep = deepen(&world);
+        let ended = dying(&world, DriverKind::Overlay, killed).env("CABIN_TEST_FOLD", "1").output().unwrap();
+        world.pool.sweep().unwrap();
+        is_whole(&world, &deep, &format!("killed at step {killed} of folding"));
+        if ended.status.success() {
+            assert!(killed > 5, "{killed}");
+            break;
+        }
+    }
+}
+
+/// This program again, to be killed at a step.
+fn dying(world: &World, driver: DriverKind, step: u64) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .env("CABIN_TEST_ROOT", world.dir.path())
+        .env("CABIN_TEST_DRIVER", driver.name())
+        .env("CABIN_TEST_STEP", step.to_string());
+    command
 }
 
 /// What the killed process does.
@@ -118,6 +198,13 @@ fn die(root: &Path) {
     let driver = DRIVERS.into_iter().find(|kind| kind.name() == driver).unwrap();
     let storage = Storage::new(root).unwrap();
     let spec = PoolSpec { name: "fast".into(), driver, source: storage.default_source("fast"), disk: None };
+    let folds = std::env::var_os("CABIN_TEST_FOLD").is_some();
+    let pool = storage.open_pool(&spec).unwrap();
     arm(Plan::Kill(std::env::var("CABIN_TEST_STEP").unwrap().parse().unwrap()));
-    let _ = everything(&storage, &spec);
+    match folds {
+        true => drop(fold(&pool, &VolumeName::container("deep").unwrap())),
+        false => drop(everything(&storage, &spec)),
+    }
+    // One that lives through it says so: what follows in a test is not for it.
+    std::process::exit(0);
 }

@@ -4,7 +4,10 @@
 
 mod kit;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Instant;
 
 use cabin_storage::{Activity, DriverKind, Layers, Origin, VolumeName};
@@ -79,33 +82,83 @@ fn layers_go_with_the_last_that_stands_on_them_in_any_order() {
     assert!(pool.sweep().unwrap().is_empty());
 }
 
+/// Changes of all sorts over those of the rounds before.
+fn change(world: &World, round: u32) {
+    let mounted = mount(world, &web());
+    let root = &mounted.root;
+    fs::write(root.join("state"), round.to_string()).unwrap();
+    let _ = fs::remove_dir_all(root.join("replaced"));
+    fs::create_dir(root.join("replaced")).unwrap();
+    fs::write(root.join("replaced").join(round.to_string()), "x").unwrap();
+    fs::create_dir_all(root.join("grown/deep")).unwrap();
+    fs::write(root.join("grown/deep").join(round.to_string()), "x").unwrap();
+    // One of the image's is replaced once, and grows from then on.
+    if round == 0 {
+        fs::remove_dir_all(root.join("etc")).unwrap();
+        fs::create_dir(root.join("etc")).unwrap();
+    }
+    fs::write(root.join("etc").join(round.to_string()), "x").unwrap();
+    // There and gone by turns.
+    let _ = fs::remove_dir_all(root.join("usr/turn"));
+    if round % 2 == 1 {
+        fs::create_dir_all(root.join("usr/turn")).unwrap();
+        fs::write(root.join("usr/turn/one"), "x").unwrap();
+        fs::hard_link(root.join("usr/turn/one"), root.join("usr/turn/two")).unwrap();
+    }
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    fs::read_dir(dir).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Whether a volume is as it was after a round, with the rounds before it that lead there.
+fn check(world: &World, volume: &VolumeName, round: u32, rounds: &BTreeSet<u32>) {
+    let mounted = mount(world, volume);
+    let root = &mounted.root;
+    let strings = |rounds: &BTreeSet<u32>| rounds.iter().map(u32::to_string).collect::<BTreeSet<_>>();
+    assert_eq!(fs::read_to_string(root.join("state")).unwrap(), round.to_string());
+    assert_eq!(names(&root.join("replaced")), strings(&BTreeSet::from([round])));
+    assert_eq!(names(&root.join("grown/deep")), strings(rounds), "round {round}");
+    assert_eq!(names(&root.join("etc")), strings(rounds));
+    match round % 2 {
+        0 => assert!(!root.join("usr/turn").exists()),
+        _ => assert_eq!(root.join("usr/turn/two").metadata().unwrap().nlink(), 2),
+    }
+    assert!(root.join("usr/bin/init").exists());
+    assert_eq!(root.metadata().unwrap().mode() & 0o7777, 0o1775);
+}
+
 #[test]
-fn no_volume_stands_on_more_layers_than_can_be_mounted() {
+fn layers_are_put_together_before_they_are_too_many() {
     let world = with_volume();
-    let mut most = 0;
-    for round in 0..60 {
-        write(&world, &web(), &round.to_string());
+    let (mut most, mut rounds) = (0, BTreeSet::new());
+    let mut kept = BTreeMap::new();
+    for round in 0..60u32 {
+        change(&world, round);
+        rounds.insert(round);
         snap(&world, &format!("s{round}"));
-        if round % 7 == 0 {
-            let name = format!("s{}", round / 2);
-            done(|undo| world.pool.stage_restore(&web(), &name, "m", undo)?.show(undo));
+        kept.insert(round, rounds.clone());
+        if round % 13 == 12 {
+            let back = round / 2;
+            done(|undo| world.pool.stage_restore(&web(), &format!("s{back}"), "m", undo)?.show(undo));
             world.pool.forget_replaced(&web()).unwrap();
+            rounds = kept[&back].clone();
         }
         most = most.max(stands_on(&world, &web()));
     }
-    assert!((10..=32).contains(&most), "{most}");
-    for round in (0..60).step_by(9) {
+    assert_eq!(most, 20);
+    for (round, rounds) in kept.iter().step_by(7) {
         let twin = copy(&world, &format!("s{round}"), "twin");
-        assert_eq!(read(&world, &twin), round.to_string());
-        assert!(mount(&world, &twin).root.join("usr/bin/init").exists());
+        check(&world, &twin, *round, rounds);
         world.pool.delete(&twin).unwrap();
     }
-    for round in 0..60 {
+    for round in kept.keys() {
         world.pool.delete_snapshot(&web(), &format!("s{round}")).unwrap();
     }
-    assert_eq!(read(&world, &web()), "59");
+    check(&world, &web(), 59, &rounds);
     world.pool.delete(&web()).unwrap();
     assert_eq!(layers(&world), 0);
+    assert!(world.pool.sweep().unwrap().is_empty());
 }
 
 #[test]

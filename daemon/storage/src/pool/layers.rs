@@ -17,10 +17,11 @@ use rustix::fs::{self as rfs, AtFlags};
 
 use crate::driver::{BELOW, DriverKind, IMAGE, RESTORED};
 use crate::error::{Error, Result};
+use crate::merge::merge;
 use crate::name::check;
 use crate::usage;
 
-use super::{DELETING, Pool};
+use super::{DELETING, Pool, STAGING};
 
 /// Where frozen layers lie in a pool.
 pub(crate) const LAYERS: &str = "layers";
@@ -58,14 +59,20 @@ impl Pool {
         if kind.driver().is_bare(&volume).map_err(wrong)? {
             return Ok(true);
         }
-        if self.chain(place)?.len() >= MAX_LAYERS {
-            return Ok(false);
+        let chain = self.chain(place)?;
+        if chain.len() >= MAX_LAYERS {
+            return self.fold(place, &volume, chain, undo);
         }
         let layer = uuid::Uuid::new_v4().to_string();
         let (pool, from, made) = (self.clone(), place.to_owned(), layer.clone());
         // Recorded first: what is made halfway is taken back as well.
         undo.push(format!("freeze {place}"), move || pool.thaw(&from, &made))?;
-        self.prepare(&volume, &layer).map_err(wrong)?;
+        let prepare = || -> io::Result<()> {
+            self.create_ref(&layer)?;
+            let made = self.inner.root.create_dir(&place_of(&layer), 0o700)?;
+            self.prepare(&volume, &made, &layer)
+        };
+        prepare().map_err(wrong)?;
         fault::pass("layer prepared")?;
         // Before this the new directory is a stray: a layer that would stand on itself. After it, all is done.
         self.inner.root.exchange(&place_of(&layer), place).map_err(wrong)?;
@@ -73,13 +80,15 @@ impl Pool {
         Ok(true)
     }
 
-    /// Makes the volume that will stand on the layer, where the layer will be.
-    fn prepare(&self, volume: &HostDir, layer: &str) -> io::Result<()> {
+    /// One that is cut short by a crash has no other name, and is swept.
+    fn create_ref(&self, layer: &str) -> io::Result<()> {
+        self.inner.root.create_file(&ref_of(layer), 0o600)?.write_all(layer.as_bytes())
+    }
+
+    /// Fills the new directory `made` so that it can take the place of `volume` and stands on the layer.
+    fn prepare(&self, volume: &HostDir, made: &HostDir, layer: &str) -> io::Result<()> {
         let root = &self.inner.root;
-        // One that is cut short by a crash has no other name, and is swept.
-        root.create_file(&ref_of(layer), 0o600)?.write_all(layer.as_bytes())?;
-        let made = root.create_dir(&place_of(layer), 0o700)?;
-        self.inner.kind.driver().branch(volume, &made)?;
+        self.inner.kind.driver().branch(volume, made)?;
         for link in [IMAGE, RESTORED] {
             match rfs::readlinkat(volume, link, Vec::new()) {
                 Ok(target) => made.symlink(Path::new(OsStr::from_bytes(target.as_bytes())), link)?,
@@ -88,9 +97,56 @@ impl Pool {
             }
         }
         let layers = root.open_dir(LAYERS)?;
-        rfs::linkat(&layers, format!("{layer}{REF}"), &made, BELOW, AtFlags::empty())?;
+        rfs::linkat(&layers, format!("{layer}{REF}"), made, BELOW, AtFlags::empty())?;
         // What a guest wrote and never synced becomes the layer's, and that is promised to be on disk.
         root.sync_filesystem()
+    }
+
+    /// As [`Pool::freeze`], for a volume that stands on as many layers as there may be: they are put together
+    /// with what it holds into one layer, of the same files. The old ones stay for those that stand on them.
+    fn fold(&self, place: &str, volume: &HostDir, chain: Vec<String>, undo: &mut Undo) -> Result<bool> {
+        let wrong = |source| self.layer_error("fold", place, source);
+        let (root, driver) = (&self.inner.root, self.inner.kind.driver());
+        let layer = uuid::Uuid::new_v4().to_string();
+        let staging = format!("{LAYERS}/{STAGING}{layer}");
+        let (pool, made, from) = (self.clone(), layer.clone(), place.to_owned());
+        undo.push(format!("fold {place}"), move || pool.unfold(&from, &made))?;
+        let mut trees = vec![volume.open_dir(driver.own(volume)).map_err(wrong)?];
+        for layer in self.layer_trees(place)? {
+            trees.push(root.open_dir(&layer).map_err(wrong)?);
+        }
+        let fill = || -> io::Result<bool> {
+            self.create_ref(&layer)?;
+            let dir = root.create_dir(&place_of(&layer), 0o700)?;
+            let merged = dir.create_dir(driver.own(volume), 0o700)?;
+            if !merge(&trees, &merged)? {
+                return Ok(false);
+            }
+            let made = root.create_dir(&staging, 0o700)?;
+            self.prepare(volume, &made, &layer)?;
+            Ok(true)
+        };
+        if !fill().map_err(wrong)? {
+            self.unfold(place, &layer)?;
+            return Ok(false);
+        }
+        fault::pass("layers folded")?;
+        root.exchange(&staging, place).map_err(wrong)?;
+        fault::reach("folded layer in place");
+        root.remove_tree(&staging).map_err(wrong)?;
+        self.release(chain.into_iter().next())?;
+        Ok(true)
+    }
+
+    /// Takes away what folding made, unless it is in place by now: it shows the same.
+    fn unfold(&self, place: &str, layer: &str) -> Result<()> {
+        let wrong = |source| self.layer_error("take back", layer, source);
+        if self.below(place)?.as_deref() == Some(layer) {
+            return Ok(());
+        }
+        self.inner.root.remove_tree(&format!("{LAYERS}/{STAGING}{layer}")).map_err(wrong)?;
+        self.inner.root.remove_tree(&place_of(layer)).map_err(wrong)?;
+        self.inner.root.remove_file(&ref_of(layer)).map_err(wrong)
     }
 
     /// The inverse of freezing, as long as nobody else stands on the layer and nothing was written above it.
