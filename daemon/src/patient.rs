@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Whether a connection is one of requests and answers no more. Shared by the connection and who answers on it.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +44,7 @@ impl<S> Patient<S> {
             return outcome;
         }
         let limit = self.limit;
-        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(limit)));
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
         match stuck.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
@@ -99,7 +99,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
 
     const LIMIT: Duration = Duration::from_secs(300);
 
@@ -117,7 +116,7 @@ mod tests {
         let (ours, mut theirs) = tokio::io::duplex(64);
         let reader = tokio::spawn(async move {
             for _ in 0..16 {
-                sleep(LIMIT - Duration::from_secs(1)).await;
+                sleep_until(Instant::now() + LIMIT - Duration::from_secs(1)).await;
                 theirs.read_exact(&mut [0; 64]).await.unwrap();
             }
         });
@@ -131,7 +130,7 @@ mod tests {
         let upgraded = Upgraded::default();
         upgraded.set();
         let reader = tokio::spawn(async move {
-            sleep(LIMIT * 10).await;
+            sleep_until(Instant::now() + LIMIT * 10).await;
             theirs.read_exact(&mut [0; 1000]).await.unwrap();
         });
         Patient::new(ours, LIMIT, upgraded).write_all(&[0; 1000]).await.unwrap();
