@@ -6,6 +6,7 @@
 pub mod api;
 pub mod audit;
 pub mod backup_verbs;
+pub mod carry_verbs;
 pub mod cli;
 pub mod clients;
 pub mod daemon;

@@ -7,24 +7,24 @@ use crate::verbs::{Attempt, Verb};
 
 const SNAPSHOTS: &str = "/1.0/instances/kept/snapshots";
 
-fn there(subject: &Subject, target: &str) -> bool {
+pub(crate) fn there(subject: &Subject, target: &str) -> bool {
     subject.call("GET", target, None).expect("an answer").status == 200
 }
 
-fn delete(subject: &Subject, target: &str) {
+pub(crate) fn delete(subject: &Subject, target: &str) {
     if there(subject, target) {
         subject.must("DELETE", target, &Value::Null);
     }
 }
 
-fn make(subject: &Subject, name: &str) {
+pub(crate) fn make(subject: &Subject, name: &str) {
     if subject.status(name).is_empty() {
         let source = json!({ "type": "image", "alias": "busybox" });
         subject.must("POST", "/1.0/instances", &json!({ "name": name, "source": source }));
     }
 }
 
-fn run(subject: &Subject, name: &str) {
+pub(crate) fn run(subject: &Subject, name: &str) {
     make(subject, name);
     if subject.status(name) != "Running" {
         subject.power(name, "start").expect("a start");
@@ -44,12 +44,12 @@ fn renew(subject: &Subject) {
     take(subject, "fresh", "s").expect("a snapshot");
 }
 
-fn take(subject: &Subject, instance: &str, name: &str) -> Attempt {
+pub(crate) fn take(subject: &Subject, instance: &str, name: &str) -> Attempt {
     subject.ask("POST", &format!("/1.0/instances/{instance}/snapshots"), &json!({ "name": name }))
 }
 
 /// An instance with a snapshot from before its config was changed.
-fn with_snapshot(subject: &Subject, instance: &str) {
+pub(crate) fn with_snapshot(subject: &Subject, instance: &str) {
     make(subject, instance);
     if !there(subject, &format!("/1.0/instances/{instance}/snapshots/s")) {
         take(subject, instance, "s").expect("a snapshot");
@@ -57,7 +57,7 @@ fn with_snapshot(subject: &Subject, instance: &str) {
     changed(subject, instance);
 }
 
-fn changed(subject: &Subject, instance: &str) {
+pub(crate) fn changed(subject: &Subject, instance: &str) {
     let target = format!("/1.0/instances/{instance}");
     subject.must("PATCH", &target, &json!({ "config": { "user.note": "new" } }));
 }

@@ -2,6 +2,7 @@
 //! time.
 
 use cabin_tests::backup_verbs;
+use cabin_tests::carry_verbs;
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, fail_each, fail_once};
@@ -39,6 +40,19 @@ fn a_step_of_a_change_of_networks_that_fails_leaves_nothing() {
 #[test]
 fn a_step_of_a_snapshot_or_copy_that_fails_leaves_nothing() {
     swept("snapshots and copies", snapshot_verbs::KEPT);
+}
+
+#[test]
+fn a_step_of_a_copy_or_move_between_pools_that_fails_leaves_nothing() {
+    swept("copies and moves between pools", carry_verbs::CARRIED);
+    if std::env::var_os("CABIN_TORTURE").is_some() {
+        swept("more of them", carry_verbs::MORE);
+    }
+}
+
+#[test]
+fn a_step_of_bringing_a_copy_up_to_date_that_fails_leaves_nothing() {
+    swept("copies brought up to date", carry_verbs::REFRESHED);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! new one and leaves nothing over. What containers do meanwhile is in `absence.rs`.
 
 use cabin_tests::backup_verbs;
+use cabin_tests::carry_verbs;
 use cabin_tests::lab::Lab;
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
@@ -75,6 +76,19 @@ fn a_daemon_that_dies_at_a_backup_publication_or_rebuild_leaves_the_old_or_the_n
 #[test]
 fn a_daemon_that_dies_at_a_snapshot_or_copy_leaves_the_old_or_the_new() {
     swept("deaths in snapshots and copies", snapshot_verbs::KEPT, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_at_a_copy_or_move_between_pools_leaves_the_old_or_the_new() {
+    swept("deaths in copies and moves between pools", carry_verbs::CARRIED, Again::Once);
+    if std::env::var_os("CABIN_TORTURE").is_some() {
+        swept("deaths in more of them", carry_verbs::MORE, Again::Once);
+    }
+}
+
+#[test]
+fn a_daemon_that_dies_bringing_a_copy_up_to_date_leaves_the_old_or_the_new() {
+    swept("deaths in copies brought up to date", carry_verbs::REFRESHED, Again::Once);
 }
 
 #[test]

@@ -62,10 +62,9 @@ pub use update::{patch, update};
 
 pub(crate) use backup::{metadata, source, strays as stray_backups, sweep as sweep_backups};
 pub(crate) use change::Change;
-pub(crate) use create::give_macs;
+pub(crate) use create::{give_macs, relink};
 pub(crate) use intent::{forget as forget_intent, intend_restart};
 pub(crate) use power::{start_again, start_one, stop_one};
-pub(crate) use relocate::relink;
 pub(crate) use rename::take_back;
 pub(crate) use snapshot::{expiry, load_snapshot};
 pub(crate) use snapshot::{finish_snapshots, watch_snapshots};

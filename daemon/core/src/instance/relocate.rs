@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::carry::{self, Load, Target, root_in};
 use super::copy::still_there;
-use super::create::{check_config, give_macs, link};
+use super::create::{check_config, give_macs, relink};
 use super::rename::move_logs;
 use super::snapshot::{row_name, rows_of};
 use super::{WHAT, address, expand, intent, load, profiles, profiles_of, root_pool, status};
@@ -113,6 +113,7 @@ pub fn relocate(
         let _ = host.dir().remove_file(&format!("containers/{old}"));
     }
     let _ = relink(host, new, &row.pool);
+    fault::reach("link moved");
     let context = json!({ "old_name": old, "old_pool": found.row.pool, "pool": row.pool });
     host.events().lifecycle(project, "instance-migrated", &address(new), new, context, op.requestor());
     removed.map_err(|source| Error::LeftBehind {
@@ -199,9 +200,4 @@ fn remove_old(host: &Host, pool: &str, old: &str, snapshots: Snapshots<'_>) -> R
     fault::reach("old snapshots removed");
     pool.delete(&volume)?;
     Ok(())
-}
-
-/// Makes `containers/NAME` lead to the pool, whatever it led to.
-pub(crate) fn relink(host: &Arc<Host>, name: &str, pool: &str) -> Result<(), Error> {
-    atomically(|undo| link(host, name, pool, undo)).map_err(Error::from)
 }
