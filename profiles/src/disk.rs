@@ -100,10 +100,7 @@ fn root<'a>(pool: Option<&'a str>, source: Option<&str>, device: &Device) -> Res
     let foreign =
         ["readonly", "recursive", "required", "shift", "initial.uid", "initial.gid", "initial.mode"];
     if foreign.iter().any(|property| device.get(*property).is_some_and(|value| !value.is_empty())) {
-        return Err("the root disk takes only `path` and `pool`");
-    }
-    if device.get("size").is_some_and(|value| !value.is_empty()) {
-        return Err("`size` is not supported by the `dir` and `overlay` drivers");
+        return Err("the root disk takes only `path`, `pool` and `size`");
     }
     Ok(Disk::Root { pool })
 }

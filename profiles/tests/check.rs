@@ -114,7 +114,8 @@ fn each_device_is_checked_for_itself() {
     check(&[("type", "nic"), ("network", "br0"), ("parent", "br1")], Some("either"));
     check(&[("type", "nic"), ("network", "br0"), ("hwadr", "x")], Some("did you mean `hwaddr`"));
     check(&[("type", "nic"), ("network", "br0"), ("hwaddr", "x")], Some("MAC address"));
-    check(&[("type", "disk"), ("path", "/"), ("pool", "default"), ("size", "1GiB")], Some("`size`"));
+    check(&[("type", "disk"), ("path", "/"), ("pool", "default"), ("size", "1GiB")], None);
+    check(&[("type", "disk"), ("path", "/"), ("pool", "default"), ("size", "much")], Some("`size`"));
     check(&[("type", "disk"), ("path", "/")], Some("`pool`"));
     check(&[("type", "disk"), ("path", "/srv"), ("source", "/srv")], None);
     check(&[("type", "disk"), ("path", "/srv"), ("source", "web"), ("pool", "default")], None);

@@ -127,3 +127,65 @@ fn a_pool_that_cannot_be_made_is_refused_with_the_reason() {
     }
     assert!(!lab.dir.join("disks/bad.img").exists());
 }
+
+#[test]
+fn a_root_disk_holds_what_its_size_says_and_no_more() {
+    let mut lab = Lab::own();
+    lab.image("busybox");
+    lab.cabin(&["storage", "create", "fast", "btrfs", "size=512MiB"]).ok();
+    lab.launch("busybox", "web", &["--storage", "fast", "--device", "root,size=32MiB"]);
+    let fill = |lab: &Lab, mib: u32| {
+        let script = format!("dd if=/dev/zero of=/root/big bs=1M count={mib} && sync -f /root/big");
+        let done = lab.exec("web", &["sh", "-c", &script]);
+        lab.sh("web", "rm -f /root/big; sync -f /root");
+        (done.code, done.err)
+    };
+    let (code, said) = fill(&lab, 48);
+    assert!(code != 0 && said.contains("quota"), "{code} {said}");
+    assert_eq!(fill(&lab, 16).0, 0);
+    // Live, up and down, and what a snapshot brings back is limited as the config says now.
+    lab.cabin(&["config", "device", "set", "web", "root", "size=96MiB"]).ok();
+    assert_eq!(fill(&lab, 48).0, 0);
+    lab.cabin(&["snapshot", "create", "web", "s"]).ok();
+    lab.cabin(&["config", "device", "set", "web", "root", "size=40MiB"]).ok();
+    assert_ne!(fill(&lab, 48).0, 0);
+    lab.cabin(&["snapshot", "restore", "web", "s"]).ok();
+    assert_eq!(lab.get("/1.0/instances/web")["expanded_devices"]["root"]["size"], "96MiB");
+    assert_eq!(fill(&lab, 48).0, 0);
+    assert_eq!(lab.get("/1.0/instances/web/state")["disk"]["root"]["total"], 96 << 20);
+    // A daemon that died between the limit and the commit sets what the row says.
+    lab.daemon_mut().crash();
+    lab.daemon_mut().boot();
+    assert_eq!(fill(&lab, 48).0, 0);
+    assert_ne!(fill(&lab, 128).0, 0);
+    lab.cabin(&["config", "device", "unset", "web", "root", "size"]).ok();
+    assert_eq!(fill(&lab, 128).0, 0);
+    lab.cabin(&["delete", "-f", "web"]).ok();
+    // A volume as well.
+    lab.launch("busybox", "web", &["--storage", "fast"]);
+    lab.cabin(&["storage", "volume", "create", "fast", "data", "size=8MiB"]).ok();
+    lab.cabin(&["storage", "volume", "attach", "fast", "data", "web", "/data"]).ok();
+    let done = lab.exec("web", &["sh", "-c", "dd if=/dev/zero of=/data/big bs=1M count=16 && sync -f /data"]);
+    assert!(done.code != 0 && done.err.contains("quota"), "{} {}", done.code, done.err);
+    lab.cabin(&["delete", "-f", "web"]).ok();
+    lab.cabin(&["storage", "volume", "delete", "fast", "data"]).ok();
+    lab.cabin(&["storage", "delete", "fast"]).ok();
+}
+
+#[test]
+fn a_size_that_nothing_would_hold_is_refused_with_what_would() {
+    let lab = Lab::shared();
+    lab.busybox("here");
+    for driver in ["overlay", "dir"] {
+        let pool = format!("no-{driver}");
+        lab.cabin(&["storage", "create", &pool, driver]).ok();
+        let said = lab
+            .cabin(&["create", "busybox", "never", "--storage", &pool, "--device", "root,size=1GiB"])
+            .refused();
+        assert!(said.contains("btrfs") && said.contains(driver), "{said}");
+        lab.cabin(&["storage", "delete", &pool]).ok();
+    }
+    let said = lab.cabin(&["config", "device", "override", "here", "root", "size=1GiB"]).refused();
+    assert!(said.contains("btrfs"), "{said}");
+    lab.cabin(&["delete", "-f", "here"]).ok();
+}

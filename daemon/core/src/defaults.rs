@@ -75,7 +75,8 @@ pub(crate) fn ensure(host: &Arc<Host>) -> Result<(), Error> {
 }
 
 fn make_pool(host: &Arc<Host>) -> Result<rows::Pool, Error> {
-    let on_btrfs = cabin_sys::btrfs::is_btrfs(host.dir()).map_err(Error::io("look at the daemon's directory"))?;
+    let on_btrfs =
+        cabin_sys::btrfs::is_btrfs(host.dir()).map_err(Error::io("look at the daemon's directory"))?;
     let driver = if on_btrfs { "btrfs" } else { "overlay" };
     let row = rows::Pool { driver: driver.to_owned(), ..rows::Pool::default() };
     let spec = crate::storage::spec(host, POOL, &row)?;

@@ -23,6 +23,7 @@ pub mod network;
 mod operation;
 pub mod profile;
 pub mod project;
+mod quota;
 mod recover;
 mod resolve;
 pub mod server;
@@ -39,8 +40,8 @@ pub use event::Events;
 pub use host::Host;
 pub use operation::{Op, Operations, Plan};
 pub use settings::{DEFAULT_DIR, Settings};
-pub use wanted::daemon_wanted;
 pub use shortage::of as shortage;
+pub use wanted::daemon_wanted;
 
 /// The project everything lies in for now.
 pub const DEFAULT_PROJECT: &str = "default";

@@ -10,7 +10,7 @@ use cabin_store::{Versioned, rows};
 use cabin_undo::{atomically, fault};
 use serde_json::Value;
 
-use crate::{DEFAULT_PROJECT, Error, Host, etag, limits};
+use crate::{DEFAULT_PROJECT, Error, Host, etag, limits, quota};
 
 const WHAT: &str = "storage pool";
 
@@ -25,7 +25,8 @@ pub(crate) fn open_all(host: &Host) -> Result<(), Error> {
     for found in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT)? {
         let opened = spec(host, &found.name, &found.row)
             .and_then(|spec| Ok(host.storage().open_pool(&spec)?))
-            .and_then(|pool| Ok(pool.sweep()?));
+            .and_then(|pool| Ok(pool.sweep()?))
+            .and_then(|_| quota::set_all(host, &found.name));
         if let Err(error) = opened {
             tracing::error!(pool = found.name, error = %error.report(), "storage pool is unavailable");
         }
@@ -99,10 +100,12 @@ fn settle(host: &Host, name: &str, row: &mut rows::Pool) -> Result<(), Error> {
         return Ok(());
     }
     let set = |key: &str| row.config.get(key).is_some_and(|value| !value.is_empty());
-    let on_btrfs = cabin_sys::btrfs::is_btrfs(host.dir()).map_err(Error::io("look at the daemon's directory"))?;
+    let on_btrfs =
+        cabin_sys::btrfs::is_btrfs(host.dir()).map_err(Error::io("look at the daemon's directory"))?;
     let disk = !set("source") && (set("size") || !on_btrfs);
     if !disk && (set("size") || set("btrfs.mount_options")) {
-        let only = "`size` and `btrfs.mount_options` are for a disk that is made: with a `source` there is none";
+        let only =
+            "`size` and `btrfs.mount_options` are for a disk that is made: with a `source` there is none";
         return Err(Error::invalid(only));
     }
     if let Some(source) = row.config.get("source").filter(|_| !disk)
@@ -240,7 +243,9 @@ pub fn update(host: &Host, name: &str, put: api::ConfigPut, if_match: Option<&st
     let row = rows::Pool { description: put.description, driver, config };
     let spec = spec(host, name, &row)?;
     if spec.disk.is_none() && row.config.contains_key("size") {
-        return Err(Error::invalid(format!("storage pool `{name}` has no disk of its own, and so no `size`")));
+        return Err(Error::invalid(format!(
+            "storage pool `{name}` has no disk of its own, and so no `size`"
+        )));
     }
     host.storage().check_growth(&spec)?;
     host.store().begin().update(DEFAULT_PROJECT, name, revision, &row)?.commit()?;

@@ -12,7 +12,7 @@ use std::time::Instant;
 use cabin_storage::{DriverKind, Error, ImageGone, Kind, Layers, PoolSpec, Storage, VolumeName};
 use cabin_sys::dir::HostDir;
 use cabin_undo::atomically;
-use kit::{DRIVERS, IMAGE, done, fill, mount, paths, refused, with_image, world};
+use kit::{IMAGE, SETUPS, done, fill, mount, paths, refused, with_image, world};
 
 fn web() -> VolumeName {
     VolumeName::container("web").unwrap()
@@ -20,8 +20,9 @@ fn web() -> VolumeName {
 
 #[test]
 fn a_volume_shows_its_images_tree_and_keeps_its_changes_to_itself() {
-    for driver in DRIVERS {
-        let world = with_image(driver);
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = with_image(setup);
         done(|undo| world.pool.create_from_image(&web(), IMAGE, undo));
         {
             let mounted = mount(&world, &web());
@@ -48,8 +49,9 @@ fn a_volume_shows_its_images_tree_and_keeps_its_changes_to_itself() {
 
 #[test]
 fn volumes_are_listed_renamed_and_refused_by_name() {
-    for driver in DRIVERS {
-        let world = with_image(driver);
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = with_image(setup);
         let pool = &world.pool;
         let (db, data) = (VolumeName::container("db").unwrap(), VolumeName::custom("data").unwrap());
         done(|undo| pool.create_from_image(&web(), IMAGE, undo));
@@ -82,8 +84,8 @@ fn volumes_are_listed_renamed_and_refused_by_name() {
 
 #[test]
 fn an_image_that_fails_leaves_nothing_and_one_that_is_there_is_refused() {
-    for driver in DRIVERS {
-        let world = world(driver);
+    for setup in SETUPS {
+        let world = world(setup);
         let before = paths(world.pool.path());
         let error = refused(|undo| {
             world.pool.create_image(
@@ -109,8 +111,9 @@ fn an_image_that_fails_leaves_nothing_and_one_that_is_there_is_refused() {
 
 #[test]
 fn a_deleted_image_goes_with_the_last_volume_that_stands_on_it() {
-    for driver in DRIVERS {
-        let world = with_image(driver);
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = with_image(setup);
         let pool = &world.pool;
         let two = VolumeName::container("two").unwrap();
         done(|undo| pool.create_from_image(&web(), IMAGE, undo));
@@ -139,8 +142,9 @@ fn a_deleted_image_goes_with_the_last_volume_that_stands_on_it() {
 
 #[test]
 fn strays_of_a_crash_are_swept_and_nothing_else() {
-    for driver in DRIVERS {
-        let world = with_image(driver);
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = with_image(setup);
         done(|undo| world.pool.create_from_image(&web(), IMAGE, undo));
         let before = paths(world.pool.path());
         for stray in
@@ -157,8 +161,9 @@ fn strays_of_a_crash_are_swept_and_nothing_else() {
 
 #[test]
 fn of_many_who_make_the_same_volume_one_wins() {
-    for driver in DRIVERS {
-        let world = with_image(driver);
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = with_image(setup);
         let wins: Vec<bool> = std::thread::scope(|scope| {
             let make = || atomically(|undo| world.pool.create_from_image(&web(), IMAGE, undo)).is_ok();
             let all: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
@@ -172,8 +177,9 @@ fn of_many_who_make_the_same_volume_one_wins() {
 
 #[test]
 fn a_pool_is_made_opened_and_deleted_wherever_it_lies() {
-    for driver in DRIVERS {
-        let world = world(driver);
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = world(setup);
         let elsewhere = world.dir.path().join("disk");
         fs::create_dir_all(elsewhere.join("lost+found")).unwrap();
         let spec = PoolSpec { name: "far".into(), driver, source: elsewhere.clone(), disk: None };
@@ -208,8 +214,8 @@ fn a_pool_is_made_opened_and_deleted_wherever_it_lies() {
 
 #[test]
 fn a_pool_whose_directory_went_away_says_so_and_comes_back_with_it() {
-    for driver in DRIVERS {
-        let world = with_image(driver);
+    for setup in SETUPS {
+        let world = with_image(setup);
         done(|undo| world.pool.create_from_image(&web(), IMAGE, undo));
         let (here, away) = (world.pool.path().to_owned(), world.dir.path().join("away"));
         fs::rename(&here, &away).unwrap();
@@ -230,8 +236,9 @@ fn a_pool_whose_directory_went_away_says_so_and_comes_back_with_it() {
 
 #[test]
 fn a_guests_deepest_tree_is_measured_and_deleted() {
-    for driver in DRIVERS {
-        let world = with_image(driver);
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = with_image(setup);
         done(|undo| world.pool.create_from_image(&web(), IMAGE, undo));
         let own = if driver == DriverKind::Overlay { "u" } else { "rootfs" };
         let mut at = HostDir::open(&world.pool.path().join("containers/web").join(own)).unwrap();
@@ -247,8 +254,9 @@ fn a_guests_deepest_tree_is_measured_and_deleted() {
 
 #[test]
 fn making_and_deleting_a_volume_of_a_large_image_is_timed() {
-    for driver in DRIVERS {
-        let world = world(driver);
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = world(setup);
         done(|undo| {
             world.pool.create_image(
                 IMAGE,

@@ -13,14 +13,14 @@ use std::time::Instant;
 
 use cabin_storage::{Activity, DriverKind, Error, ImageGone, Kind, Origin, VolumeName};
 use cabin_undo::atomically;
-use kit::{DRIVERS, IMAGE, World, done, mount, paths, refused, with_image};
+use kit::{IMAGE, SETUPS, Setup, World, done, mount, paths, refused, with_image};
 
 fn web() -> VolumeName {
     VolumeName::container("web").unwrap()
 }
 
-fn with_volume(driver: DriverKind) -> World {
-    let world = with_image(driver);
+fn with_volume(setup: impl Into<Setup>) -> World {
+    let world = with_image(setup);
     done(|undo| world.pool.create_from_image(&web(), IMAGE, undo));
     world
 }
@@ -46,9 +46,9 @@ fn snap(world: &World, name: &str) {
 }
 
 /// Every driver, with a volume that is in use and one that is not.
-fn each() -> Vec<(DriverKind, Activity)> {
-    let each = |driver| [(driver, Activity::Stopped), (driver, Activity::Running)];
-    DRIVERS.into_iter().flat_map(each).collect()
+fn each() -> Vec<(Setup, Activity)> {
+    let each = |setup| [(setup, Activity::Stopped), (setup, Activity::Running)];
+    SETUPS.into_iter().flat_map(each).collect()
 }
 
 /// An access list as the kernel keeps it: user 77 may read, besides owner, group and others.
@@ -69,8 +69,9 @@ fn restore(world: &World, name: &str, mark: &str) {
 
 #[test]
 fn a_snapshot_brings_back_what_was_and_older_ones_do_too() {
-    for driver in DRIVERS {
-        let world = with_volume(driver);
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = with_volume(setup);
         for text in ["one", "two", "three"] {
             write(&world, text);
             snap(&world, text);
@@ -99,8 +100,9 @@ fn a_snapshot_brings_back_what_was_and_older_ones_do_too() {
 
 #[test]
 fn a_snapshot_keeps_all_that_files_are() {
-    for (driver, activity) in each() {
-        let world = with_volume(driver);
+    for (setup, activity) in each() {
+        let driver = setup.driver;
+        let world = with_volume(setup);
         {
             let mounted = mount(&world, &web());
             let root = &mounted.root;
@@ -177,8 +179,8 @@ fn a_snapshot_keeps_all_that_files_are() {
 
 #[test]
 fn names_are_refused_and_taken_ones_stay() {
-    for driver in DRIVERS {
-        let world = with_volume(driver);
+    for setup in SETUPS {
+        let world = with_volume(setup);
         let pool = &world.pool;
         write(&world, "one");
         snap(&world, "a:b");
@@ -209,8 +211,9 @@ fn names_are_refused_and_taken_ones_stay() {
 
 #[test]
 fn a_restoring_that_fails_later_gives_the_old_tree_back() {
-    for driver in DRIVERS {
-        let world = with_volume(driver);
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = with_volume(setup);
         write(&world, "old");
         snap(&world, "s");
         write(&world, "new");
@@ -227,8 +230,9 @@ fn a_restoring_that_fails_later_gives_the_old_tree_back() {
 
 #[test]
 fn a_copy_stands_for_itself() {
-    for driver in DRIVERS {
-        let world = with_volume(driver);
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = with_volume(setup);
         let pool = &world.pool;
         let (copy, early) = (VolumeName::container("copy").unwrap(), VolumeName::container("early").unwrap());
         write(&world, "old");
@@ -261,8 +265,8 @@ fn an_image_stays_while_a_snapshot_stands_on_it_and_goes_with_the_last() {
 
 #[test]
 fn snapshots_go_along_with_a_new_name() {
-    for driver in DRIVERS {
-        let world = with_volume(driver);
+    for setup in SETUPS {
+        let world = with_volume(setup);
         let db = VolumeName::container("db").unwrap();
         snap(&world, "s");
         done(|undo| world.pool.rename(&web(), &db, undo));
@@ -276,8 +280,9 @@ fn what_a_running_one_writes_until_it_stands_still_is_in_the_snapshot() {
     // The page stays dirty and writable between its two writes: the second one changes no time of the file.
     let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),4096)\nm[0:3]=b'one'\n\
                   print(1,flush=True)\nsys.stdin.readline()\nm[0:3]=b'two'\nprint(2,flush=True)\nsys.stdin.readline()";
-    for driver in DRIVERS {
-        let world = with_volume(driver);
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = with_volume(setup);
         let mounted = mount(&world, &web());
         let file = mounted.root.join("mapped");
         fs::write(&file, [0; 4096]).unwrap();

@@ -25,7 +25,11 @@ pub(super) fn look(host: &Host, known: &Known, findings: &mut Findings) -> Resul
     for (device, file) in loopdev::all().map_err(Error::io("list the loop devices"))? {
         let Some(ours) = Path::new(&file).strip_prefix(&dir).ok().and_then(Path::to_str) else { continue };
         if !has_pool(ours) {
-            findings.add("loop device", device.display().to_string(), format!("its file `{file}` is no pool's"));
+            findings.add(
+                "loop device",
+                device.display().to_string(),
+                format!("its file `{file}` is no pool's"),
+            );
         }
     }
     Ok(())

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use cabin_network::BridgeSpec;
 use cabin_runtime::spec::CgroupLimits;
+use cabin_storage::VolumeName;
 use cabin_store::{Transaction, rows};
 use cabin_undo::{Undo, atomically};
 
 use super::{Expanded, intent};
 use crate::live::{Live, Plugged};
 use crate::resolve::Mounted;
-use crate::{Error, Host, resolve};
+use crate::{Error, Host, quota, resolve};
 
 type Nic = (BridgeSpec, Plugged);
 
@@ -23,6 +24,8 @@ pub(crate) struct Change(Option<Difference>);
 struct Difference {
     live: Arc<Live>,
     limits: Option<(CgroupLimits, CgroupLimits)>,
+    /// The pool, and the most the root disk could and can hold.
+    size: Option<(String, Option<u64>, Option<u64>)>,
     unplugged: Vec<Nic>,
     plugged: Vec<Nic>,
     after: Vec<Plugged>,
@@ -33,6 +36,7 @@ struct Difference {
 impl Difference {
     fn is_empty(&self) -> bool {
         self.limits.is_none()
+            && self.size.is_none()
             && self.unplugged.is_empty()
             && self.plugged.is_empty()
             && self.detached.is_empty()
@@ -62,6 +66,8 @@ impl Change {
             }
             false => None,
         };
+        let (old, new) = (quota::of_root(before.1)?, quota::of_root(after.1)?);
+        let size = (old != new).then(|| (after.0.pool.clone(), old, new));
         let old = by_device(resolve::nics(host, name, before.0, before.1)?);
         let new = by_device(resolve::nics(host, name, after.0, after.1)?);
         let differs = |one: &Nic, other: Option<&Nic>| {
@@ -71,7 +77,7 @@ impl Change {
         let plugged = new.values().filter(|nic| differs(nic, old.get(&nic.1.device))).cloned().collect();
         let after: Vec<Plugged> = new.into_values().map(|(_, plugged)| plugged).collect();
         let (detached, attached) = disks_differ(host, before.1, new_state)?;
-        Ok(Change(Some(Difference { live, limits, unplugged, plugged, after, detached, attached })))
+        Ok(Change(Some(Difference { live, limits, size, unplugged, plugged, after, detached, attached })))
     }
 
     /// Writes into the row by which names the host will know the container's nics.
@@ -103,6 +109,9 @@ impl Change {
             // A limit that cannot be set may follow some that could, so the inverse is recorded first.
             undo.push(format!("limits of `{name}`"), move || again.runtime().cgroups().set(&name, &old))?;
             host.runtime().cgroups().set(&change.live.name, new)?;
+        }
+        if let Some((pool, old, new)) = &change.size {
+            quota::change(host, pool, &VolumeName::container(name)?, (*old, *new), undo)?;
         }
         for nic in &change.unplugged {
             let (again, live, old) = (host.clone(), change.live.clone(), nic.clone());

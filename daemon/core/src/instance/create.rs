@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{WHAT, address, expand, profiles_of, root_pool};
 use crate::image::Resolved;
-use crate::{Error, Host, Op, clock, ids, image, limits, resolve, storage};
+use crate::{Error, Host, Op, clock, ids, image, limits, quota, resolve, storage};
 
 /// Refuses at once what can be seen to fail, and fills in what was left out: name and profiles.
 ///
@@ -74,6 +74,7 @@ pub(crate) fn check_expanded(host: &Host, expanded: &super::Expanded) -> Result<
     cabin_profiles::validate_expanded_devices(&expanded.devices)?;
     cabin_profiles::Limits::resolve(&expanded.config, &host.facts)?;
     storage::get(host, &root_pool(&expanded.devices)?)?;
+    quota::check(host, &root_pool(&expanded.devices)?, quota::of_root(expanded)?)?;
     resolve::check_disks(host, &expanded.devices)?;
     resolve::check_nics(host, &expanded.devices)
 }
@@ -221,19 +222,14 @@ pub(super) fn link(
     undo: &mut cabin_undo::Undo,
 ) -> Result<(), Error> {
     let link = format!("containers/{name}");
-    relink(host, name, pool)?;
-    let (host, link) = (host.clone(), format!("containers/{name}"));
-    undo.push(format!("link `{link}`"), move || host.dir().remove_file(&link))?;
-    Ok(())
-}
-
-/// Makes `containers/NAME` lead to the pool, whatever it led to.
-pub(crate) fn relink(host: &Host, name: &str, pool: &str) -> Result<(), Error> {
     let target = format!("../storage-pools/{pool}/containers/{name}");
     host.dir().remove_file(&link).map_err(Error::io(format!("remove the old `{link}`")))?;
     host.dir()
         .symlink(std::path::Path::new(&target), &link)
-        .map_err(Error::io(format!("make the link `{link}`")))
+        .map_err(Error::io(format!("make the link `{link}`")))?;
+    let host = host.clone();
+    undo.push(format!("link `{link}`"), move || host.dir().remove_file(&link))?;
+    Ok(())
 }
 
 /// What the server keeps about a new instance, and the image's properties.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use cabin_storage::VolumeName;
 use cabin_store::rows::{self, Power};
 use cabin_undo::{Undo, atomically};
 
 use super::{WHAT, expand, load, profiles_of};
 use crate::live::{Live, Plugged};
 use crate::resolve::{self, Start};
-use crate::{Error, Host, Kind, clock};
+use crate::{Error, Host, Kind, clock, quota};
 
 /// Starts a stopped instance; the caller holds its turn.
 pub(super) fn start(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
@@ -31,6 +32,8 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     let spec = Start::resolve(host, project, name, &found.row, &expanded)?;
     // What an earlier run may have left (the daemon died between its end and the cleaning up).
     super::stop::sweep(host, name)?;
+    let size = quota::of_root(&expanded)?;
+    quota::set(host, &found.row.pool, &VolumeName::container(name)?, size)?;
     let mut row = found.row.clone();
     row.power = Power::Running;
     row.last_used_at = clock::now();

@@ -14,7 +14,7 @@ use cabin_store::rows::{Config, Devices};
 
 use super::{expand, load, profiles_of};
 use crate::live::Live;
-use crate::{Error, Host, storage};
+use crate::{Error, Host, quota, storage};
 
 /// What an instance does now.
 ///
@@ -71,9 +71,10 @@ fn signed(number: u64) -> i64 {
 /// The root disk's usage, when the pool can tell it cheaply.
 fn disks(host: &Host, name: &str, devices: &Devices) -> BTreeMap<String, DiskState> {
     let Some((device, pool)) = cabin_profiles::root_disk(devices) else { return BTreeMap::new() };
+    let total = devices.get(device).and_then(|root| quota::of(root.get("size")).ok()?).map_or(0, signed);
     let usage = storage::pool(host, pool)
         .and_then(|pool| Ok(pool.usage(&VolumeName::container(name)?)?))
-        .map(|usage| DiskState { usage: signed(usage), total: 0 });
+        .map(|usage| DiskState { usage: signed(usage), total });
     usage.map(|usage| BTreeMap::from([(device.to_owned(), usage)])).unwrap_or_default()
 }
 

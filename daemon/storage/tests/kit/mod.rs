@@ -15,6 +15,28 @@ use cabin_undo::{Undo, atomically};
 pub const IMAGE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 pub const DRIVERS: [DriverKind; 3] = [DriverKind::Overlay, DriverKind::Dir, DriverKind::Btrfs];
 
+/// A driver and the filesystem its pool lies on.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    pub driver: DriverKind,
+    /// One of its own; none is whatever the tests lie on.
+    pub ground: Option<&'static str>,
+}
+
+/// Every driver, and `dir` once more where it can share blocks.
+pub const SETUPS: [Setup; 4] = [
+    Setup { driver: DriverKind::Overlay, ground: None },
+    Setup { driver: DriverKind::Dir, ground: None },
+    Setup { driver: DriverKind::Dir, ground: Some("xfs") },
+    Setup { driver: DriverKind::Btrfs, ground: Some("btrfs") },
+];
+
+impl From<DriverKind> for Setup {
+    fn from(driver: DriverKind) -> Setup {
+        Setup { driver, ground: (driver == DriverKind::Btrfs).then_some("btrfs") }
+    }
+}
+
 /// A daemon's directory of a test's own with one pool, gone with it.
 pub struct World {
     _disk: Option<Disk>,
@@ -24,11 +46,12 @@ pub struct World {
     pub pool: Arc<Pool>,
 }
 
-pub fn world(driver: DriverKind) -> World {
+pub fn world(setup: impl Into<Setup>) -> World {
+    let Setup { driver, ground } = setup.into();
     assert!(rustix::process::geteuid().is_root(), "these tests need root: run them with sudo");
     let name = format!("cabin-storage-{}-", std::process::id());
     let dir = tempfile::Builder::new().prefix(&name).tempdir_in("/var/tmp").unwrap();
-    let disk = (driver == DriverKind::Btrfs).then(|| Disk::new("btrfs", dir.path()));
+    let disk = ground.map(|kind| Disk::new(kind, dir.path()));
     let storage = Storage::new(dir.path()).unwrap();
     let spec = PoolSpec { name: "fast".into(), driver, source: storage.default_source("fast"), disk: None };
     let pool = done(|undo| storage.create_pool(&spec, undo));
@@ -95,8 +118,8 @@ pub fn fill(tree: &HostDir) -> Result<(), Error> {
     Ok(())
 }
 
-pub fn with_image(driver: DriverKind) -> World {
-    let world = world(driver);
+pub fn with_image(setup: impl Into<Setup>) -> World {
+    let world = world(setup);
     done(|undo| world.pool.create_image(IMAGE, fill, undo));
     world
 }
