@@ -221,15 +221,20 @@ pub(super) fn link(
     pool: &str,
     undo: &mut cabin_undo::Undo,
 ) -> Result<(), Error> {
+    relink(host, name, pool)?;
+    let (host, link) = (host.clone(), format!("containers/{name}"));
+    undo.push(format!("link `{link}`"), move || host.dir().remove_file(&link))?;
+    Ok(())
+}
+
+/// Makes `containers/NAME` lead to the pool, whatever it led to.
+pub(crate) fn relink(host: &Host, name: &str, pool: &str) -> Result<(), Error> {
     let link = format!("containers/{name}");
     let target = format!("../storage-pools/{pool}/containers/{name}");
     host.dir().remove_file(&link).map_err(Error::io(format!("remove the old `{link}`")))?;
     host.dir()
         .symlink(std::path::Path::new(&target), &link)
-        .map_err(Error::io(format!("make the link `{link}`")))?;
-    let host = host.clone();
-    undo.push(format!("link `{link}`"), move || host.dir().remove_file(&link))?;
-    Ok(())
+        .map_err(Error::io(format!("make the link `{link}`")))
 }
 
 /// What the server keeps about a new instance, and the image's properties.
