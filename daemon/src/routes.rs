@@ -13,7 +13,7 @@ use crate::handlers::backups;
 use crate::handlers::warnings;
 use crate::handlers::{
     aliases, images, instance_parts, instances, internal, networks, operations, profiles, projects, server,
-    snapshots, storage, volume_snapshots, volumes,
+    snapshots, storage, volume_backups, volume_snapshots, volumes,
 };
 use crate::reply::Reply;
 use crate::shapes::{self, Shape};
@@ -399,6 +399,17 @@ fn of_volumes() -> Vec<Route> {
             .gives(Gives::Operation),
         row!(DELETE "/1.0/storage-pools/{name}/volumes/{type}/{volume}/snapshots/{snapshot}", volume_snapshots::delete, "Delete a snapshot of a volume")
             .gives(Gives::Operation),
+        row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/backups", volume_backups::list, "List backups of a custom volume")
+            .list(shapes::VOLUME_BACKUP),
+        row!(POST "/1.0/storage-pools/{name}/volumes/{type}/{volume}/backups", volume_backups::create, "Back a custom volume up: kept here, or with Accept: application/octet-stream sent")
+            .takes(shapes::VOLUME_BACKUPS_POST)
+            .gives(Gives::Operation),
+        row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/backups/{backup}", volume_backups::show, "Get a backup of a volume")
+            .object(shapes::VOLUME_BACKUP),
+        row!(DELETE "/1.0/storage-pools/{name}/volumes/{type}/{volume}/backups/{backup}", volume_backups::delete, "Delete a backup of a volume")
+            .gives(Gives::Operation),
+        row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/backups/{backup}/export", volume_backups::fetch, "Get the file of a backup of a volume")
+            .gives(Gives::Bytes),
         row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/files", files::get, "Read a file of a volume, list a directory")
             .gives(Gives::Bytes)
             .query(&["path"]),

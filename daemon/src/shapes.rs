@@ -78,6 +78,8 @@ shapes! {
     VOLUME_PUT = "StorageVolumePut", zero(volume::VolumePut { restore: "-".to_owned(), ..Default::default() });
     VOLUME_POST = "StorageVolumePost", zero(volume::VolumePost { pool: "-".to_owned(), project: "-".to_owned(), ..Default::default() });
     VOLUME_STATE = "StorageVolumeState", zero(volume::VolumeState { usage: Some(storage::Usage::default()) });
+    VOLUME_BACKUP = "StorageVolumeBackup", zero(volume::VolumeBackup::default());
+    VOLUME_BACKUPS_POST = "StorageVolumeBackupsPost", zero(volume::VolumeBackupsPost::default());
     VOLUME_SNAPSHOT = "StorageVolumeSnapshot", zero(volume::VolumeSnapshot::default());
     VOLUME_SNAPSHOTS_POST = "StorageVolumeSnapshotsPost", zero(volume::VolumeSnapshotsPost { expires_at: Some(String::new()), ..Default::default() });
     VOLUME_SNAPSHOT_POST = "StorageVolumeSnapshotPost", zero(volume::VolumeSnapshotPost::default());

@@ -456,3 +456,58 @@ fn volumes_do_the_same_on_every_driver() {
     volume(&["delete", "d-btrfs", "small"]).ok();
     lab.cabin(&["storage", "delete", "d-dir", "d-overlay", "d-btrfs"]).ok();
 }
+
+#[test]
+fn volumes_go_into_files_and_come_back_with_ours_and_the_stock_clients() {
+    let lab = Lab::shared();
+    lab.busybox("file");
+    create(&lab, "out");
+    attach(&lab, "file", "d", &["pool=default", "source=out", "path=/v"]).ok();
+    lab.sh(
+        "file",
+        "cd /v; echo one >note; chown 5:6 note; ln note hard; ln -s note link; mkdir -p deep/er; chmod 750 .",
+    );
+    lab.cabin(&["storage", "volume", "snapshot", "create", "default", "out", "s"]).ok();
+    lab.sh("file", "cd /v; echo two >note; truncate -s 1M hole; mkfifo pipe");
+    let look = |name: &str, path: &str| {
+        lab.cabin(&["storage", "volume", "file", "pull", "default", &format!("{name}/{path}"), "-"]).ok()
+    };
+    let check = |name: &str| {
+        attach(&lab, "file", "back", &["pool=default", &format!("source={name}"), "path=/back"]).ok();
+        let seen = lab.sh(
+            "file",
+            "cd /back; stat -c %a .; cat hard; stat -c '%u:%g %h' note; readlink link; ls; stat -c %s hole",
+        );
+        assert_eq!(seen, "750\ntwo\n5:6 2\nnote\ndeep\nhard\nhole\nlink\nnote\npipe\n1048576", "{name}");
+        detach(&lab, "file", "back");
+        lab.cabin(&["storage", "volume", "snapshot", "restore", "default", name, "s"]).ok();
+        assert_eq!(look(name, "note"), "one");
+        delete(&lab, name);
+    };
+    let place = lab.dir.with_extension("files");
+    std::fs::create_dir(&place).expect("a directory for files");
+    let file = |name: &str| place.join(name).display().to_string();
+    lab.cabin(&["storage", "volume", "export", "default", "out", &file("ours")]).ok();
+    lab.cabin(&["storage", "volume", "import", "default", &file("ours"), "ours"]).ok();
+    check("ours");
+    assert!(
+        lab.cabin(&["storage", "volume", "import", "default", &file("ours")]).refused().contains("exists")
+    );
+    assert!(lab.cabin(&["import", &file("ours")]).refused().contains("container"));
+    for stock in Stock::ALL {
+        let (name, path) = (stock.suite(), file(stock.suite()));
+        stock.run(&lab, &["storage", "volume", "export", "default", "out", &path]).ok();
+        stock.run(&lab, &["storage", "volume", "import", "default", &path, name]).ok();
+        check(name);
+    }
+    assert_eq!(lab.get("/1.0/storage-pools/default/volumes/custom/out/backups"), json!([]));
+    // One that is kept goes with its volume.
+    let target = "/1.0/storage-pools/default/volumes/custom/out/backups";
+    let made = lab.operate("POST", target, &json!({ "volume_only": true }));
+    assert_eq!(made["status_code"], 200, "{made}");
+    assert_eq!(lab.get(target), json!([format!("{target}/backup0")]));
+    lab.cabin(&["delete", "-f", "file"]).ok();
+    delete(&lab, "out");
+    assert_eq!(std::fs::read_dir(lab.dir.join("backups")).map_or(0, Iterator::count), 0);
+    std::fs::remove_dir_all(&place).expect("to remove the files");
+}

@@ -5,14 +5,17 @@ use std::io::Read;
 use bytes::Bytes;
 use cabin_api::backup::{InstanceBackup, InstanceBackupsPost};
 use cabin_api::rebuild::InstanceRebuildPost;
+use cabin_api::volume::VolumeBackupsPost;
 use http::Method;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use serde::Serialize;
 
 use crate::address::form;
 use crate::images::parameter;
 use crate::request::header;
 use crate::upload::reading_body;
+use crate::volumes::custom_volume;
 use crate::{Address, Client, Error, Reply, Result, Sent};
 
 /// A backup as it arrives.
@@ -49,12 +52,49 @@ impl Client {
     /// # Errors
     /// When it is not there or the daemon refuses.
     pub async fn export_instance(&self, name: &str, post: &InstanceBackupsPost) -> Result<BackupDownload> {
-        let address = root(name);
+        self.export(root(name), name, post).await
+    }
+
+    /// Begins to export a custom volume.
+    ///
+    /// # Errors
+    /// When it is not there or the daemon refuses.
+    pub async fn export_volume(
+        &self,
+        pool: &str,
+        volume: &str,
+        post: &VolumeBackupsPost,
+    ) -> Result<BackupDownload> {
+        self.export(custom_volume(pool, volume).then("backups"), volume, post).await
+    }
+
+    async fn export(&self, address: Address, name: &str, post: &impl Serialize) -> Result<BackupDownload> {
         let headers = [("accept", "application/octet-stream".to_owned())];
         let response = self.open_stream_of(Method::POST, &address, post, &headers).await?;
         let disposition = header(&response, "content-disposition").unwrap_or_default();
         let file = parameter(&disposition, "filename").unwrap_or_else(|| format!("{name}.backup"));
         Ok(BackupDownload { body: response.into_body(), address: address.to_string(), name: file })
+    }
+
+    /// Makes a custom volume from a backup. An empty name is the one in the backup.
+    ///
+    /// # Errors
+    /// When the backup cannot be read or the daemon refuses.
+    pub async fn import_volume(
+        &self,
+        backup: Box<dyn Read + Send>,
+        pool: &str,
+        name: &str,
+        size: Option<u64>,
+        sent: &Sent,
+    ) -> Result<Reply> {
+        let mut headers = vec![("content-type", "application/octet-stream".to_owned())];
+        if !name.is_empty() {
+            headers.push(("x-incus-name", name.to_owned()));
+        }
+        headers.extend(size.map(|size| ("content-length", size.to_string())));
+        let address = Address::new("/1.0/storage-pools").name(pool).then("volumes").then("custom");
+        self.send_body(Method::POST, address, &headers, reading_body(vec![backup], sent.clone())).await
     }
 
     /// Makes an instance from a backup.

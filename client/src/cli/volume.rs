@@ -1,5 +1,7 @@
 //! `storage volume`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 
@@ -115,6 +117,33 @@ pub enum Volume {
     },
     /// Edit a custom volume as YAML with $EDITOR, or from standard input
     Edit(Place),
+    /// Write a custom volume with its snapshots into a file
+    Export {
+        /// Which
+        #[command(flatten)]
+        place: Place,
+        /// The file, or a directory for it; `-` is standard output
+        target: Option<PathBuf>,
+        /// Leave the snapshots out
+        #[arg(long)]
+        volume_only: bool,
+        /// none, gzip, xz or zstd
+        #[arg(long, value_name = "NAME")]
+        compression: Option<String>,
+        /// In the storage driver's own form, which is not supported yet
+        #[arg(long, hide = true)]
+        optimized_storage: bool,
+    },
+    /// Make a custom volume from a file that `export` wrote
+    Import {
+        /// The storage pool
+        #[arg(add = ArgValueCompleter::new(complete::pools))]
+        pool: String,
+        /// The file; `-` is standard input
+        file: PathBuf,
+        /// The new volume's name; the one in the file when left out
+        name: Option<String>,
+    },
     /// Read, write and delete files in custom volumes
     #[command(subcommand)]
     File(VolumeFile),

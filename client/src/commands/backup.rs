@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use cabin_api::backup::InstanceBackupsPost;
-use cabin_client::{BackupUpload, Sent};
+use cabin_client::{BackupDownload, BackupUpload, Reply, Result as Answer, Sent};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Context;
@@ -18,17 +18,33 @@ use crate::{output, remote, words};
 /// `export`.
 pub async fn export(context: &Context, args: &Export) -> anyhow::Result<()> {
     let name = remote::local(&args.instance)?;
-    let to_stdout = args.target.as_deref() == Some(Path::new("-"));
-    if let Some(target) = args.target.as_deref().filter(|target| !to_stdout && target.is_file()) {
-        bail!("`{}` exists already", target.display());
-    }
+    refuse_present(args.target.as_deref())?;
     let post = InstanceBackupsPost {
         instance_only: args.instance_only,
         optimized_storage: args.optimized_storage,
         compression_algorithm: args.compression.clone().unwrap_or_default(),
         ..InstanceBackupsPost::default()
     };
-    let mut download = context.client().await?.export_instance(name, &post).await?;
+    let download = context.client().await?.export_instance(name, &post).await?;
+    save(context, download, args.target.as_deref(), name).await
+}
+
+/// Refuses a target that would be overwritten.
+pub fn refuse_present(target: Option<&Path>) -> anyhow::Result<()> {
+    match target.filter(|target| *target != Path::new("-") && target.is_file()) {
+        Some(target) => bail!("`{}` exists already", target.display()),
+        None => Ok(()),
+    }
+}
+
+/// Writes a backup that arrives where it is to go.
+pub async fn save(
+    context: &Context,
+    mut download: BackupDownload,
+    given: Option<&Path>,
+    name: &str,
+) -> anyhow::Result<()> {
+    let to_stdout = given == Some(Path::new("-"));
     let progress = Progress::new(&format!("Exporting {name}"), context.watched && !to_stdout);
     if to_stdout {
         while let Some(data) = download.next().await? {
@@ -36,7 +52,7 @@ pub async fn export(context: &Context, args: &Export) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let target = target(args.target.as_deref(), &download.name)?;
+    let target = target(given, &download.name)?;
     let mut file = Partial::create(&target)?;
     let mut done = 0u64;
     while let Some(data) = download.next().await? {
@@ -112,31 +128,42 @@ pub async fn import(context: &Context, args: &Import) -> anyhow::Result<()> {
             word.split_once(',').with_context(|| format!("`{word}` is not DEVICE,KEY=VALUE"))?;
         upload.devices.push((device.to_owned(), properties.to_owned()));
     }
-    let source: Box<dyn Read + Send> = if args.file == Path::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        let path = args.file.display();
-        let file = File::open(&args.file).with_context(|| format!("cannot read `{path}`"))?;
-        let about = file.metadata().with_context(|| format!("cannot read `{path}`"))?;
-        upload.size = about.is_file().then_some(about.len());
-        Box::new(file)
-    };
+    let (source, size) = open(&args.file)?;
+    upload.size = size;
     let client = context.client().await?;
     let sent = Sent::default();
     let shown = args.file.display().to_string();
-    let reply = {
-        let progress = Progress::new(&format!("Importing {shown}"), context.watched);
-        let work = client.import_instance(source, &upload, &sent);
-        tokio::pin!(work);
-        let mut news = interval(Duration::from_millis(100));
-        news.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                reply = &mut work => break reply?,
-                _ = news.tick() => progress.bytes(sent.bytes(), upload.size),
-            }
-        }
-    };
+    let reply = watched(context, &shown, size, &sent, client.import_instance(source, &upload, &sent)).await?;
     context.finish(&client, reply, &format!("Importing {shown}")).await?;
     Ok(())
+}
+
+/// A backup to be sent, and its size where that is known; `-` is standard input.
+pub fn open(path: &Path) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
+    if path == Path::new("-") {
+        return Ok((Box::new(std::io::stdin()), None));
+    }
+    let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let about = file.metadata().with_context(|| format!("cannot read `{}`", path.display()))?;
+    Ok((Box::new(file), about.is_file().then_some(about.len())))
+}
+
+/// Shows how much of a backup is sent until it is.
+pub async fn watched(
+    context: &Context,
+    shown: &str,
+    size: Option<u64>,
+    sent: &Sent,
+    work: impl Future<Output = Answer<Reply>>,
+) -> anyhow::Result<Reply> {
+    let progress = Progress::new(&format!("Importing {shown}"), context.watched);
+    tokio::pin!(work);
+    let mut news = interval(Duration::from_millis(100));
+    news.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            reply = &mut work => return Ok(reply?),
+            _ = news.tick() => progress.bytes(sent.bytes(), size),
+        }
+    }
 }

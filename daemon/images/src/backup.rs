@@ -10,6 +10,8 @@
 //! backup/container/…                   likewise
 //! ```
 //!
+//! The backup of a custom volume has `backup/volume/…` and `backup/volume-snapshots/NAME/…` instead, each the tree itself.
+//!
 //! Here the index is text to be passed on. What it says is checked by who knows what instances are.
 
 use std::io::{self, Write};
@@ -38,6 +40,10 @@ pub enum Place {
     Container,
     /// That of the snapshot of this name.
     Snapshot(String),
+    /// A custom volume's own.
+    Volume,
+    /// That of the snapshot of this name of a custom volume.
+    VolumeSnapshot(String),
 }
 
 /// A tree that a backup must hold.
@@ -59,10 +65,17 @@ pub struct RestoreTo {
 }
 
 impl Place {
+    /// Whether the tree lies in its directory itself, with nothing beside it.
+    pub(crate) fn is_bare(&self) -> bool {
+        matches!(self, Place::Volume | Place::VolumeSnapshot(_))
+    }
+
     fn directory(&self) -> String {
         match self {
             Place::Container => "backup/container".to_owned(),
             Place::Snapshot(name) => format!("backup/snapshots/{name}"),
+            Place::Volume => "backup/volume".to_owned(),
+            Place::VolumeSnapshot(name) => format!("backup/volume-snapshots/{name}"),
         }
     }
 }
@@ -102,6 +115,15 @@ impl<W: Write> BackupWriter<W> {
         write_metadata(&mut self.tar, metadata, &format!("{directory}/"))?;
         let manner = Manner { latest: None, devices: true, sparse: true };
         Walk::open(tree, manner)?.write(&mut self.tar, &format!("{directory}/rootfs"))
+    }
+
+    /// Adds the tree of a custom volume.
+    ///
+    /// # Errors
+    /// When the tree cannot be read or `out` takes no more.
+    pub fn volume(&mut self, place: &Place, tree: &TreeSource) -> Result<()> {
+        let manner = Manner { latest: None, devices: true, sparse: true };
+        Walk::open(tree, manner)?.write(&mut self.tar, &place.directory())
     }
 
     /// Ends the archive.

@@ -1,7 +1,11 @@
 //! `/1.0/instances/{name}/backups`, and instances that are made from a backup.
 
+use std::fs::File;
+use std::sync::Arc;
+
 use cabin_api::backup::{InstanceBackupPost, InstanceBackupsPost};
 use cabin_core::instance::{self, Wishes};
+use cabin_core::{Host, Op};
 use futures_util::StreamExt as _;
 use http::{HeaderValue, header};
 use serde_json::Value;
@@ -49,9 +53,7 @@ pub async fn fetch(call: Call) -> Result<Reply, Fault> {
 /// POST: a new backup, kept here, or sent at once to who accepts that.
 pub async fn create(mut call: Call) -> Result<Reply, Fault> {
     let mut post: InstanceBackupsPost = call.json().await?;
-    let accepted =
-        call.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if accepted.split([',', ';']).any(|kind| kind.trim() == "application/octet-stream") {
+    if wants_bytes(&call) {
         return send_new(call, post).await;
     }
     let (project, name, _) = named(&call);
@@ -100,6 +102,13 @@ pub async fn delete(call: Call) -> Result<Reply, Fault> {
     Ok(Reply::Async(op))
 }
 
+/// Whether the backup is to be sent while it is made.
+pub(crate) fn wants_bytes(call: &Call) -> bool {
+    let accepted =
+        call.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accepted.split([',', ';']).any(|kind| kind.trim() == "application/octet-stream")
+}
+
 async fn send_new(call: Call, post: InstanceBackupsPost) -> Result<Reply, Fault> {
     let (project, name) = (call.project(), call.name("name").to_owned());
     let asked = name.clone();
@@ -118,9 +127,27 @@ const HEAD: usize = 256 * 1024;
 const MAX_HEAD: usize = 32 * 1024 * 1024;
 
 /// POST on the list of instances, with a backup for its body.
-pub async fn import(mut call: Call) -> Result<Reply, Fault> {
+pub async fn import(call: Call) -> Result<Reply, Fault> {
     let wishes = wishes(&call)?;
     let project = call.project();
+    let look = move |host: &Arc<Host>, head: &[u8]| instance::look(host, project, head, &wishes);
+    take_in(call, look, move |call, planned, input| {
+        let plan = call.plan("Restoring backup", resources(planned.name()));
+        call.app.host.operations().run(&call.app.host, plan, move |host, op| {
+            instance::import(host, op, project, planned, input)?;
+            Ok(Value::Null)
+        })
+    })
+    .await
+}
+
+/// Reads a backup from the body: `look` sees as much of its beginning as it needs, then `begin` starts the operation
+/// that reads all of it.
+pub(crate) async fn take_in<T: Send + 'static>(
+    mut call: Call,
+    look: impl Fn(&Arc<Host>, &[u8]) -> Result<Option<T>, cabin_core::Error> + Clone + Send + 'static,
+    begin: impl FnOnce(&Call, T, File) -> Arc<Op>,
+) -> Result<Reply, Fault> {
     let mut chunks = call.take_body().into_data_stream();
     let mut head: Vec<u8> = Vec::new();
     let mut wanted = HEAD;
@@ -132,10 +159,8 @@ pub async fn import(mut call: Call) -> Result<Reply, Fault> {
                 None => ended = true,
             }
         }
-        let (looked_at, wishes) = (head, wishes.clone());
-        let (found, given_back) = call
-            .blocking(move |host| Ok((instance::look(host, project, &looked_at, &wishes)?, looked_at)))
-            .await?;
+        let (looked_at, look) = (head, look.clone());
+        let (found, given_back) = call.blocking(move |host| Ok((look(host, &looked_at)?, looked_at))).await?;
         head = given_back;
         match found {
             Some(planned) => break planned,
@@ -149,11 +174,7 @@ pub async fn import(mut call: Call) -> Result<Reply, Fault> {
     let (input, pipe) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| Fault::io(act)(e.into()))?;
     let pipe = Stream::new(pipe).map_err(Fault::io(act))?;
-    let plan = call.plan("Restoring backup", resources(planned.name()));
-    let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
-        instance::import(host, op, project, planned, input.into())?;
-        Ok(Value::Null)
-    });
+    let op = begin(&call, planned, input.into());
     // Nobody reading any more means that the operation has failed, and says why.
     let mut goes_on = pipe.write_all(&head).await.is_ok();
     let mut left = limits::IMAGE;

@@ -14,6 +14,7 @@ pub mod rebuild;
 pub mod server;
 pub mod snapshots;
 pub mod storage;
+pub mod volume_backups;
 pub mod volume_snapshots;
 pub mod volumes;
 pub mod warnings;

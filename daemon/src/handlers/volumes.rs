@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::call::Call;
 use crate::error::Fault;
+use crate::handlers::volume_backups;
 use crate::recursion::{self, address};
 use crate::reply::Reply;
 
@@ -81,6 +82,9 @@ pub async fn state(call: Call) -> Result<Reply, Fault> {
 
 /// POST of a new one.
 pub async fn create(mut call: Call) -> Result<Reply, Fault> {
+    if call.content_type() == "application/octet-stream" {
+        return volume_backups::import(call).await;
+    }
     let mut post: VolumesPost = call.json().await?;
     if call.parts.uri.path().ends_with("/volumes") {
         only_custom(if post.kind.is_empty() { "custom" } else { &post.kind })?;

@@ -280,6 +280,23 @@ impl Row for VolumeSnapshot {
     const KIND: &'static str = "volume-snapshots";
 }
 
+/// A backup of a custom volume that is kept; its name is `POOL/VOLUME/BACKUP`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeBackup {
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339; empty for never.
+    pub expires_at: String,
+    /// Whether the snapshots are left out.
+    pub volume_only: bool,
+    /// The name of its file.
+    pub file: String,
+}
+
+impl Row for VolumeBackup {
+    const KIND: &'static str = "volume-backups";
+}
+
 /// A change of a custom volume that is under way, and that the next start of the daemon finishes or takes back
 /// when this one does not. Named as the volume: `POOL/VOLUME`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,12 +6,12 @@ mod snapshot;
 
 use anyhow::{Context as _, bail};
 use cabin_api::storage::Volume as Shown;
-use cabin_api::volume::{VolumePost, VolumeSource, VolumesPost};
-use cabin_client::Client;
+use cabin_api::volume::{VolumeBackupsPost, VolumePost, VolumeSource, VolumesPost};
+use cabin_client::{Client, Sent};
 use serde_json::{Value, json};
 
-use super::Context;
 use super::object::{Part, Target};
+use super::{Context, backup};
 use crate::cli::volume::{Place, Volume};
 use crate::output::{self, Table, table, text};
 use crate::{remote, words};
@@ -61,6 +61,27 @@ pub async fn run(context: &Context, command: Volume) -> anyhow::Result<()> {
             let reply = client.delete_volume(pool, volume).await?;
             context.finish(client, reply, &format!("Deleting {volume}")).await?;
             output::line(format!("Storage volume {volume} deleted"))?;
+            Ok(())
+        }
+        Volume::Export { place, target, volume_only, compression, optimized_storage } => {
+            let (pool, volume) = custom(&place)?;
+            backup::refuse_present(target.as_deref())?;
+            let post = VolumeBackupsPost {
+                volume_only,
+                optimized_storage,
+                compression_algorithm: compression.unwrap_or_default(),
+                ..VolumeBackupsPost::default()
+            };
+            let download = client.export_volume(pool, volume, &post).await?;
+            backup::save(context, download, target.as_deref(), volume).await
+        }
+        Volume::Import { pool, file, name } => {
+            let (source, size) = backup::open(&file)?;
+            let (sent, shown) = (Sent::default(), file.display().to_string());
+            let name = name.unwrap_or_default();
+            let work = client.import_volume(source, remote::local(&pool)?, &name, size, &sent);
+            let reply = backup::watched(context, &shown, size, &sent, work).await?;
+            context.finish(client, reply, &format!("Importing {shown}")).await?;
             Ok(())
         }
         Volume::File(command) => file::run(context, client, command).await,

@@ -10,7 +10,7 @@ mod delete;
 mod diff;
 mod exec;
 mod files;
-mod import;
+pub(crate) mod import;
 mod intent;
 mod logs;
 mod power;

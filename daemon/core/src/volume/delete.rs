@@ -8,6 +8,7 @@ use cabin_undo::fault;
 use serde_json::Value;
 
 use super::create::tell;
+use super::kept::{backup_row, backup_rows, remove_file};
 use super::{Users, WHAT, load, row_name, turn};
 use crate::{Error, Host, storage};
 
@@ -19,7 +20,7 @@ use crate::{Error, Host, storage};
 pub fn delete(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Result<(), Error> {
     let _turn = turn(host, project, pool, volume, "delete")?;
     let row = row_name(pool, volume);
-    let snapshots = {
+    let (snapshots, backups) = {
         let _alone = host.change_layout();
         let found = load(host, project, pool, volume)?;
         if let Some(by) = Users::of(host, project)?.get(&row).into_iter().next() {
@@ -34,11 +35,16 @@ pub fn delete(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Resu
         for snapshot in &snapshots {
             txn = txn.remove::<rows::VolumeSnapshot>(project, &snapshot.name);
         }
+        let backups = backup_rows(host, project, pool, volume)?;
+        for backup in &backups {
+            txn = txn.remove::<rows::VolumeBackup>(project, &backup_row(pool, volume, &backup.name));
+        }
         txn.commit()?;
-        snapshots
+        (snapshots, backups)
     };
     tell(host, project, "storage-volume-deleted", pool, volume, Value::Null);
     let removed = remove(host, pool, volume, &snapshots);
+    let removed = backups.iter().try_fold((), |(), backup| remove_file(host, &backup.row)).and(removed);
     fault::reach("volume's tree removed");
     removed.map_err(|source| Error::LeftBehind {
         left: format!("the files of storage volume `{volume}`, which is deleted"),

@@ -12,6 +12,7 @@ use crate::{DEFAULT_PROJECT, Error, Host};
 
 /// Looks once; `last` is when it was looked before.
 pub(crate) fn look(host: &Arc<Host>, last: &Zoned) {
+    super::kept::delete_expired(host);
     match due(host, last) {
         Ok(due) => due.iter().for_each(|(pool, volume)| take(host, pool, volume)),
         Err(error) => tracing::error!(error = %error.report(), "schedules of volumes cannot be read"),

@@ -4,12 +4,15 @@
 //! own that shows its ids, so they look right in all of them at once.
 
 mod attached;
+mod backup;
 mod copy;
 mod create;
 mod delete;
 mod files;
+mod import;
 mod intent;
 mod keep;
+mod kept;
 mod rename;
 mod snapshot;
 mod update;
@@ -26,10 +29,13 @@ use crate::busy::Turn;
 use crate::{Error, Host, etag, instance, resolve, storage};
 
 pub(crate) use attached::Attached;
+pub use backup::{Export, export};
 pub use copy::{check_copy, copy};
 pub use create::{check_new, create};
 pub use delete::delete;
 pub use files::files;
+pub use import::{Planned, import, look as look_at_backup};
+pub use kept::{backup, backups, check_new_backup, create_backup, delete_backup, open_backup};
 pub use rename::{check_rename, move_to, rename};
 pub use snapshot::{
     check_new_snapshot, check_rename_snapshot, create_snapshot, delete_snapshot, rename_snapshot, restore,

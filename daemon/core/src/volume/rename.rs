@@ -9,6 +9,7 @@ use cabin_undo::{atomically, fault};
 use serde_json::json;
 
 use super::create::{check_name, limit_of, refuse_size, tell};
+use super::kept::{backup_row, backup_rows};
 use super::snapshot::{commit, refuse_mounted, rows_of, snapshot_row};
 use super::{MOVING, WHAT, busy_name, load, row_name, turn};
 use crate::{Error, Host, resolve, storage};
@@ -127,6 +128,13 @@ fn moved_rows<'a>(
             project,
             &snapshot_row(new_pool, new, &snapshot.name),
             &snapshot.row,
+        )?;
+    }
+    for backup in backup_rows(host, project, pool, old)? {
+        txn = txn.remove::<rows::VolumeBackup>(project, &backup_row(pool, old, &backup.name)).insert(
+            project,
+            &backup_row(new_pool, new, &backup.name),
+            &backup.row,
         )?;
     }
     for mut user in host.store().rows::<rows::Instance>().list(project)? {

@@ -78,16 +78,20 @@ pub(crate) fn restore(
             continue;
         };
         let found = trees.iter_mut().find(|(known, _)| known.place == place);
-        let (wanted, tree) = found.ok_or_else(|| unexpected(&whole, "the index names no such snapshot"))?;
-        let path = match rest.strip_prefix(b"rootfs") {
+        let (wanted, tree) =
+            found.ok_or_else(|| unexpected(&whole, "the index names nothing of the kind"))?;
+        let within = if place.is_bare() { &b""[..] } else { b"rootfs" };
+        let path = match rest.strip_prefix(within) {
             Some([]) => Some(&b""[..]),
+            Some(path) if place.is_bare() => Some(path),
             Some([b'/', path @ ..]) => Some(path),
             _ => None,
         };
         match path {
             Some(path) => {
                 shift::take_back(&mut member.attributes, &wanted.shift);
-                let prefix = &whole[..whole.len() - rest.len() + b"rootfs".len()];
+                let prefix = &whole[..whole.len() - rest.len() + within.len()];
+                let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
                 extract.member(&mut tarball, &member, (&whole, path, prefix), tree)?;
             }
             None if place == Place::Container => about.take(&mut tarball, &member, rest)?,
@@ -100,8 +104,8 @@ pub(crate) fn restore(
     // The sender is not to be cut off, and a checksum may follow.
     io::copy(&mut tarball.into_inner(), &mut io::sink()).map_err(Error::reading)?;
     let mut report = UnpackReport { ignored, ..UnpackReport::default() };
-    for (_, tree) in trees {
-        if tree.report.entries == 0 {
+    for (Wanted { place, .. }, tree) in trees {
+        if tree.report.entries == 0 && !place.is_bare() {
             return Err(Error::Archive { why: "a root filesystem that the index names is not in it" });
         }
         report.add(&tree.finish()?);
@@ -121,17 +125,33 @@ fn place_of(whole: &[u8]) -> Result<Option<(Place, &[u8])>> {
     if rest == b"container.bin" || rest == b"optimized_header.yaml" || rest.ends_with(b".bin") {
         return Err(unexpected(whole, "backups in a storage driver's own form cannot be read by this one"));
     }
-    if rest.starts_with(b"virtual-machine") || rest.starts_with(b"volume") || rest.starts_with(b"bucket") {
-        return Err(unexpected(whole, "it is not the backup of a container"));
+    if rest == b"volume" {
+        return Ok(Some((Place::Volume, b"")));
+    }
+    if let Some(rest) = rest.strip_prefix(b"volume/") {
+        return Ok(Some((Place::Volume, rest)));
+    }
+    if let Some(rest) = rest.strip_prefix(b"volume-snapshots/") {
+        let (name, rest) = named(whole, rest)?;
+        return Ok(Some((Place::VolumeSnapshot(name), rest)));
+    }
+    if rest.starts_with(b"virtual-machine") || rest.starts_with(b"volume.") || rest.starts_with(b"bucket") {
+        return Err(unexpected(whole, "it is not the backup of a container or of its files"));
     }
     let Some(rest) = rest.strip_prefix(b"snapshots/") else { return Ok(None) };
+    let (name, rest) = named(whole, rest)?;
+    Ok(Some((Place::Snapshot(name), rest)))
+}
+
+/// The name of a snapshot, and what comes after it.
+fn named<'a>(whole: &[u8], rest: &'a [u8]) -> Result<(String, &'a [u8])> {
     let (name, rest) = match rest.iter().position(|byte| *byte == b'/') {
         Some(at) => (&rest[..at], &rest[at + 1..]),
         None => (rest, &b""[..]),
     };
     let name =
         std::str::from_utf8(name).map_err(|_| unexpected(whole, "its snapshot's name is not UTF-8"))?;
-    Ok(Some((Place::Snapshot(name.to_owned()), rest)))
+    Ok((name.to_owned(), rest))
 }
 
 /// `metadata.yaml` and `templates/` of the instance. They are read here and never lie beside the tree.

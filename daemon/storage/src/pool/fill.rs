@@ -6,9 +6,9 @@
 use cabin_sys::dir::HostDir;
 use cabin_undo::Undo;
 
-use crate::driver::{IMAGE, Layers, RESTORED};
+use crate::driver::{IMAGE, Layers, RESTORED, ROOTFS};
 use crate::error::{Error, Result};
-use crate::name::{VolumeName, check, check_snapshot};
+use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
 
 use super::snapshots::{Pending, Place, Staged, replaced, snapshot_path, snapshots_of};
 use super::{IMAGES, Pool, STAGING, image_tree};
@@ -55,7 +55,15 @@ impl Pool {
         let volume = place.volume().clone();
         let wrong = |source| self.volume_error("create", &volume, source);
         let staged = self.stage_place(&place, &staging, &what, undo)?;
-        let tree = self.inner.kind.driver().create_to_fill(&staged).map_err(wrong)?;
+        let driver = self.inner.kind.driver();
+        let tree = match volume.kind() {
+            VolumeKind::Container => driver.create_to_fill(&staged).map_err(wrong)?,
+            // It stands on nothing, and is mounted as it is.
+            VolumeKind::Custom => {
+                driver.create_empty(&staged).map_err(wrong)?;
+                staged.open_dir(ROOTFS).map_err(wrong)?
+            }
+        };
         Ok((Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing }, tree))
     }
 

@@ -267,11 +267,13 @@ pub(crate) fn sweep(host: &Host) -> Result<(), Error> {
 /// The files of backups that no row has.
 pub(crate) fn strays(host: &Host) -> Result<Vec<String>, Error> {
     let known = host.store().rows::<rows::Backup>().list(DEFAULT_PROJECT)?;
+    let of_volumes = host.store().rows::<rows::VolumeBackup>().list(DEFAULT_PROJECT)?;
     let listed = host.dir().open_dir(DIRECTORY).and_then(|dir| dir.list());
     let listed = listed.map_err(Error::io("list the backups' files"))?;
     Ok(listed
         .into_iter()
         .map(|entry| entry.name)
         .filter(|file| !known.iter().any(|found| found.row.file == *file))
+        .filter(|file| !of_volumes.iter().any(|found| found.row.file == *file))
         .collect())
 }
