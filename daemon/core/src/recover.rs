@@ -33,9 +33,9 @@ pub(crate) fn instances(host: &Arc<Host>) {
     }
     strays::finish_renames(host);
     instance::finish_snapshots(host);
+    crate::volume::finish(host);
     let found = match host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT) {
         Ok(found) => found,
-    crate::volume::finish(host);
         Err(error) => {
             tracing::error!(error = %Error::from(error).report(), "instances cannot be read");
             return;

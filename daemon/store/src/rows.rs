@@ -186,17 +186,6 @@ impl Row for Intent {
     const KIND: &'static str = "intents";
 }
 
-/// A profile.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Profile {
-    /// For people.
-    pub description: String,
-    /// Config.
-    pub config: Config,
-    /// Devices.
-    pub devices: Devices,
-}
-
 /// A backup that is kept; its name is `INSTANCE/BACKUP`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backup {
@@ -212,6 +201,17 @@ pub struct Backup {
 
 impl Row for Backup {
     const KIND: &'static str = "instance-backups";
+}
+
+/// A profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// For people.
+    pub description: String,
+    /// Config.
+    pub config: Config,
+    /// Devices.
+    pub devices: Devices,
 }
 
 impl Row for Profile {

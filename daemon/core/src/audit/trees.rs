@@ -58,7 +58,9 @@ pub(super) fn look(host: &Host, known: &Known, findings: &mut Findings) -> Resul
 
 /// What lies in a pool. A pool that is not there is told by its status, not here.
 fn look_into(host: &Host, known: &Known, name: &str, row: &rows::Pool, findings: &mut Findings) {
-    let Ok(root) = crate::storage::spec(host, name, row).map(|spec| HostDir::open(&spec.source)) else { return };
+    let Ok(root) = crate::storage::spec(host, name, row).map(|spec| HostDir::open(&spec.source)) else {
+        return;
+    };
     let Ok(root) = root else { return };
     let dirs = |dir: &str| root.open_dir(dir).and_then(|dir| dir.list()).unwrap_or_default();
     let mine = |instance: &str| known.instances.get(instance).is_some_and(|row| row.pool == name);
