@@ -142,6 +142,12 @@ pub fn at_once(subject: &Subject, asked: &[Asked]) -> Vec<Answer> {
     })
 }
 
+/// How often races are run in a test: as often as `CABIN_TORTURE` says.
+#[must_use]
+pub fn rounds() -> usize {
+    std::env::var("CABIN_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 /// One race.
 pub struct Race {
     /// Who runs against whom, for messages.
@@ -197,9 +203,9 @@ impl Score {
     ///
     /// # Panics
     /// When it was.
-    pub fn close(self) {
+    pub fn close(self, what: &str) {
         let (rounds, wrong, left) = (self.rounds, self.wrong.len(), self.leftovers.len());
-        eprintln!("races: {rounds} rounds, {wrong} wrong answers, {left} leftovers");
+        eprintln!("races{what}: {rounds} rounds, {wrong} wrong answers, {left} leftovers");
         let told = [self.wrong, self.leftovers].concat();
         assert!(told.is_empty(), "{}", told.join("\n"));
     }
@@ -213,6 +219,13 @@ fn clear(subject: &Subject) -> Result<(), String> {
             subject.power(&name, "stop")?;
         }
         subject.ask("DELETE", &url, &Value::Null)?;
+    }
+    for url in urls(subject, "/1.0/storage-pools") {
+        let volumes = format!("{url}/volumes/custom");
+        for volume in urls(subject, &volumes) {
+            let name = volume.rsplit('/').next().unwrap_or_default();
+            subject.ask("DELETE", &format!("{volumes}/{name}"), &Value::Null)?;
+        }
     }
     for (list, kept) in
         [("/1.0/profiles", "default"), ("/1.0/networks", "cabinbr0"), ("/1.0/storage-pools", "default")]

@@ -1,7 +1,7 @@
 //! Many ask for the same thing at once, or for things that exclude each other: one is served, the others are told
 //! why not, and nothing is torn or left over. CABIN_TORTURE multiplies the rounds.
 
-use cabin_tests::race::{Answer, Asked, Race, Score, done, of_busybox, one_wins, so, there, urls};
+use cabin_tests::race::{Answer, Asked, Race, Score, done, of_busybox, one_wins, rounds, so, there, urls};
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::audited;
 use cabin_tests::{audit, images};
@@ -11,12 +11,6 @@ fn lab() -> Subject {
     let subject = Subject::start();
     subject.import("busybox").expect("the image");
     subject
-}
-
-/// How many times each race is run.
-fn rounds() -> usize {
-    let more = std::env::var("CABIN_TORTURE").ok().and_then(|text| text.parse::<usize>().ok());
-    more.unwrap_or(1)
 }
 
 fn power(name: &str, action: &str) -> Asked {
@@ -513,7 +507,7 @@ fn of_those_who_exclude_each_other_one_wins_and_nothing_is_torn() {
     for race in [NAMES, LIVES, COPIES, GROUNDS].into_iter().flatten() {
         score.run(&subject, race, rounds());
     }
-    score.close();
+    score.close("");
 }
 
 #[test]
