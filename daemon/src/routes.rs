@@ -159,6 +159,9 @@ fn of_server() -> Vec<Route> {
         row!(GET "/internal/fault", internal::fault, "Get the fault points passed (daemons under test only)")
             .object(shapes::ANY)
             .hidden(),
+        row!(PUT "/internal/clock", internal::set_clock, "Set the clock (daemons under test only)")
+            .takes(shapes::ANY)
+            .hidden(),
         row!(PUT "/internal/fault", internal::arm_fault, "Make a step fail (daemons under test only)")
             .takes(shapes::ANY)
             .hidden(),

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::cli::host;
 use crate::daemon::PLACE;
 
+const OPTIONS: &str = "loop,errors=remount-ro";
+
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// An ext4 on a loop device. Dropping it takes it away.
@@ -34,7 +36,7 @@ impl Disk {
         words.extend(count.iter().flat_map(|count| ["-N", count.as_str()]));
         words.push(&path);
         host(&words).ok();
-        host(&["mount", "-o", "loop", &path, &disk.place.display().to_string()]).ok();
+        host(&["mount", "-o", OPTIONS, &path, &disk.place.display().to_string()]).ok();
         disk
     }
 
@@ -105,7 +107,30 @@ impl Disk {
         }
     }
 
-    /// Mounts it anew with that option (`ro`, `rw`), whoever uses it.
+    /// Has the kernel find an error on it: it makes the disk read-only, as its mount options say.
+    ///
+    /// # Panics
+    /// When the kernel has no such switch.
+    pub fn break_down(&self) {
+        let device = host(&["findmnt", "-no", "SOURCE", &self.place.display().to_string()]).ok();
+        let name = device.trim().trim_start_matches("/dev/");
+        std::fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "a test").expect("the switch");
+    }
+
+    /// Checks it and mounts it again. Nothing may use it any more.
+    ///
+    /// # Panics
+    /// When it cannot be mended.
+    pub fn mend(&self) {
+        let (image, place) = (self.image().display().to_string(), self.place.display().to_string());
+        host(&["umount", &place]).ok();
+        // 1: errors were corrected.
+        let checked = host(&["e2fsck", "-f", "-p", &image]);
+        assert!(checked.code <= 1, "{}{}", checked.out, checked.err);
+        host(&["mount", "-o", OPTIONS, &image, &place]).ok();
+    }
+
+    /// Mounts it anew with that option (`ro`, `rw`). Nobody may have a file open for writing.
     ///
     /// # Panics
     /// When the kernel refuses.

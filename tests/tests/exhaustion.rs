@@ -106,7 +106,7 @@ fn without_inodes_nothing_is_left_half_done_and_deleting_works() {
         reads: true,
     };
     let mut wrong = Vec::new();
-    for verbs in [verbs::LIFE, verbs::LIVE, verbs::NETWORKS, snapshot_verbs::KEPT] {
+    for verbs in [verbs::LIFE, verbs::LIVE, verbs::NETWORKS] {
         squeezed(&subject, &squeeze, verbs, &mut wrong);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -158,7 +158,7 @@ fn without_descriptors_it_says_so_and_none_is_lost() {
         let found = descriptors(pid);
         (found == descriptors(pid)).then_some(found)
     });
-    for more in [0, 1, 3, 20, 70, 90] {
+    for more in [0, 3, 70, 90] {
         let squeeze = Squeeze {
             tighten: &|| limit(pid, descriptors(pid) + more),
             loosen: &|| limit(pid, 4096),
@@ -195,7 +195,7 @@ fn without_processes_it_says_so_and_goes_on_when_there_are_again() {
     let init = subject.init_pid("bystander");
     let fence = Fence::around("pids", subject.pid());
     let mut wrong = Vec::new();
-    for more in [0, 1, 2, 4] {
+    for more in [0, 1, 3] {
         let squeeze = Squeeze {
             tighten: &|| fence.allow(fence.used() + more),
             loosen: &|| fence.lift(),
@@ -242,5 +242,87 @@ fn a_daemon_that_the_kernel_kills_for_its_memory_is_followed_by_one_that_takes_a
     assert_eq!(subject.init_pid("bystander"), init);
     settled(&subject, &[(&before, Look::Shape)]).unwrap_or_else(|why| panic!("not as before:\n{why}"));
     assert_eq!(subject.exec("bystander", "echo well").as_deref(), Ok("well"));
+    assert_eq!(audited(&subject), Vec::<String>::new());
+}
+
+#[test]
+fn a_pool_that_is_read_only_says_so_and_works_again_at_once() {
+    let disk = Disk::new(96, None);
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let place = disk.place().join("pool");
+    std::fs::create_dir(&place).expect("a directory for the pool");
+    let place = place.display().to_string();
+    let pool = json!({ "name": "far", "driver": "overlay", "config": { "source": place } });
+    subject.must("POST", "/1.0/storage-pools", &pool);
+    let root = json!({ "root": { "type": "disk", "path": "/", "pool": "far" } });
+    let made = |name: &str| json!({ "name": name, "devices": root, "source": { "type": "image", "alias": "busybox" } });
+    subject.must("POST", "/1.0/instances", &made("kept"));
+    subject.create("bystander", &json!({}));
+    subject.power("bystander", "start").expect("a start");
+    let init = subject.init_pid("bystander");
+    let before = HostState::of(&subject, Look::Exact);
+    let acts = [
+        ("POST", "/1.0/instances", made("new")),
+        ("PUT", "/1.0/instances/kept/state", json!({ "action": "start" })),
+        ("POST", "/1.0/instances/kept", json!({ "name": "moved" })),
+        ("POST", "/1.0/instances/kept/snapshots", json!({ "name": "s" })),
+    ];
+    disk.remount("ro");
+    for (method, target, body) in &acts {
+        let why = subject.ask(method, target, body).expect_err(target);
+        assert!(why.contains("the disk is read-only"), "{method} {target}: {why}");
+        settled(&subject, &[(&before, Look::Exact)])
+            .unwrap_or_else(|why| panic!("{target}: not as before:\n{why}"));
+    }
+    disk.remount("rw");
+    subject.must("POST", "/1.0/instances/kept/snapshots", &json!({ "name": "s" }));
+    subject.power("kept", "start").expect("a start");
+    assert_eq!(subject.init_pid("bystander"), init);
+    for name in ["kept", "bystander"] {
+        subject.must("DELETE", &format!("/1.0/instances/{name}?force=true"), &json!({}));
+    }
+    subject.must("DELETE", "/1.0/storage-pools/far", &json!({}));
+}
+
+#[test]
+fn a_disk_that_the_kernel_made_read_only_is_read_and_all_is_there_when_it_is_mended() {
+    let disk = Disk::new(96, None);
+    let mut subject = Subject::start_on(&disk);
+    subject.import("busybox").expect("the image");
+    subject.create("kept", &json!({ "user.note": "written" }));
+    subject.create("on", &json!({}));
+    subject.power("on", "start").expect("a start");
+    let init = subject.init_pid("on");
+    disk.break_down();
+    for (method, target, body) in [
+        ("POST", "/1.0/profiles", json!({ "name": "new" })),
+        ("PATCH", "/1.0/instances/kept", json!({ "config": { "user.note": "lost" } })),
+        ("POST", "/1.0/instances", json!({ "name": "x", "source": { "type": "image", "alias": "busybox" } })),
+        ("DELETE", "/1.0/instances/kept", json!({})),
+        ("POST", "/1.0/instances/kept/snapshots", json!({ "name": "s" })),
+        ("PUT", "/1.0/instances/kept/state", json!({ "action": "start" })),
+    ] {
+        let why = subject.ask(method, target, &body).expect_err(target);
+        assert!(why.contains("the disk is read-only"), "{method} {target}: {why}");
+    }
+    assert_eq!(subject.get("/1.0/instances/kept")["config"]["user.note"], "written");
+    assert_eq!(subject.init_pid("on"), init);
+    // A daemon that comes now says so and ends; the containers do not.
+    subject.crash();
+    assert!(!subject.boot("off"), "it starts where it can write nothing");
+    assert!(subject.log_tail().contains("read-only"), "{}", subject.log_tail());
+    assert!(std::path::Path::new(&format!("/proc/{init}")).exists());
+
+    subject.cut_power();
+    disk.mend();
+    // As of another boot of the host.
+    std::fs::write(subject.dir.join("run/boot-id"), "0000\n").expect("a mark");
+    subject.boot_well();
+    assert_eq!(subject.get("/1.0/instances/kept")["config"]["user.note"], "written");
+    subject.wait_status("on", "Running", 20);
+    assert_eq!(subject.exec("on", "echo well").as_deref(), Ok("well"));
+    assert_eq!(subject.call("GET", "/1.0/profiles/new", None).expect("an answer").status, 404);
+    subject.must("DELETE", "/1.0/instances/kept", &json!({}));
     assert_eq!(audited(&subject), Vec::<String>::new());
 }

@@ -172,6 +172,10 @@ fn a_port_that_is_deleted_is_plugged_in_again() {
     let (subject, address) = lab();
     let config = subject.get("/1.0/instances/box")["config"].clone();
     let port = config["volatile.eth0.host_name"].as_str().expect("a port").to_owned();
+    for way in ["nomaster", "down"] {
+        host(&["ip", "-n", &subject.netns, "link", "set", &port, way]).ok();
+        reachable(&subject, &address);
+    }
     host(&["ip", "-n", &subject.netns, "link", "delete", &port]).ok();
     repaired(&subject, "/1.0/instances/box");
     assert!(audit::links(&subject.netns).contains(&port));

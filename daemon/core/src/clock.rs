@@ -1,15 +1,104 @@
-//! The time, as it is written on the wire.
+//! The time: as it is written on the wire, and whether it can be trusted enough to delete something by it.
+//!
+//! Dates are the host's clock, as people expect. It may be set while the daemon runs, and set back when that was a
+//! mistake; so after it was set nothing is deleted by date for a while. Timeouts never look at it.
 
-use jiff::Timestamp;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
+
+/// By how many seconds the clock may be corrected without having been set.
+const CORRECTION: i64 = 60;
+
+/// How many seconds nothing is deleted by date after the clock was set.
+const DISTRUST: i64 = 600;
+
+/// Seconds that a test has put the clock ahead.
+static AHEAD: AtomicI64 = AtomicI64::new(0);
+
+static TRUST: Mutex<Trust> = Mutex::new(Trust { last: None, from: 0, set_by: None });
+
+/// What is known of the clock.
+struct Trust {
+    /// Seconds since the host's boot, and the clock, when it was looked last.
+    last: Option<(i64, i64)>,
+    /// From when on, in seconds since the boot, it is trusted.
+    from: i64,
+    /// By how many seconds it was set, until that is told.
+    set_by: Option<i64>,
+}
+
+impl Trust {
+    /// Looks at the clock; whether it can be trusted.
+    fn look(&mut self, boot: i64, clock: i64) -> bool {
+        if let Some((then_boot, then_clock)) = self.last {
+            let set_by = (clock - then_clock) - (boot - then_boot);
+            if set_by.abs() > CORRECTION {
+                self.from = boot + DISTRUST;
+                self.set_by = Some(self.set_by.unwrap_or(0) + set_by);
+            }
+        }
+        self.last = Some((boot, clock));
+        boot >= self.from
+    }
+}
+
+fn timestamp() -> Timestamp {
+    let ahead = SignedDuration::from_secs(AHEAD.load(Ordering::Relaxed));
+    Timestamp::now().saturating_add(ahead).unwrap_or_else(|_| Timestamp::now())
+}
 
 /// Now, in RFC 3339 with nanoseconds.
 #[must_use]
 pub fn now() -> String {
-    Timestamp::now().to_string()
+    timestamp().to_string()
+}
+
+/// The time by which may be judged what is to be deleted now; none while the clock is not to be trusted.
+#[must_use]
+pub fn now_to_delete() -> Option<Timestamp> {
+    let now = timestamp();
+    // Suspended time counts: the clock goes on meanwhile too.
+    let boot = clock_gettime(ClockId::Boottime).tv_sec;
+    TRUST.lock().look(boot, now.as_second()).then_some(now)
+}
+
+/// By how many seconds the clock was set since the last call, if it was.
+#[must_use]
+pub fn was_set_by() -> Option<i64> {
+    TRUST.lock().set_by.take()
+}
+
+/// Puts the clock ahead by that many seconds, or back: for tests, the host has but one clock.
+pub(crate) fn put_ahead(seconds: i64) {
+    AHEAD.store(seconds, Ordering::Relaxed);
 }
 
 /// A unix time, in RFC 3339.
 #[must_use]
 pub fn from_unix(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| cabin_api::ZERO_TIME.to_owned(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_is_not_trusted_for_a_while() {
+        let mut trust = Trust { last: None, from: 0, set_by: None };
+        assert!(trust.look(100, 1_000_000));
+        assert!(trust.look(160, 1_000_090), "a correction");
+        assert!(trust.look(100_000, 1_099_930), "a long suspend");
+        for jump in [86_400, -86_400] {
+            let (boot, clock) = trust.last.unwrap();
+            assert!(!trust.look(boot + 60, clock + 60 + jump));
+            assert_eq!(trust.set_by.take(), Some(jump));
+            assert!(!trust.look(boot + 659, clock + 659 + jump));
+            assert!(trust.look(boot + 660, clock + 660 + jump));
+            assert_eq!(trust.set_by, None);
+        }
+    }
 }

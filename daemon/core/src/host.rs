@@ -138,6 +138,13 @@ impl Host {
     }
 
     /// Whether everything is being stopped: then nothing is to be started or mended any more.
+    /// Puts the daemon's clock ahead by that many seconds, or back, and lets it delete what is to go by then. For
+    /// tests: the host has but one clock.
+    pub fn set_clock(self: &Arc<Self>, ahead: i64) {
+        crate::clock::put_ahead(ahead);
+        crate::instance::delete_expired_snapshots(self);
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }

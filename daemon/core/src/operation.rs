@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cabin_api::StatusCode;
@@ -34,11 +35,14 @@ pub struct Operations {
     all: Arc<Mutex<HashMap<String, Arc<Op>>>>,
     events: Arc<crate::Events>,
     runtime: tokio::runtime::Handle,
+    last: AtomicU64,
 }
 
 /// One operation.
 pub struct Op {
     id: String,
+    /// Its place among all of them, whatever the clock says.
+    number: u64,
     class: Class,
     plan: Plan,
     created_at: String,
@@ -57,7 +61,12 @@ struct State {
 impl Operations {
     /// None yet. Must be called within a tokio runtime: ended operations fade on its clock.
     pub(crate) fn new(events: Arc<crate::Events>) -> Operations {
-        Operations { all: Arc::default(), events, runtime: tokio::runtime::Handle::current() }
+        Operations {
+            all: Arc::default(),
+            events,
+            runtime: tokio::runtime::Handle::current(),
+            last: AtomicU64::new(0),
+        }
     }
 
     /// Does `work` on a thread of its own. A panic in it fails the operation and nothing else.
@@ -110,6 +119,7 @@ impl Operations {
         let now = clock::now();
         let op = Arc::new(Op {
             id: uuid::Uuid::new_v4().to_string(),
+            number: self.last.fetch_add(1, Ordering::Relaxed),
             class,
             plan,
             created_at: now.clone(),
@@ -139,7 +149,7 @@ impl Operations {
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Op>> {
         let mut list: Vec<_> = self.all.lock().values().cloned().collect();
-        list.sort_by(|a, b| a.created_at.cmp(&b.created_at));
+        list.sort_by_key(|op| op.number);
         list
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! For single-threaded helpers, as the host's root, in a mount namespace made for this.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use cabin_sys::dir::HostDir;
 use cabin_sys::mount::{self, Attributes, Depth};
 use cabin_sys::process;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 
 use crate::spec::{IdMap, RootSpec};
 use crate::step::{self, Step};
@@ -110,25 +110,24 @@ fn overlay(lowers: &[PathBuf], base: u32) -> Result<OwnedFd, Failure> {
     process::keep_caps_over_setuid(true).step("keep capabilities")?;
     process::set_fs_ids(base, base).step("touch files as the container's root")?;
     let tree = mount::filesystem("overlay", &options, Attributes::MOUNT_ATTR_NODEV);
+    // An overlay whose work directory cannot be used comes up read-only, without an error; one whose upper
+    // layer is read-only is called invalid.
+    let usable = tree.as_ref().is_ok_and(|tree| {
+        rustix::fs::fstatvfs(tree).is_ok_and(|found| !found.f_flag.contains(StatVfsMountFlags::RDONLY))
+    });
+    let tried = if usable { Ok(()) } else { try_to_write("s/w/probe") };
     process::set_fs_ids(0, 0).step("touch files as the host's root")?;
     process::keep_caps_over_setuid(false).step("restore the secure bits")?;
+    tried.step("make the overlay's work directory")?;
     let tree = tree.step("mount the overlay")?;
-    writable(tree.as_fd())?;
+    if !usable {
+        return Err(step::odd("mount the overlay", "its work directory cannot be written"));
+    }
     Ok(tree)
 }
 
-/// Free blocks that are as good as none: the last ones may be spoken for.
-const FEW: u64 = 64;
-
-/// An overlay whose work directory cannot be used comes up read-only, without an error.
-fn writable(tree: BorrowedFd<'_>) -> Result<(), Failure> {
-    let found = rustix::fs::fstatvfs(tree).step("look at the overlay")?;
-    if found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
-        // What it says of free room is the upper layer's.
-        if found.f_bavail < FEW || found.f_ffree == 0 {
-            return Err(rustix::io::Errno::NOSPC).step("make the overlay's work directory");
-        }
-        return Err(step::odd("mount the overlay", "its work directory cannot be written"));
-    }
-    Ok(())
+/// What the kernel says of a new name.
+fn try_to_write(path: &str) -> rustix::io::Result<()> {
+    rustix::fs::mkdir(path, Mode::RWXU)?;
+    rustix::fs::rmdir(path)
 }

@@ -67,6 +67,23 @@ pub async fn arm_fault(mut call: Call) -> Result<Reply, Fault> {
     Ok(Reply::empty())
 }
 
+#[derive(Deserialize)]
+struct Clock {
+    ahead: i64,
+}
+
+/// PUT: puts the daemon's clock ahead, or back, and lets it look what is to be deleted by then.
+pub async fn set_clock(mut call: Call) -> Result<Reply, Fault> {
+    for_tests(&call)?;
+    let sent: Clock = call.json().await?;
+    call.blocking(move |host| {
+        host.set_clock(sent.ahead);
+        Ok(())
+    })
+    .await?;
+    Ok(Reply::empty())
+}
+
 /// GET: the points passed since the plan was armed.
 pub async fn fault(call: Call) -> Result<Reply, Fault> {
     for_tests(&call)?;

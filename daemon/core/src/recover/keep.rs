@@ -95,7 +95,8 @@ fn keep(host: &Weak<Host>, watch: &Watch) {
             .map(|(thing, _)| thing.clone())
             .collect();
         for thing in ready {
-            let outcome = mend(&host, &thing);
+            let changed = histories.get(&thing).is_some_and(|history| history.done.is_some());
+            let outcome = mend(&host, &thing, changed);
             settle(&host, &mut histories, &thing, outcome);
         }
         histories.retain(|_, history| history.due.is_some() || history.last.elapsed() < QUIET);
@@ -144,7 +145,8 @@ fn concerned(host: &Host, happened: &Happened) -> Vec<(Thing, Option<&'static st
     }
     for live in host.live().list().into_iter().filter(|live| runs(live)) {
         for plugged in live.nics.lock().iter() {
-            if everything || happened.links.contains(plugged.nic.host_name.as_str()) {
+            // A change of the filter is put right with the whole network.
+            if happened.anything || happened.links.contains(plugged.nic.host_name.as_str()) {
                 let (instance, device) = (live.name.clone(), plugged.device.clone());
                 found.push((Thing::Nic { instance, device }, None));
             }
@@ -192,14 +194,16 @@ enum Outcome {
     Mended(&'static str),
 }
 
-fn mend(host: &Arc<Host>, thing: &Thing) -> Result<Outcome, Error> {
+/// `changed`: something was done to it for certain. What only may be broken is looked at first: the daemon's own
+/// changes are told of too.
+fn mend(host: &Arc<Host>, thing: &Thing, changed: bool) -> Result<Outcome, Error> {
     match thing {
-        Thing::Network(name) => mend_network(host, name),
+        Thing::Network(name) => mend_network(host, name, changed),
         Thing::Nic { instance, device } => mend_nic(host, instance, device),
     }
 }
 
-fn mend_network(host: &Arc<Host>, name: &str) -> Result<Outcome, Error> {
+fn mend_network(host: &Arc<Host>, name: &str, changed: bool) -> Result<Outcome, Error> {
     let _alone = host.change_layout();
     if host.is_closing() {
         return Ok(Outcome::Nothing);
@@ -209,6 +213,9 @@ fn mend_network(host: &Arc<Host>, name: &str) -> Result<Outcome, Error> {
     };
     let spec = resolve::bridge(name, &found.row)?;
     let broken = host.network().broken(&spec)?;
+    if broken.is_none() && !changed {
+        return Ok(Outcome::Nothing);
+    }
     host.network().ensure_bridge(&spec)?;
     network::ensure_ports(host, &spec)?;
     Ok(broken.map_or(Outcome::Nothing, Outcome::Mended))
@@ -223,13 +230,17 @@ fn mend_nic(host: &Arc<Host>, name: &str, device: &str) -> Result<Outcome, Error
     let row = host.store().rows::<rows::Network>().get(DEFAULT_PROJECT, &plugged.network)?;
     let Some(found) = row else { return Err(Error::not_found("network", &plugged.network)) };
     let bridge = resolve::bridge(&plugged.network, &found.row)?;
-    let gone = host.network().host_state(&plugged.nic.host_name)?.is_none();
+    let port = host.network().host_state(&plugged.nic.host_name)?;
+    if port.as_ref().is_some_and(|port| port.up && port.controller.is_some()) {
+        return Ok(Outcome::Nothing);
+    }
+    let gone = port.is_none();
     match adopt::put_right(host, &live.supervisor, &bridge, &plugged, None) {
         // It ended in the very moment.
         Err(_) if !runs(&live) => Ok(Outcome::Nothing),
         Err(error) => Err(error),
         Ok(()) if gone => Ok(Outcome::Mended("its nic was gone; the guest has to set up the new one")),
-        Ok(()) => Ok(Outcome::Nothing),
+        Ok(()) => Ok(Outcome::Mended("its port was switched off or taken from the bridge")),
     }
 }
 

@@ -186,7 +186,7 @@ pub(super) fn remove_file(host: &Host, row: &rows::VolumeBackup) -> Result<(), E
 
 /// Deletes the backups whose time is over.
 pub(super) fn delete_expired(host: &Arc<Host>) {
-    let now = Timestamp::now();
+    let Some(now) = crate::clock::now_to_delete() else { return };
     for found in host.store().rows::<rows::VolumeBackup>().list(DEFAULT_PROJECT).unwrap_or_default() {
         let mut parts = found.name.splitn(3, '/');
         let (Some(pool), Some(volume), Some(name)) = (parts.next(), parts.next(), parts.next()) else {

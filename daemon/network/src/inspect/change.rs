@@ -1,13 +1,13 @@
 //! What the kernel tells of changes: which of this daemon's links went.
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 
 /// What some messages say.
 #[derive(Debug, Default)]
 pub struct Change {
-    /// Links of the group that went, or are switched off.
+    /// Links of the group that went, or are switched off; links of anybody that left a bridge.
     pub links: Vec<String>,
     /// Whether an address was taken away, from whatever interface.
     pub address: bool,
@@ -20,6 +20,12 @@ pub fn read(mut bytes: &[u8], group: u32) -> Change {
         let length = usize::try_from(message.header.length).unwrap_or(0);
         match &message.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(gone)) if is_of(gone, group) => {
+                change.links.extend(name_of(gone));
+            }
+            // Not the link went, but its place on a bridge; this message bears no group.
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(gone))
+                if gone.header.interface_family == AddressFamily::Bridge =>
+            {
                 change.links.extend(name_of(gone));
             }
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(changed))

@@ -42,6 +42,17 @@ impl Room {
         std::os::unix::fs::FileExt::read_at(&self.database, &mut first, 0).map(drop)
     }
 
+    /// Asks the disk for room the database has already: what it says to that it says to every write.
+    ///
+    /// # Errors
+    /// When it takes nothing any more.
+    pub fn probe(&self) -> io::Result<()> {
+        match rustix::io::retry_on_intr(|| fallocate(&self.database, FallocateFlags::KEEP_SIZE, 0, 1)) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Takes what is missing. Without a filesystem that can keep room there is none, and nothing is lost.
     ///
     /// # Errors

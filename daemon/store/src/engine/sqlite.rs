@@ -69,7 +69,9 @@ impl Sqlite {
         match source.sqlite_error_code()? {
             ErrorCode::DiskFull => Some(rustix::io::Errno::NOSPC.into()),
             ErrorCode::ReadOnly => Some(rustix::io::Errno::ROFS.into()),
-            ErrorCode::SystemIoFailure => Some(rustix::io::Errno::IO.into()),
+            ErrorCode::SystemIoFailure => {
+                Some(self.room.probe().err().unwrap_or_else(|| rustix::io::Errno::IO.into()))
+            }
             // It calls a file damaged that cannot be read at all.
             ErrorCode::DatabaseCorrupt => self.room.look().err(),
             _ => None,

@@ -239,7 +239,7 @@ pub(in crate::instance) fn remove_file(host: &Host, row: &rows::Backup) -> Resul
 
 /// Deletes the backups whose time is over.
 pub(in crate::instance) fn delete_expired(host: &Arc<Host>) {
-    let now = Timestamp::now();
+    let Some(now) = crate::clock::now_to_delete() else { return };
     for found in host.store().rows::<rows::Backup>().list(DEFAULT_PROJECT).unwrap_or_default() {
         let Some((instance, name)) = found.name.split_once('/') else { continue };
         if !found.row.expires_at.parse::<Timestamp>().is_ok_and(|at| at <= now) {

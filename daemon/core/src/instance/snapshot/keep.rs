@@ -8,7 +8,8 @@ use cabin_store::rows;
 use jiff::{Span, Timestamp, Zoned};
 
 use super::{delete_snapshot, schedule};
-use crate::{DEFAULT_PROJECT, Error, Host};
+use crate::warning::Trouble;
+use crate::{DEFAULT_PROJECT, Error, Host, clock};
 
 /// How often is looked.
 const EVERY: Duration = Duration::from_secs(60);
@@ -29,21 +30,40 @@ fn keep_looking(host: &Weak<Host>) {
     // The minute in which the daemon starts belongs to it too.
     let mut last = Zoned::now().saturating_sub(Span::new().minutes(1));
     while let Some(host) = host.upgrade() {
+        look_at_clock(&host);
         crate::volume::look(&host, &last);
         last = schedule::take_due(&host, &last);
-        crate::instance::backup::delete_expired(&host);
-        match expired(&host) {
-            Ok(due) => due.iter().for_each(|name| delete(&host, name)),
-            Err(error) => tracing::error!(error = %error.report(), "snapshots cannot be read"),
-        }
+        delete_expired(&host);
         drop(host);
         // A clock, not a wait for something.
         std::thread::sleep(EVERY);
     }
 }
 
+/// Tells that the host's clock was set.
+fn look_at_clock(host: &Host) {
+    let trusted = clock::now_to_delete().is_some();
+    if let Some(by) = clock::was_set_by() {
+        let message = format!("it was set by {by} s; nothing is deleted by date for ten minutes");
+        tracing::warn!(by, "the host's clock was set; nothing is deleted by date for ten minutes");
+        host.warnings().raise(Trouble::Clock, "/1.0", &message);
+    } else if trusted {
+        host.warnings().resolve(Trouble::Clock, "/1.0");
+    }
+}
+
+/// Deletes backups and snapshots whose time is over.
+pub(crate) fn delete_expired(host: &Arc<Host>) {
+    look_at_clock(host);
+    crate::instance::backup::delete_expired(host);
+    match expired(host) {
+        Ok(due) => due.iter().for_each(|name| delete(host, name)),
+        Err(error) => tracing::error!(error = %error.report(), "snapshots cannot be read"),
+    }
+}
+
 fn expired(host: &Host) -> Result<Vec<String>, Error> {
-    let now = Timestamp::now();
+    let Some(now) = clock::now_to_delete() else { return Ok(Vec::new()) };
     let found = host.store().rows::<rows::Snapshot>().list(DEFAULT_PROJECT)?;
     Ok(found
         .into_iter()

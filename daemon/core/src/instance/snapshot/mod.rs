@@ -23,7 +23,7 @@ pub use restore::{check_restore, restore};
 
 pub(crate) use finish::finish as finish_snapshots;
 pub(super) use hold::{activity, held, held_all};
-pub(crate) use keep::watch as watch_snapshots;
+pub(crate) use keep::{delete_expired as delete_expired_snapshots, watch as watch_snapshots};
 pub(super) use schedule::at_startup;
 
 pub(super) const WHAT: &str = "snapshot";
