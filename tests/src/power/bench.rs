@@ -10,7 +10,7 @@ use serde_json::json;
 use super::disks::{Disks, Kind, Which};
 use super::journal::{Journal, Known, State};
 use super::look::{self, Files};
-use super::work::Deck;
+use super::work::{Deck, ROUND};
 use crate::subject::Subject;
 use crate::sweep::audited;
 
@@ -87,6 +87,47 @@ impl Bench {
         bench
     }
 
+    /// Cuts the power at that step of the very first start, and lets the next daemon make the rest. `None` when
+    /// there are no so many steps.
+    ///
+    /// # Panics
+    /// When there is no daemon at all.
+    #[must_use]
+    pub fn first_start(kind: Kind, step: usize) -> Option<Verdict> {
+        let disks = Disks::new(kind, kind);
+        let mut subject = Subject::rough(disks.place(Which::State).join("d"), disks.view());
+        if subject.boot(&format!("kill:{step}")) {
+            return None;
+        }
+        disks.copy(0);
+        subject.cut_power();
+        disks.unmount();
+        let mut verdict = Verdict { images: 1, ..Verdict::default() };
+        let what = format!("a first start that ended at step {step}");
+        if let Err(why) = disks.mount(Some(0)) {
+            verdict.stuck.push(format!("{what}: {why}"));
+            return Some(verdict);
+        }
+        // The directory itself may be younger than the disk knows.
+        let _ = std::fs::create_dir(subject.reach(&subject.dir));
+        if subject.boot("off") {
+            let profile = subject.get("/1.0/profiles/default");
+            let made = ["root", "eth0"].iter().all(|device| profile["devices"][device].is_object());
+            let there = ["storage-pools/default", "networks/cabinbr0"]
+                .map(|it| subject.ask("GET", &format!("/1.0/{it}"), &json!(null)));
+            if !made || there.iter().any(Result::is_err) {
+                verdict.lost.push(format!("{what}: {profile} {there:?}"));
+            }
+            verdict.acknowledged = 1;
+            verdict.stuck.extend(audited(&subject).into_iter().map(|it| format!("{what}: audit: {it}")));
+        } else {
+            verdict.stuck.push(format!("{what}: cabind ended at its start\n{}", subject.log_tail()));
+        }
+        subject.cut_power();
+        disks.unmount();
+        Some(verdict)
+    }
+
     /// The daemon.
     pub fn subject(&self) -> &Subject {
         &self.subject
@@ -125,11 +166,19 @@ impl Bench {
         kinds.iter().filter_map(|kind| deck.play(kind, &self.subject, &self.journal)?.err()).collect()
     }
 
-    /// As [`Bench::work`], while somebody else copies the disks at moments that nothing decides.
-    ///
-    /// # Errors
-    /// As [`Bench::work`].
-    pub fn work_watched(&self, kinds: &[&str]) -> Result<(), String> {
+    /// Makes that many changes as the seed has it, and copies the disks after each that was acknowledged; what
+    /// the daemon said of those that it refused.
+    pub fn work_freely(&self, count: usize) -> Vec<String> {
+        let mut refused = Vec::new();
+        for _ in 0..count {
+            let kind = ROUND[lock(&self.deck).below(ROUND.len())];
+            refused.extend(self.work(&[kind]).err());
+        }
+        refused
+    }
+
+    /// Does some work while somebody else copies the disks at moments that nothing decides.
+    pub fn watched<T>(&self, work: impl FnOnce() -> T) -> T {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -140,7 +189,7 @@ impl Bench {
                     self.cut();
                 }
             });
-            let done = self.work(kinds);
+            let done = work();
             over.store(true, Ordering::SeqCst);
             done
         })

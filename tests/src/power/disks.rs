@@ -212,31 +212,33 @@ impl Disks {
     /// When somebody still uses one after 10 seconds.
     pub fn unmount(&self) {
         let _ = self.inside(&["umount", REGISTRY]);
-        for (which, kind) in self.kinds {
+        for (which, _) in self.kinds {
             let place = self.place(which).display().to_string();
-            let found = self.inside(&["findmnt", "-n", "-o", "SOURCE", &place]);
-            if found.code != 0 {
-                continue;
-            }
-            let device = found.ok();
-            until_true(&format!("{place} to be unmounted"), 10, || {
-                self.inside(&["umount", &place]).code == 0
-            });
-            self.wait_free(&device, &place);
-            // Devices by the same name of the filesystem come and go; it must not remember this one.
-            if kind == Kind::Btrfs {
-                let _ = host(&["btrfs", "device", "scan", "--forget", &device]);
+            // What the daemon has mounted below goes first.
+            let found = self.inside(&["findmnt", "-rn", "-R", "-o", "TARGET,FSTYPE,SOURCE", &place]).out;
+            for line in found.lines().rev() {
+                let words: Vec<&str> = line.split(' ').collect();
+                if let [at, kind, device] = words[..] {
+                    self.unmount_one(at, kind, device);
+                }
             }
         }
     }
 
-    /// The device goes with the last view that has its filesystem, and with it what the kernel keeps of that.
-    fn wait_free(&self, device: &str, place: &str) {
-        let own = self.base.display().to_string();
-        let backing = device.replace("/dev/", "/sys/block/") + "/loop/backing_file";
+    fn unmount_one(&self, at: &str, kind: &str, device: &str) {
+        // Held, so that nobody else gets a device of that number before the kernel forgets what was on it.
+        let held = File::open(device).ok();
+        let before = number_of(device);
+        until_true(&format!("{at} to be unmounted"), 10, || self.inside(&["umount", at]).code == 0);
+        if kind == "btrfs" {
+            // Others by the same name come, and of those it would take none that is older.
+            let _ = host(&["btrfs", "device", "scan", "--forget", device]);
+        }
+        drop(held);
+        // The device goes with the last view that has its filesystem, and with it what the kernel keeps of that.
         let deadline = Instant::now() + Duration::from_secs(10);
-        while std::fs::read_to_string(&backing).is_ok_and(|file| file.contains(&own)) {
-            assert!(Instant::now() < deadline, "{device} is still in use: {}", holders(place).join(", "));
+        while before.is_some() && number_of(device) == before {
+            assert!(Instant::now() < deadline, "{device} is still in use: {}", holders(at).join(", "));
             std::thread::park_timeout(Duration::from_millis(10));
         }
     }
@@ -251,6 +253,13 @@ impl Disks {
         let how = if log { "shutdown -f" } else { "shutdown" };
         self.inside(&["xfs_io", "-x", "-c", how, &place]).ok();
     }
+}
+
+/// Which use of a loop device this is; `None` when it is not used.
+fn number_of(device: &str) -> Option<String> {
+    let place = device.replace("/dev/", "/sys/block/");
+    std::fs::read_to_string(format!("{place}/loop/backing_file")).ok()?;
+    std::fs::read_to_string(format!("{place}/diskseq")).ok()
 }
 
 /// The processes that have something mounted there in their view.

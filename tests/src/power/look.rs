@@ -128,7 +128,7 @@ fn volumes(subject: &Subject, far: &Path, found: &mut State) {
 /// The trees on the disks that are not whole: unpacked images, and what pools keep as whole trees.
 pub fn torn(subject: &Subject, far: &Path, image: &Files) -> Vec<String> {
     let mut found = Vec::new();
-    for pool in ["default", "far"].map(|pool| pool_dir(subject, far, pool)) {
+    for pool in ["default", "far", "disk"].map(|pool| pool_dir(subject, far, pool)) {
         for kind in ["images", "containers", "containers-snapshots/*"] {
             for place in places(&pool, kind) {
                 let rootfs = place.join("rootfs");

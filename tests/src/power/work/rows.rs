@@ -11,14 +11,12 @@ impl Deck {
             ("publish", _) => self.publish(now),
             ("import" | "image" | "alias", _) => self.image_change(noun, verb, now),
             ("pool", "far") => {
-                if now.contains_key("pool far") {
-                    return None;
-                }
-                let mut next = now.clone();
-                next.insert("pool far".to_owned(), String::new());
-                let body = json!({ "name": "far", "driver": self.driver, "config": { "source": self.far } });
-                let act = ask("POST", "/1.0/storage-pools".into(), body);
-                Some(Change::plain("make the far pool".to_owned(), next, act))
+                let config = json!({ "source": self.far });
+                chosen_pool("far", now, &json!({ "name": "far", "driver": self.driver, "config": config }))
+            }
+            ("pool", "disk") => {
+                let config = json!({ "size": "300MiB" });
+                chosen_pool("disk", now, &json!({ "name": "disk", "driver": "btrfs", "config": config }))
             }
             _ => self.described(noun, verb, now),
         }
@@ -88,7 +86,9 @@ impl Deck {
         body["description"] = json!(text);
         let name = match verb {
             "create" => self.fresh(noun.get(..3)?),
-            _ => self.choose(now, &key(""), |name| !matches!(name, "default" | "cabinbr0" | "far"))?,
+            _ => {
+                self.choose(now, &key(""), |name| !matches!(name, "default" | "cabinbr0" | "far" | "disk"))?
+            }
         };
         let act = match verb {
             "create" => {
@@ -113,6 +113,16 @@ impl Deck {
         };
         Some(Change::plain(format!("{verb} {noun} {name}"), next, act))
     }
+}
+
+/// One of the pools that others use.
+fn chosen_pool(name: &str, now: &State, body: &Value) -> Option<Change> {
+    let mut next = now.clone();
+    if next.insert(format!("pool {name}"), String::new()).is_some() {
+        return None;
+    }
+    let act = ask("POST", "/1.0/storage-pools".into(), body.clone());
+    Some(Change::plain(format!("make pool {name}"), next, act))
 }
 
 fn fingerprint(subject: &Subject) -> Result<String, String> {

@@ -97,6 +97,7 @@ impl Deck {
         match verb {
             "create near" => self.create(noun, "default", now),
             "create far" => self.create(noun, "far", now),
+            "create on disk" => self.create(noun, "disk", now),
             "mark" | "marked snapshot" => self.marked(noun, verb == "mark", now),
             "copy" | "copy snapshot" => self.copy(noun, verb == "copy", now),
             "note" | "snapshot" | "rename" | "delete" => self.whole(noun, verb, now),
@@ -105,6 +106,9 @@ impl Deck {
     }
 
     fn create(&mut self, noun: &Noun, pool: &str, now: &State) -> Option<Change> {
+        if pool != "default" {
+            now.get(&format!("pool {pool}"))?;
+        }
         let mut next = now.clone();
         let name = self.fresh(noun.thing.get(..1)?);
         let mut body = json!({ "name": name });
