@@ -317,3 +317,33 @@ fn the_stock_clients_snapshot_restore_and_copy() {
         run(&["delete", "--force", &name, &copy, &early, &format!("{name}-only")]).ok();
     }
 }
+
+#[test]
+fn an_instance_on_many_layers_starts_and_keeps_all_of_them() {
+    let lab = Lab::shared();
+    lab.busybox("layered");
+    write(&lab, "layered", "first");
+    lab.sh(
+        "layered",
+        "rm -rf /usr/share; mkdir -p /usr/share; echo new >/usr/share/new; ln /root/note /root/linked",
+    );
+    lab.cabin(&["stop", "-f", "layered"]).ok();
+    let upper = lab.dir.join("storage-pools/default/containers/layered/u");
+    for round in 0..23 {
+        std::fs::write(upper.join(format!("round-{round}")), "x").expect("the writable layer");
+        let done =
+            lab.operate("POST", "/1.0/instances/layered/snapshots", &json!({ "name": format!("s{round}") }));
+        assert_eq!(done["metadata"]["frozen_us"], 0, "{done}");
+    }
+    lab.cabin(&["start", "layered"]).ok();
+    assert_eq!(lab.sh("layered", "ls -d /round-* | wc -l"), "23");
+    assert_eq!(lab.sh("layered", "ls /usr/share; cat /root/linked; stat -c %h /root/note"), "new\nfirst\n2");
+    // What runs is mounted on them, and what it writes lies above.
+    lab.sh("layered", "echo second >/root/note; rm /round-0");
+    lab.cabin(&["restore", "layered", "s3"]).ok();
+    assert_eq!(lab.sh("layered", "ls -d /round-* | wc -l; cat /root/linked"), "4\nfirst");
+    lab.cabin(&["delete", "-f", "layered"]).ok();
+    let left = std::fs::read_dir(lab.dir.join("storage-pools/default/layers")).expect("the pool");
+    let ours = left.filter_map(Result::ok).filter(|layer| layer.path().join("u/round-22").exists());
+    assert_eq!(ours.count(), 0);
+}

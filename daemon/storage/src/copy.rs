@@ -67,6 +67,46 @@ impl Ahead {
     }
 }
 
+/// Copies of single files, of which some may be one file with several names.
+#[derive(Debug)]
+pub(crate) struct Files {
+    aside: Aside,
+    copied: HashSet<u64>,
+    reflinks: AtomicBool,
+}
+
+impl Files {
+    /// `root` is the root of the tree they are copied into.
+    pub(crate) fn new(root: BorrowedFd<'_>) -> io::Result<Files> {
+        Ok(Files { aside: Aside::new(root)?, copied: HashSet::new(), reflinks: AtomicBool::new(true) })
+    }
+
+    /// Copies what is not a directory to the same name in another one.
+    pub(crate) fn copy(&mut self, from: &OwnedFd, name: &CStr, to: &OwnedFd) -> io::Result<()> {
+        let stat = look(from, name)?;
+        if self.copied.contains(&stat.st_ino) {
+            return self.aside.link(stat.st_ino, to, name);
+        }
+        if let Some(made) = content::make(to, name, from, &stat)? {
+            let file = content::open(from, name)?;
+            let size = u64::try_from(stat.st_size).unwrap_or(0);
+            content::copy(&file, &made, size, &self.reflinks)?;
+            carry(&file, &made, &stat, Role::Upper)?;
+            rfs::futimens(&made, &times(&stat))?;
+        }
+        if stat.st_nlink > 1 {
+            self.aside.keep(to, name, stat.st_ino)?;
+            self.copied.insert(stat.st_ino);
+        }
+        Ok(())
+    }
+
+    /// Takes away what was only needed for the copying.
+    pub(crate) fn end(self) -> io::Result<()> {
+        self.aside.remove()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
     /// The tree stands still, and is copied once.

@@ -16,7 +16,8 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
 /// A directory of a tree that both states have, or that one of them has alone.
 pub(crate) struct Part {
     pub(crate) dir: OwnedFd,
-    /// Whether it is of a tree that two states have in common.
+    /// Whether it is of a tree that two states have in common; of layers that are put together, whether it is of
+    /// one that will be removed.
     pub(crate) common: bool,
     /// Whether there are layers at all, and names in them that only say that another is gone.
     pub(crate) layered: bool,

@@ -117,6 +117,8 @@ fn check(world: &World, volume: &VolumeName, round: u32, rounds: &BTreeSet<u32>)
     let root = &mounted.root;
     let strings = |rounds: &BTreeSet<u32>| rounds.iter().map(u32::to_string).collect::<BTreeSet<_>>();
     assert_eq!(fs::read_to_string(root.join("state")).unwrap(), round.to_string());
+    // Some programs refuse a file with more names than they gave it.
+    assert_eq!(root.join("grown/deep").join(round.to_string()).metadata().unwrap().nlink(), 1);
     assert_eq!(names(&root.join("replaced")), strings(&BTreeSet::from([round])));
     assert_eq!(names(&root.join("grown/deep")), strings(rounds), "round {round}");
     assert_eq!(names(&root.join("etc")), strings(rounds));
@@ -159,6 +161,30 @@ fn layers_are_put_together_before_they_are_too_many() {
     world.pool.delete(&web()).unwrap();
     assert_eq!(layers(&world), 0);
     assert!(world.pool.sweep().unwrap().is_empty());
+}
+
+#[test]
+fn layers_that_nobody_needs_are_put_together_without_copying() {
+    let world = with_volume();
+    let big = || fs::metadata(world.pool.path().join("containers/web/u/big"));
+    fs::write(mount(&world, &web()).root.join("big"), vec![1; 1 << 20]).unwrap();
+    let inode = big().unwrap().ino();
+    let mut rounds = BTreeSet::new();
+    for round in 0..45u32 {
+        change(&world, round);
+        rounds.insert(round);
+        snap(&world, "s");
+        world.pool.delete_snapshot(&web(), "s").unwrap();
+        assert!(stands_on(&world, &web()) <= 20);
+        assert_eq!(layers(&world), stands_on(&world, &web()));
+    }
+    check(&world, &web(), 44, &rounds);
+    assert!(big().is_err(), "it is in a layer by now");
+    let of_layers = fs::read_dir(world.pool.path().join("layers")).unwrap();
+    let found: Vec<_> =
+        of_layers.filter_map(|it| fs::metadata(it.unwrap().path().join("u/big")).ok()).collect();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].ino(), found[0].nlink()), (inode, 1), "the very file");
 }
 
 #[test]

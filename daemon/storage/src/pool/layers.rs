@@ -102,8 +102,8 @@ impl Pool {
         root.sync_filesystem()
     }
 
-    /// As [`Pool::freeze`], for a volume that stands on as many layers as there may be: they are put together
-    /// with what it holds into one layer, of the same files. The old ones stay for those that stand on them.
+    /// As [`Pool::freeze`], for a volume that stands on as many layers as there may be: the topmost are put together
+    /// with what it holds into one layer. If those are nobody else's, nothing is copied; else the upper half is.
     fn fold(&self, place: &str, volume: &HostDir, chain: Vec<String>, undo: &mut Undo) -> Result<bool> {
         let wrong = |source| self.layer_error("fold", place, source);
         let (root, driver) = (&self.inner.root, self.inner.kind.driver());
@@ -111,16 +111,28 @@ impl Pool {
         let staging = format!("{LAYERS}/{STAGING}{layer}");
         let (pool, made, from) = (self.clone(), layer.clone(), place.to_owned());
         undo.push(format!("fold {place}"), move || pool.unfold(&from, &made))?;
+        let mut alone = 0;
+        for layer in &chain {
+            if self.standing(layer).map_err(wrong)? != Some(1) {
+                break;
+            }
+            alone += 1;
+        }
+        let taken = if alone > 0 { alone } else { MAX_LAYERS / 2 };
         let mut trees = vec![volume.open_dir(driver.own(volume)).map_err(wrong)?];
-        for layer in self.layer_trees(place)? {
-            trees.push(root.open_dir(&layer).map_err(wrong)?);
+        for layer in self.layer_trees(place)?.iter().take(taken) {
+            trees.push(root.open_dir(layer).map_err(wrong)?);
         }
         let fill = || -> io::Result<bool> {
             self.create_ref(&layer)?;
             let dir = root.create_dir(&place_of(&layer), 0o700)?;
             let merged = dir.create_dir(driver.own(volume), 0o700)?;
-            if !merge(&trees, &merged)? {
+            if !merge(&trees, 1 + alone, &merged)? {
                 return Ok(false);
+            }
+            if let Some(lower) = chain.get(taken) {
+                let layers = root.open_dir(LAYERS)?;
+                rfs::linkat(&layers, format!("{lower}{REF}"), &dir, BELOW, AtFlags::empty())?;
             }
             let made = root.create_dir(&staging, 0o700)?;
             self.prepare(volume, &made, &layer)?;
