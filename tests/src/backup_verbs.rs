@@ -114,17 +114,6 @@ pub const VERBS: &[Verb] = &[
         halfway: None,
     },
     Verb {
-        name: "rename with backups",
-        before: with_backup,
-        act: |subject| subject.ask("POST", "/1.0/instances/kept", &json!({ "name": "moved" })),
-        back: |subject| {
-            if !subject.status("moved").is_empty() {
-                subject.must("POST", "/1.0/instances/moved", &json!({ "name": "kept" }));
-            }
-        },
-        halfway: None,
-    },
-    Verb {
         name: "backup delete",
         before: with_backup,
         act: |subject| subject.ask("DELETE", &format!("{BACKUPS}/b"), &Value::Null),
@@ -143,13 +132,6 @@ pub const VERBS: &[Verb] = &[
         name: "rebuild from an image",
         before: renew,
         act: |subject| rebuild(subject, &json!({ "type": "image", "alias": "busybox" })),
-        back: renew,
-        halfway: None,
-    },
-    Verb {
-        name: "rebuild empty",
-        before: renew,
-        act: |subject| rebuild(subject, &json!({ "type": "none" })),
         back: renew,
         halfway: None,
     },

@@ -119,6 +119,8 @@ fn tree(root: &Path, snapshot: bool) {
     }
     std::os::unix::fs::symlink("../bin/busybox", root.join("sbin/init")).expect("a link");
     std::fs::write(root.join("etc/inittab"), "::sysinit:/bin/busybox true\n").expect("a file");
+    // Only beside the trees such a name means something.
+    std::fs::write(root.join("etc/hwdb.bin"), "x").expect("a file");
     std::fs::write(root.join("root/note"), if snapshot { "older" } else { "newer" }).expect("a file");
     std::fs::hard_link(root.join("root/note"), root.join("root/again")).expect("a link");
     std::os::unix::fs::chown(root.join("root/note"), Some(1000), Some(2000)).expect("an owner");

@@ -122,18 +122,12 @@ fn place_of(whole: &[u8]) -> Result<Option<(Place, &[u8])>> {
     if let Some(rest) = rest.strip_prefix(b"container/") {
         return Ok(Some((Place::Container, rest)));
     }
-    if rest == b"container.bin" || rest == b"optimized_header.yaml" || rest.ends_with(b".bin") {
+    let own_form = match rest.strip_prefix(b"snapshots/") {
+        Some(name) => name.ends_with(b".bin") && !name.contains(&b'/'),
+        None => rest == b"container.bin" || rest == b"optimized_header.yaml",
+    };
+    if own_form {
         return Err(unexpected(whole, "backups in a storage driver's own form cannot be read by this one"));
-    }
-    if rest == b"volume" {
-        return Ok(Some((Place::Volume, b"")));
-    }
-    if let Some(rest) = rest.strip_prefix(b"volume/") {
-        return Ok(Some((Place::Volume, rest)));
-    }
-    if let Some(rest) = rest.strip_prefix(b"volume-snapshots/") {
-        let (name, rest) = named(whole, rest)?;
-        return Ok(Some((Place::VolumeSnapshot(name), rest)));
     }
     if rest.starts_with(b"virtual-machine") || rest.starts_with(b"volume.") || rest.starts_with(b"bucket") {
         return Err(unexpected(whole, "it is not the backup of a container or of its files"));
