@@ -258,3 +258,91 @@ fn snapshot_size(root: &Path) -> u64 {
     }
     size
 }
+
+/// A file with this content in a layer.
+fn lay(layer: &Path, path: &str, content: &str) {
+    let path = layer.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+/// The mark of a deleted file.
+fn white_out(layer: &Path, path: &str) {
+    let path = layer.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::Mode::empty(),
+        0,
+    )
+    .unwrap();
+}
+
+fn make_opaque(layer: &Path, path: &str) {
+    fs::create_dir_all(layer.join(path)).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(layer.join(path), "trusted.overlay.opaque", b"y", flags).unwrap();
+}
+
+#[test]
+fn layers_are_packed_as_the_kernel_would_show_them() {
+    let dir = kit::scratch();
+    let [top, middle, bottom] = ["top", "middle", "bottom"].map(|name| dir.path().join(name));
+    for layer in [&top, &middle, &bottom] {
+        fs::create_dir(layer).unwrap();
+    }
+    for path in
+        ["a/kept", "a/gone", "b/hidden", "c/x", "d/deep/er/old", "e/again/low", "file-over-dir/x", "w/x"]
+    {
+        lay(&bottom, path, "bottom");
+    }
+    lay(&bottom, "dir-over-file", "bottom");
+    white_out(&middle, "a/gone");
+    white_out(&middle, "w");
+    make_opaque(&middle, "b");
+    lay(&middle, "b/shown", "middle");
+    lay(&middle, "c/x", "middle");
+    white_out(&middle, "e/again");
+    lay(&top, "a/new", "top");
+    lay(&top, "c/x", "top");
+    lay(&top, "file-over-dir", "top");
+    lay(&top, "dir-over-file/y", "top");
+    lay(&top, "e/again/high", "top");
+    lay(&top, "w/y", "top");
+    make_opaque(&top, "d/deep");
+    // What the kernel shows is what is to be packed.
+    let (merged, upper, work) = (dir.path().join("merged"), dir.path().join("u"), dir.path().join("w"));
+    for made in [&merged, &upper, &work] {
+        fs::create_dir(made).unwrap();
+    }
+    let options = format!("lowerdir={}:{}:{}", top.display(), middle.display(), bottom.display());
+    kit::run("mount", &["-t", "overlay", "overlay", "-o", &options, merged.to_str().unwrap()]);
+    let archives = [
+        ("merged.tar", TreeSource::Plain(merged.clone())),
+        ("layers.tar", TreeSource::Overlay(vec![top, middle, bottom])),
+    ];
+    for (name, source) in &archives {
+        pack_unified(
+            source,
+            &metadata(),
+            &mut File::create(dir.path().join(name)).unwrap(),
+            Compression::None,
+        )
+        .unwrap();
+    }
+    kit::run("umount", &[merged.to_str().unwrap()]);
+    let listed = |name: &str| {
+        let list = std::process::Command::new("tar").arg("-tvf").arg(dir.path().join(name)).output().unwrap();
+        String::from_utf8(list.stdout).unwrap()
+    };
+    assert!(
+        listed("layers.tar").contains("rootfs/e/again/high") && !listed("layers.tar").contains("again/low")
+    );
+    assert_eq!(listed("layers.tar"), listed("merged.tar"));
+    assert_eq!(
+        fs::read(dir.path().join("layers.tar")).unwrap(),
+        fs::read(dir.path().join("merged.tar")).unwrap()
+    );
+}
