@@ -185,7 +185,7 @@ pub const INSTANCE: &[Key] = &[
     Key::new(
         "limits.processes",
         Kind::Integer(1, 4_194_304),
-        "Most processes and threads; unset is half of what the host's kernel has room for",
+        "Most processes and threads; unset is a quarter of what the host's kernel has room for, at most 16384",
     )
     .live(),
     Key::new(

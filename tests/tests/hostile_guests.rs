@@ -83,6 +83,12 @@ const BOMBS: &[Bomb] = &[
         ..PLAIN
     },
     Bomb {
+        name: "network namespaces",
+        script: "for i in $(seq 1 250); do unshare -n sleep 1000 & done; sleep 1000",
+        lit: Lit::Inside("test $(ls -l /proc/[0-9]*/ns/net | awk '{ print $NF }' | sort -u | wc -l) -gt 200"),
+        ..PLAIN
+    },
+    Bomb {
         name: "a flood of the console",
         script: "for i in 1 2 3 4; do yes $(seq 1 200) >/dev/console & done; sleep 1000",
         ..PLAIN
@@ -106,8 +112,8 @@ const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "files, wide and deep",
-        script: "mkdir /root/wide; cd /root/wide; seq 1 20000 | xargs touch; mkdir /root/deep; cd /root/deep; \
-                 n=$(seq 1 40 | tr -d '\\n'); i=0; while [ $i -lt 150 ]; do mkdir $n && cd $n || break; \
+        script: "mkdir /root/wide; cd /root/wide; seq 1 8000 | xargs touch; mkdir /root/deep; cd /root/deep; \
+                 n=$(seq 1 40 | tr -d '\\n'); i=0; while [ $i -lt 100 ]; do mkdir $n && cd $n || break; \
                  i=$((i + 1)); done; touch /root/lit; sleep 1000",
         lit: Lit::Inside("test -e /root/lit"),
         ..PLAIN
@@ -147,6 +153,16 @@ fn is_lit(subject: &Subject, lit: &Lit) -> bool {
     }
 }
 
+/// Starts and stops an instance that was stopped.
+fn start_and_stop(subject: &Subject) -> Result<(), String> {
+    let began = Instant::now();
+    subject.power("third", "start")?;
+    subject.exec("third", "true")?;
+    subject.power("third", "stop")?;
+    let took = began.elapsed();
+    if took > END { Err(format!("it took {took:?}")) } else { Ok(()) }
+}
+
 /// Puts the program that takes what the kernel counts into an instance.
 fn arm(subject: &Subject, name: &str) {
     let program = std::fs::read(env!("CARGO_BIN_EXE_cabin-bomb")).expect("the program");
@@ -179,7 +195,11 @@ fn explode(subject: &Subject, bomb: &Bomb, answers: &mut Answers) -> Vec<String>
         let began = Instant::now();
         until_true(&format!("{} to be at their worst", bomb.name), 40, || is_lit(subject, &bomb.lit));
         let took = began.elapsed();
-        while_others_go_on(Duration::from_millis(700 * torture()));
+        let started = start_and_stop(subject);
+        wrong.extend(
+            started.err().map(|why| format!("another container cannot be started and stopped: {why}")),
+        );
+        while_others_go_on(Duration::from_millis(500 * torture()));
         let elsewhere = subject.exec("other", bomb.elsewhere);
         wrong.extend(
             elsewhere.err().map(|why| format!("another container cannot `{}`: {why}", bomb.elsewhere)),
@@ -221,6 +241,7 @@ fn no_container_takes_the_others_down() {
     subject.create("other", &json!({}));
     subject.power("other", "start").expect("a start");
     arm(&subject, "other");
+    subject.create("third", &json!({}));
     let only = std::env::var("CABIN_BOMB").unwrap_or_default();
     let mut answers = Answers::default();
     let mut wrong = Vec::new();

@@ -4,10 +4,13 @@
 /// What a kernel has room for when it does not say.
 const USUAL: u64 = 32_768;
 
-/// What one container may have without `limits.processes`: half of what the kernel has room for. Incus has no such
-/// bound; there, one container keeps every other from starting a command.
+/// The most that one container has without asking: what systemd gives to a machine.
+const MACHINE: u64 = 16_384;
+
+/// What one container may have without `limits.processes`: a quarter of what the kernel has room for, and no more than
+/// [`MACHINE`]. Incus has no such bound; there, one container keeps every other from starting a command.
 pub(super) fn of_one() -> u64 {
-    of_host() / 2
+    (of_host() / 4).min(MACHINE)
 }
 
 /// What all containers of a daemon may have together.
