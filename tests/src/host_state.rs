@@ -75,6 +75,8 @@ impl HostState {
         files(dir, Path::new(""), &mut lines);
         lines.extend(registered(dir));
         lines.extend(audit::mounts(dir).into_iter().map(|it| format!("mount {it}")));
+        lines.extend(audit::loop_devices(dir).into_iter().map(|it| format!("loop device of {it}")));
+        lines.extend(disks_of_pools(dir));
         lines.extend(cgroups(dir));
         lines.extend(links(&subject.netns));
         lines.extend(filter(&subject.netns));
@@ -208,6 +210,16 @@ fn files(dir: &Path, below: &Path, lines: &mut BTreeSet<String>) {
             files(dir, &name, lines);
         }
     }
+}
+
+/// The disks of pools, with their sizes.
+fn disks_of_pools(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir.join("disks")).into_iter().flatten().flatten();
+    let sized = |entry: std::fs::DirEntry| {
+        let bytes = entry.metadata().map(|meta| meta.len()).unwrap_or_default();
+        format!("disk {} of {bytes} bytes", entry.file_name().display())
+    };
+    entries.map(sized).collect()
 }
 
 /// The runs of host ids the daemon has taken.

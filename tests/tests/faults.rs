@@ -3,6 +3,7 @@
 
 use cabin_tests::backup_verbs;
 use cabin_tests::carry_verbs;
+use cabin_tests::pool_verbs;
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, fail_each, fail_once};
@@ -63,6 +64,16 @@ fn a_step_of_a_backup_publication_or_rebuild_that_fails_leaves_nothing() {
 #[test]
 fn a_step_of_a_change_of_pools_that_fails_leaves_nothing() {
     swept("storage pools", verbs::POOLS);
+}
+
+#[test]
+fn a_step_of_a_change_of_pools_with_a_disk_that_fails_leaves_nothing() {
+    swept("storage pools with a disk", pool_verbs::DISKS);
+}
+
+#[test]
+fn a_step_of_what_is_done_with_instances_on_btrfs_that_fails_leaves_nothing() {
+    swept("instances on btrfs", pool_verbs::INSTANCES);
 }
 
 #[test]

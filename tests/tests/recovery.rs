@@ -4,6 +4,7 @@
 use cabin_tests::backup_verbs;
 use cabin_tests::carry_verbs;
 use cabin_tests::lab::Lab;
+use cabin_tests::pool_verbs;
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Again, Tally, kill_each};
@@ -109,6 +110,16 @@ fn a_daemon_that_dies_changing_disks_leaves_the_old_or_the_new() {
 #[test]
 fn a_daemon_that_dies_changing_pools_leaves_the_old_or_the_new() {
     swept("deaths in changes of storage pools", verbs::POOLS, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_changing_pools_with_a_disk_leaves_the_old_or_the_new() {
+    swept("deaths in changes of storage pools with a disk", pool_verbs::DISKS, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_at_what_is_done_with_instances_on_btrfs_leaves_the_old_or_the_new() {
+    swept("deaths with instances on btrfs", pool_verbs::INSTANCES, Again::Once);
 }
 
 #[test]

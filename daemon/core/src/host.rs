@@ -127,6 +127,7 @@ impl Host {
         self.closing.store(true, Ordering::SeqCst);
         recover::stop_all(self);
         crate::network::take_down_all(self);
+        crate::storage::close(self);
         self.leave();
     }
 

@@ -56,6 +56,13 @@ pub(crate) fn sweep(host: &Host) -> Result<(), Error> {
     Ok(())
 }
 
+/// Closes every pool, now that nothing uses them: the disks of pools are unmounted, as the host may go down.
+pub(crate) fn close(host: &Host) {
+    for error in host.storage().close() {
+        tracing::warn!(error = %Error::from(error).report(), "a disk of a pool stays mounted");
+    }
+}
+
 /// An open pool.
 ///
 /// # Errors

@@ -88,12 +88,12 @@ impl Disks {
         Ok(fault::pass("pool's disk formatted")?)
     }
 
-    /// Mounts the disk of a pool at its place, if it is not there. True when it was mounted now.
-    pub(crate) fn mount(&self, pool: &str, spec: &DiskSpec, at: &Path) -> Result<bool> {
+    /// Mounts the disk of a pool at its place, if it is not there.
+    pub(crate) fn mount(&self, pool: &str, spec: &DiskSpec, at: &Path) -> Result<()> {
         let wrong = |act| move |source| Error::Disk { act, path: self.file(pool), source };
         let place = HostDir::open(at).map_err(wrong("find the place of"))?;
         if is_mount(at).map_err(wrong("find the place of"))? {
-            return Ok(false);
+            return Ok(());
         }
         let file = self.open(pool).map_err(wrong("open"))?;
         let attached = match loopdev::of(&file).map_err(wrong("attach"))? {
@@ -108,8 +108,7 @@ impl Disks {
         mount::attach(&mounted, &place, "").map_err(wrong("mount"))?;
         // What is mounted beneath later is nobody else's business.
         let private = rustix::mount::MountPropagationFlags::PRIVATE;
-        mount::set_propagation(&mounted, private, mount::Depth::One).map_err(wrong("mount"))?;
-        Ok(true)
+        mount::set_propagation(&mounted, private, mount::Depth::One).map_err(wrong("mount"))
     }
 
     /// Gives a mounted disk the size it should have, if that is more than it has.
@@ -131,6 +130,11 @@ impl Disks {
     /// Bytes of a disk's file.
     pub(crate) fn size(&self, pool: &str) -> Option<u64> {
         Some(self.open(pool).ok()?.metadata().ok()?.len())
+    }
+
+    /// Unmounts the disk of a pool, if it is mounted there and nobody uses it.
+    pub(crate) fn unmount(&self, at: &Path) -> io::Result<()> {
+        if is_mount(at)? { mount::unmount(at) } else { Ok(()) }
     }
 
     /// Unmounts the disk of a pool and removes it; what is gone already is success.

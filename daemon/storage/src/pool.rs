@@ -88,6 +88,11 @@ impl Pool {
         }
     }
 
+    /// Whether its directory is the root of a mount of our own.
+    pub(crate) fn is_mounted(&self) -> bool {
+        self.inner.mounted
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {

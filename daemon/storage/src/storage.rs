@@ -32,13 +32,19 @@ pub struct PoolSpec {
     pub disk: Option<DiskSpec>,
 }
 
+/// Whether disks are still mounted.
+#[derive(Debug, Default)]
+struct Mounting {
+    closed: bool,
+}
+
 /// The pools of one daemon.
 #[derive(Debug)]
 pub struct Storage {
     pools: HostDir,
     disks: Disks,
     /// Held while a disk is looked for and mounted.
-    mounting: Mutex<()>,
+    mounting: Mutex<Mounting>,
     open: Arc<Mutex<BTreeMap<String, Arc<Pool>>>>,
 }
 
@@ -171,16 +177,28 @@ impl Storage {
         Ok(pool)
     }
 
+    /// Closes all pools and unmounts their disks; they cannot be opened again. Gives those that are still in use.
+    pub fn close(&self) -> Vec<Error> {
+        let mut mounting = self.mounting.lock().unwrap_or_else(PoisonError::into_inner);
+        mounting.closed = true;
+        let pools = std::mem::take(&mut *self.lock());
+        let mounted: Vec<String> =
+            pools.into_iter().filter(|(_, pool)| pool.is_mounted()).map(|(name, _)| name).collect();
+        let unmount = |name: &String| {
+            let unmounted = self.disks.unmount(&self.default_source(name));
+            unmounted.err().map(|source| Error::Disk { act: "unmount", path: self.disks.file(name), source })
+        };
+        mounted.iter().filter_map(unmount).collect()
+    }
+
     /// Mounts the disk of a pool, if it is not, and finishes what a growing left undone.
     fn mount(&self, spec: &PoolSpec, disk: &DiskSpec) -> Result<()> {
-        let _alone = self.mounting.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.disks.exists(&spec.name) || !self.pools.exists(&spec.name) {
+        let mounting = self.mounting.lock().unwrap_or_else(PoisonError::into_inner);
+        if mounting.closed || !self.disks.exists(&spec.name) || !self.pools.exists(&spec.name) {
             return Err(Error::Unavailable { pool: spec.name.clone(), path: self.disks.file(&spec.name) });
         }
-        if self.disks.mount(&spec.name, disk, &spec.source)? {
-            self.disks.grow(&spec.name, disk, &spec.source)?;
-        }
-        Ok(())
+        self.disks.mount(&spec.name, disk, &spec.source)?;
+        self.disks.grow(&spec.name, disk, &spec.source)
     }
 
     /// Gives the disk of an open pool the size the spec says. What is cut short is finished when the disk is mounted

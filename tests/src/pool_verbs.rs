@@ -1,0 +1,122 @@
+//! The verbs of pools with a disk of their own, and of instances on them, for sweeps over their steps.
+
+use serde_json::{Value, json};
+
+use crate::snapshot_verbs::{delete, there};
+use crate::subject::Subject;
+use crate::verbs::{Attempt, Verb};
+
+/// The smallest a disk can be.
+const SMALL: &str = "256MiB";
+
+fn pool(subject: &Subject, name: &str) -> Attempt {
+    let body = json!({ "name": name, "driver": "btrfs", "config": { "size": SMALL } });
+    subject.ask("POST", "/1.0/storage-pools", &body)
+}
+
+fn with_pool(subject: &Subject, name: &str) {
+    if !there(subject, &format!("/1.0/storage-pools/{name}")) {
+        pool(subject, name).expect("a pool");
+    }
+}
+
+fn resize(subject: &Subject, size: &str) -> Attempt {
+    let config = json!({ "config": { "size": size }, "description": "" });
+    subject.ask("PUT", "/1.0/storage-pools/grown", &config)
+}
+
+fn instance(subject: &Subject, name: &str) -> Attempt {
+    let root = json!({ "type": "disk", "path": "/", "pool": "ground", "size": "64MiB" });
+    let source = json!({ "type": "image", "alias": "busybox" });
+    let body = json!({ "name": name, "source": source, "devices": { "root": root } });
+    subject.ask("POST", "/1.0/instances", &body)
+}
+
+fn with_instance(subject: &Subject, name: &str) {
+    with_pool(subject, "ground");
+    if subject.status(name).is_empty() {
+        instance(subject, name).expect("an instance");
+    }
+}
+
+fn limit(subject: &Subject, size: &str) -> Attempt {
+    let mut body = subject.get("/1.0/instances/bound");
+    body["devices"]["root"]["size"] = json!(size);
+    subject.ask("PUT", "/1.0/instances/bound", &body)
+}
+
+/// Pools with a disk.
+pub const DISKS: &[Verb] = &[
+    Verb {
+        name: "pool create, with a disk",
+        before: |_| {},
+        act: |subject| pool(subject, "disk"),
+        back: |subject| delete(subject, "/1.0/storage-pools/disk"),
+        halfway: None,
+    },
+    Verb {
+        name: "pool update, a disk that grows",
+        before: |subject| with_pool(subject, "grown"),
+        act: |subject| resize(subject, "257MiB"),
+        back: |subject| {
+            // A disk never shrinks.
+            delete(subject, "/1.0/storage-pools/grown");
+            with_pool(subject, "grown");
+        },
+        halfway: None,
+    },
+    Verb {
+        name: "pool delete, with a disk",
+        before: |_| {},
+        act: |subject| subject.ask("DELETE", "/1.0/storage-pools/grown", &Value::Null),
+        back: |subject| with_pool(subject, "grown"),
+        halfway: None,
+    },
+];
+
+/// Instances on btrfs.
+pub const INSTANCES: &[Verb] = &[
+    Verb {
+        name: "instance create, on btrfs",
+        before: |subject| with_pool(subject, "ground"),
+        act: |subject| instance(subject, "new"),
+        back: |subject| delete(subject, "/1.0/instances/new"),
+        halfway: None,
+    },
+    Verb {
+        name: "instance update, the size of a running one's root",
+        before: |subject| {
+            with_instance(subject, "bound");
+            subject.power("bound", "start").expect("a start");
+        },
+        act: |subject| limit(subject, "96MiB"),
+        back: |subject| {
+            limit(subject, "64MiB").expect("the size it had");
+        },
+        halfway: None,
+    },
+    Verb {
+        name: "snapshot, of a running instance on btrfs",
+        before: |_| {},
+        act: |subject| subject.ask("POST", "/1.0/instances/bound/snapshots", &json!({ "name": "s" })),
+        back: |subject| delete(subject, "/1.0/instances/bound/snapshots/s"),
+        halfway: None,
+    },
+    Verb {
+        name: "restore, on btrfs",
+        before: |subject| {
+            with_instance(subject, "kept");
+            subject.must("POST", "/1.0/instances/kept/snapshots", &json!({ "name": "s" }));
+        },
+        act: |subject| subject.ask("PUT", "/1.0/instances/kept", &json!({ "restore": "s" })),
+        back: |_| {},
+        halfway: None,
+    },
+    Verb {
+        name: "instance delete, on btrfs",
+        before: |subject| with_instance(subject, "doomed"),
+        act: |subject| subject.ask("DELETE", "/1.0/instances/doomed", &Value::Null),
+        back: |subject| with_instance(subject, "doomed"),
+        halfway: None,
+    },
+];
