@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::api;
 use crate::subject::Subject;
 use crate::verbs::{Attempt, Verb};
 
@@ -82,6 +83,31 @@ fn without_disk(subject: &Subject) -> Attempt {
     let mut body = subject.get("/1.0/instances/busy");
     let _ = body["devices"].as_object_mut().map(|devices| devices.remove("d"));
     subject.ask("PUT", "/1.0/instances/busy", &body)
+}
+
+fn with_backup(subject: &Subject) {
+    with_snapshot(subject, "kept");
+    if !there(subject, &format!("{VOLUMES}/kept/backups/b")) {
+        back_up(subject, "b").expect("a backup");
+    }
+}
+
+fn back_up(subject: &Subject, name: &str) -> Attempt {
+    let body = json!({ "name": name, "compression_algorithm": "none" });
+    subject.ask("POST", &format!("{VOLUMES}/kept/backups"), &body)
+}
+
+fn import(subject: &Subject) -> Attempt {
+    let place = subject.dir.with_extension("volume");
+    if !place.exists() {
+        with_backup(subject);
+        let export = format!("{VOLUMES}/kept/backups/b/export");
+        let reply = subject.call("GET", &export, None).expect("an answer");
+        std::fs::write(&place, reply.body).expect("a file");
+    }
+    let bytes = std::fs::read(&place).expect("the file");
+    let headers = [("Content-Type", "application/octet-stream"), ("X-Incus-name", "imported")];
+    subject.finish(api::send(&subject.socket(), "POST", VOLUMES, &headers, &bytes))
 }
 
 /// Volumes by themselves.
@@ -175,6 +201,30 @@ pub const VERBS: &[Verb] = &[
                 subject.ask("POST", &format!("{OTHER}/named"), &body).expect("the way back");
             }
         },
+        halfway: None,
+    },
+    Verb {
+        name: "volume backup",
+        before: |subject| with_snapshot(subject, "kept"),
+        act: |subject| back_up(subject, "new"),
+        back: |subject| delete(subject, &format!("{VOLUMES}/kept/backups/new")),
+        halfway: None,
+    },
+    Verb {
+        name: "volume import",
+        before: |subject| {
+            import(subject).expect("an import");
+            delete(subject, &format!("{VOLUMES}/imported"));
+        },
+        act: import,
+        back: |subject| delete(subject, &format!("{VOLUMES}/imported")),
+        halfway: None,
+    },
+    Verb {
+        name: "volume backup delete",
+        before: with_backup,
+        act: |subject| subject.ask("DELETE", &format!("{VOLUMES}/kept/backups/b"), &Value::Null),
+        back: with_backup,
         halfway: None,
     },
     Verb {

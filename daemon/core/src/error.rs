@@ -118,7 +118,7 @@ pub enum Error {
         keys: String,
         key: String,
         #[source]
-        source: cabin_profiles::Error,
+        source: Box<cabin_profiles::Error>,
     },
     #[error("snapshot `{name}` of the backup")]
     InSnapshot {

@@ -275,7 +275,7 @@ impl Reading<'_> {
             Some((key, source)) => {
                 let mut keys: Vec<String> = strange.into_iter().map(|(key, _)| format!("`{key}`")).collect();
                 keys.push(format!("`{key}`"));
-                Err(Error::Backup { keys: keys.join(", "), key, source })
+                Err(Error::Backup { keys: keys.join(", "), key, source: Box::new(source) })
             }
         }
     }
