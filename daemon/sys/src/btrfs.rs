@@ -357,9 +357,9 @@ fn search(fd: BorrowedFd<'_>, mut head: SearchHead, mut each: impl FnMut(&Found,
         head.items = u32::MAX;
         head.size = RESULTS as u64;
         search.head = head;
-        // SAFETY: the request encodes the size of the head; the kernel writes at most `head.size` bytes right
-        // behind it, which is the length of `results`, and all of it lives and is exclusively borrowed here.
         rustix::io::retry_on_intr(|| {
+            // SAFETY: the request encodes the size of the head; the kernel writes at most `head.size` bytes right
+            // behind it, which is the length of `results`, and all of it lives and is exclusively borrowed here.
             match unsafe {
                 libc::ioctl(fd.as_raw_fd(), TREE_SEARCH_V2 as _, std::ptr::from_mut(&mut *search))
             } {

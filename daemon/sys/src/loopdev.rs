@@ -108,8 +108,8 @@ fn configure(device: &OwnedFd, file: &File) -> Result<(), rustix::io::Errno> {
         init: [0; 2],
     };
     let config = Config { fd: number, block_size: 0, info, reserved: [0; 8] };
-    // SAFETY: `config` has the layout the request expects (held by the assertion above) and is only read.
     rustix::io::retry_on_intr(|| {
+        // SAFETY: `config` has the layout the request expects (held by the assertion above) and is only read.
         match unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE as _, std::ptr::from_ref(&config)) } {
             0.. => Ok(()),
             _ => Err(last()),
