@@ -123,6 +123,9 @@ fn across(
     fault::pass("places for carried trees")?;
     let mut progress = |done: u64| op.progress("copy_progress", format!("Copying: {}", size(done)));
     host.unpacker().carry(&sources, &targets, &mut progress)?;
+    for one in &staged {
+        one.filled(undo)?;
+    }
     fault::pass("trees carried")?;
     Ok(staged)
 }

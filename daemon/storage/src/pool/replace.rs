@@ -8,7 +8,7 @@ use std::path::Path;
 use cabin_sys::dir::HostDir;
 use cabin_undo::Undo;
 
-use crate::driver::{RESTORED, ROOTFS};
+use crate::driver::RESTORED;
 use crate::error::Result;
 use crate::name::{VolumeName, check};
 
@@ -53,9 +53,8 @@ impl Pool {
         let what = format!("refresh {target}");
         let wrong = |source| self.volume_error("refresh", target, source);
         let staged = self.stage_place(&place, &staging, &what, undo)?;
-        self.inner.kind.driver().create_empty(&staged).map_err(wrong)?;
+        let tree = self.inner.kind.driver().create_to_fill(&staged).map_err(wrong)?;
         staged.symlink(Path::new(mark), RESTORED).map_err(wrong)?;
-        let tree = staged.open_dir(ROOTFS).map_err(wrong)?;
         Ok((Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing }, tree))
     }
 
