@@ -173,10 +173,9 @@ fn every_described_route_names_what_is_missing() {
     let parted = described(&lab).into_iter().filter(|(_, path, _)| path.contains('{'));
     for (method, path, _) in parted {
         let mut target = path.replace("{name}", "absent").replace("{fingerprint}", "0123456789abcdef");
-        for part in ["{file}", "{snapshot}", "{part}", "{id}", "{pool}", "{kind}", "{type}", "{volume}"] {
-            target = target.replace(part, "absent");
+        while let (Some(from), Some(to)) = (target.find('{'), target.find('}')) {
+            target.replace_range(from..=to, "absent");
         }
-        assert!(!target.contains('{'), "a part this test does not know: {target}");
         let body = serde_json::json!({"name": "other", "action": "start", "command": ["true"]});
         let reply = lab.call(&method, &format!("{target}?path=/etc/hostname"), Some(&body));
         let (status, what) = (reply.status, format!("{method} {target}: {}", reply.text()));

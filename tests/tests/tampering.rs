@@ -178,7 +178,7 @@ fn a_port_that_is_deleted_is_plugged_in_again() {
     }
     host(&["ip", "-n", &subject.netns, "link", "delete", &port]).ok();
     repaired(&subject, "/1.0/instances/box");
-    assert!(audit::links(&subject.netns).contains(&port));
+    until_true("another port", 15, || audit::links(&subject.netns).contains(&port));
     // The guest's own client still listens on the old one.
     subject.exec("box", "killall udhcpc").expect("a client");
     assert_eq!(subject.wait_address("box", 20), address);
