@@ -110,8 +110,75 @@ fn import(subject: &Subject) -> Attempt {
     subject.finish(api::send(&subject.socket(), "POST", VOLUMES, &headers, &bytes))
 }
 
-/// Volumes by themselves.
+/// Volumes by themselves: what a death halfway leaves of these must be finished or taken back.
 pub const VERBS: &[Verb] = &[
+    Verb {
+        name: "volume rename",
+        before: |subject| used(subject, "named"),
+        act: |subject| subject.ask("POST", &format!("{VOLUMES}/named"), &json!({ "name": "anew" })),
+        back: |subject| {
+            if there(subject, &format!("{VOLUMES}/anew")) {
+                subject.must("POST", &format!("{VOLUMES}/anew"), &json!({ "name": "named" }));
+            }
+        },
+        halfway: None,
+    },
+    Verb {
+        name: "volume snapshot rename",
+        before: |subject| with_snapshot(subject, "kept"),
+        act: |subject| subject.ask("POST", &format!("{VOLUMES}/kept/snapshots/s"), &json!({ "name": "t" })),
+        back: |subject| {
+            if there(subject, &format!("{VOLUMES}/kept/snapshots/t")) {
+                subject.must("POST", &format!("{VOLUMES}/kept/snapshots/t"), &json!({ "name": "s" }));
+            }
+        },
+        halfway: None,
+    },
+    Verb {
+        name: "volume restore",
+        before: |subject| with_snapshot(subject, "kept"),
+        act: |subject| subject.ask("PUT", &format!("{VOLUMES}/kept"), &json!({ "restore": "s" })),
+        back: |_| {},
+        halfway: None,
+    },
+    Verb {
+        name: "volume move",
+        before: |subject| {
+            used(subject, "named");
+            other_pool(subject);
+        },
+        act: |subject| {
+            subject.ask("POST", &format!("{VOLUMES}/named"), &json!({ "name": "named", "pool": "other" }))
+        },
+        back: |subject| {
+            if there(subject, &format!("{OTHER}/named")) {
+                let body = json!({ "name": "named", "pool": "default" });
+                subject.ask("POST", &format!("{OTHER}/named"), &body).expect("the way back");
+            }
+        },
+        halfway: None,
+    },
+    Verb {
+        name: "volume import",
+        before: |subject| {
+            import(subject).expect("an import");
+            delete(subject, &format!("{VOLUMES}/imported"));
+        },
+        act: import,
+        back: |subject| delete(subject, &format!("{VOLUMES}/imported")),
+        halfway: None,
+    },
+    Verb {
+        name: "volume delete",
+        before: |subject| with_snapshot(subject, "gone"),
+        act: |subject| subject.ask("DELETE", &format!("{VOLUMES}/gone"), &Value::Null),
+        back: |subject| with_snapshot(subject, "gone"),
+        halfway: None,
+    },
+];
+
+/// More of them.
+pub const MORE: &[Verb] = &[
     Verb {
         name: "volume create",
         before: |_| {},
@@ -134,39 +201,10 @@ pub const VERBS: &[Verb] = &[
         halfway: None,
     },
     Verb {
-        name: "volume rename",
-        before: |subject| used(subject, "named"),
-        act: |subject| subject.ask("POST", &format!("{VOLUMES}/named"), &json!({ "name": "anew" })),
-        back: |subject| {
-            if there(subject, &format!("{VOLUMES}/anew")) {
-                subject.must("POST", &format!("{VOLUMES}/anew"), &json!({ "name": "named" }));
-            }
-        },
-        halfway: None,
-    },
-    Verb {
         name: "volume snapshot",
         before: |subject| make(subject, VOLUMES, "kept"),
         act: |subject| subject.ask("POST", &format!("{VOLUMES}/kept/snapshots"), &json!({ "name": "new" })),
         back: |subject| delete(subject, &format!("{VOLUMES}/kept/snapshots/new")),
-        halfway: None,
-    },
-    Verb {
-        name: "volume snapshot rename",
-        before: |subject| with_snapshot(subject, "kept"),
-        act: |subject| subject.ask("POST", &format!("{VOLUMES}/kept/snapshots/s"), &json!({ "name": "t" })),
-        back: |subject| {
-            if there(subject, &format!("{VOLUMES}/kept/snapshots/t")) {
-                subject.must("POST", &format!("{VOLUMES}/kept/snapshots/t"), &json!({ "name": "s" }));
-            }
-        },
-        halfway: None,
-    },
-    Verb {
-        name: "volume restore",
-        before: |subject| with_snapshot(subject, "kept"),
-        act: |subject| subject.ask("PUT", &format!("{VOLUMES}/kept"), &json!({ "restore": "s" })),
-        back: |_| {},
         halfway: None,
     },
     Verb {
@@ -187,37 +225,10 @@ pub const VERBS: &[Verb] = &[
         halfway: None,
     },
     Verb {
-        name: "volume move",
-        before: |subject| {
-            used(subject, "named");
-            other_pool(subject);
-        },
-        act: |subject| {
-            subject.ask("POST", &format!("{VOLUMES}/named"), &json!({ "name": "named", "pool": "other" }))
-        },
-        back: |subject| {
-            if there(subject, &format!("{OTHER}/named")) {
-                let body = json!({ "name": "named", "pool": "default" });
-                subject.ask("POST", &format!("{OTHER}/named"), &body).expect("the way back");
-            }
-        },
-        halfway: None,
-    },
-    Verb {
         name: "volume backup",
         before: |subject| with_snapshot(subject, "kept"),
         act: |subject| back_up(subject, "new"),
         back: |subject| delete(subject, &format!("{VOLUMES}/kept/backups/new")),
-        halfway: None,
-    },
-    Verb {
-        name: "volume import",
-        before: |subject| {
-            import(subject).expect("an import");
-            delete(subject, &format!("{VOLUMES}/imported"));
-        },
-        act: import,
-        back: |subject| delete(subject, &format!("{VOLUMES}/imported")),
         halfway: None,
     },
     Verb {
@@ -232,13 +243,6 @@ pub const VERBS: &[Verb] = &[
         before: |subject| with_snapshot(subject, "kept"),
         act: |subject| subject.ask("DELETE", &format!("{VOLUMES}/kept/snapshots/s"), &Value::Null),
         back: |subject| with_snapshot(subject, "kept"),
-        halfway: None,
-    },
-    Verb {
-        name: "volume delete",
-        before: |subject| with_snapshot(subject, "gone"),
-        act: |subject| subject.ask("DELETE", &format!("{VOLUMES}/gone"), &Value::Null),
-        back: |subject| with_snapshot(subject, "gone"),
         halfway: None,
     },
 ];

@@ -100,6 +100,9 @@ fn a_daemon_that_dies_restoring_a_running_instance_leaves_the_old_or_the_new() {
 #[test]
 fn a_daemon_that_dies_changing_volumes_leaves_the_old_or_the_new() {
     swept("deaths in changes of custom volumes", volume_verbs::VERBS, Again::Once);
+    if std::env::var_os("CABIN_TORTURE").is_some() {
+        swept("deaths in more of them", volume_verbs::MORE, Again::Once);
+    }
 }
 
 #[test]
