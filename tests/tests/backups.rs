@@ -57,7 +57,7 @@ fn an_instance_comes_back_whole_from_its_backup_with_its_snapshots() {
         }
         lab.cabin(&["start", &name]).ok();
         assert_eq!(inventory(&lab, &name), wanted, "{compression}");
-        assert_eq!(lab.sh(&name, "stat -c %b /root/sparse").parse::<u64>().unwrap_or(9999) < 100, true);
+        assert!(lab.sh(&name, "stat -c %b /root/sparse").parse::<u64>().is_ok_and(|blocks| blocks < 100));
         lab.cabin(&["restore", &name, "first"]).ok();
         assert_eq!(lab.sh(&name, "cat /root/two; ls /root/later 2>&1 || true").lines().next(), Some("one"));
         lab.cabin(&["delete", "-f", &name]).ok();
@@ -291,4 +291,81 @@ fn a_kept_backup_goes_with_its_instance_and_follows_its_name() {
     lab.cabin(&["delete", "keeping"]).ok();
     let kept = lab.socket().parent().unwrap().join("backups");
     assert_eq!(std::fs::read_dir(kept).unwrap().count(), 0);
+}
+
+/// `cabin publish` at a given time; the fingerprint it tells.
+fn published(lab: &Lab, words: &[&str]) -> String {
+    let mut all = vec!["publish"];
+    all.extend(words);
+    let mut command = lab.command(&cabin_tests::binary("cabin"), &all);
+    let said = cabin_tests::cli::run(command.env("SOURCE_DATE_EPOCH", "1600000000")).ok();
+    said.rsplit(' ').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_same_tree_published_twice_is_the_same_image_and_makes_the_same_instance() {
+    let lab = Lab::shared();
+    lab.busybox("origin");
+    lab.sh("origin", "mkdir -p /root; echo mine >/root/note; ln /root/note /root/again; rm -rf /usr/share");
+    let refused = lab.cabin(&["publish", "origin"]).refused();
+    assert!(refused.contains("running") && refused.contains("--force"), "{refused}");
+    lab.cabin(&["stop", "-f", "origin"]).ok();
+    lab.cabin(&["snapshot", "create", "origin", "s"]).ok();
+    lab.cabin(&["copy", "origin", "double"]).ok();
+    let first = published(&lab, &["origin", "--alias", "pub-one", "os=mine"]);
+    let shown = lab.get(&format!("/1.0/images/{first}"));
+    assert_eq!(shown["properties"]["os"], "mine");
+    assert_eq!(shown["created_at"], "2020-09-13T12:26:40Z");
+    lab.cabin(&["image", "delete", "pub-one"]).ok();
+    for of in ["double", "origin/s"] {
+        assert_eq!(published(&lab, &[of, "--alias", "pub-again", "os=mine"]), first, "{of}");
+        lab.cabin(&["image", "delete", "pub-again"]).ok();
+    }
+    for (alias, more) in [("pub-unified", ["--format", "unified"]), ("pub-split", ["--format", "split"])] {
+        let _ = published(&lab, &["origin", "--alias", alias, more[0], more[1]]);
+        lab.cabin(&["launch", alias, alias]).ok();
+        assert_eq!(
+            lab.sh(
+                alias,
+                "cat /root/note; stat -c %h /root/again; ls -d /usr/share 2>/dev/null || echo none; hostname"
+            ),
+            format!("mine\n2\nnone\n{alias}")
+        );
+        lab.cabin(&["delete", "-f", alias]).ok();
+        lab.cabin(&["image", "delete", alias]).ok();
+    }
+    for bad in [["--compression", "zstd -o /x"], ["--format", "squash"], ["--expire", "soon"]] {
+        let _ = lab.cabin(&["publish", "origin", bad[0], bad[1]]).refused();
+    }
+    lab.cabin(&["delete", "-f", "origin", "double"]).ok();
+}
+
+#[test]
+fn a_rebuilt_instance_has_another_tree_and_all_else_as_before() {
+    let lab = Lab::shared();
+    lab.busybox("anew");
+    lab.sh("anew", "mkdir -p /root; echo old >/root/note; rm /etc/os-release");
+    lab.cabin(&["config", "set", "anew", "user.note=kept"]).ok();
+    lab.cabin(&["snapshot", "create", "anew", "s"]).ok();
+    let before = lab.get("/1.0/instances/anew");
+    let refused = lab.cabin(&["rebuild", "busybox", "anew"]).refused();
+    assert!(refused.contains("running"), "{refused}");
+    lab.cabin(&["rebuild", "busybox", "anew", "--force"]).ok();
+    assert_eq!(lab.status("anew"), "Running");
+    assert_eq!(
+        lab.sh("anew", "ls /root/note 2>/dev/null; ls /etc/os-release; hostname"),
+        "/etc/os-release\nanew"
+    );
+    let after = lab.get("/1.0/instances/anew");
+    for kept in ["user.note", "volatile.uuid", "volatile.eth0.hwaddr", "volatile.base_image", "image.os"] {
+        assert_eq!(after["config"][kept], before["config"][kept], "{kept}");
+    }
+    lab.cabin(&["restore", "anew", "s"]).ok();
+    assert_eq!(lab.sh("anew", "cat /root/note"), "old");
+    lab.cabin(&["stop", "-f", "anew"]).ok();
+    lab.cabin(&["rebuild", "--empty", "anew"]).ok();
+    assert!(lab.get("/1.0/instances/anew")["config"]["image.os"].is_null());
+    let _ = lab.cabin(&["start", "anew"]).refused();
+    let _ = lab.cabin(&["rebuild", "nowhere", "anew"]).refused();
+    lab.cabin(&["delete", "-f", "anew"]).ok();
 }
