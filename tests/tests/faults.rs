@@ -90,7 +90,8 @@ fn a_step_of_a_change_of_disks_that_fails_leaves_nothing() {
 #[test]
 fn a_sweep_finds_each_step_that_is_not_taken_back() {
     let found = |name: &str, step: &str| {
-        let verb = verbs::LIFE.iter().chain(verbs::NETWORKS).find(|verb| verb.name == name);
+        let volumes = volume_verbs::VERBS.iter().chain(volume_verbs::DISKS);
+        let verb = verbs::LIFE.iter().chain(verbs::NETWORKS).chain(volumes).find(|verb| verb.name == name);
         let mut subject = Subject::start();
         subject.import("busybox").expect("the image");
         subject.forget_to_undo(step);
@@ -106,5 +107,7 @@ fn a_sweep_finds_each_step_that_is_not_taken_back() {
         let of_rename = ["intent", "rename volume", "owner of the host ids"];
         scope.spawn(move || of_rename.map(|step| found("instance rename", step)));
         scope.spawn(move || found("network create", "bridge"));
+        scope.spawn(move || found("disk attach, running", "attach"));
+        scope.spawn(move || found("volume rename", "rename volume"));
     });
 }
