@@ -23,7 +23,7 @@ const REGISTRY: &str = "/var/lib/cabin-ids";
 /// Mounts of other tests that this view has too would be in use for as long as it is there.
 const FORGET_OTHERS: &str =
     "for it in $(findmnt -rno TARGET | grep -E '^(/var/tmp/|/run/netns)' | sort -r); do
-    umount -l $it; done; echo ready; read _";
+    umount -l $it 2>/dev/null; done; echo ready; read _";
 
 /// A filesystem under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
