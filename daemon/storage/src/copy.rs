@@ -51,14 +51,9 @@ impl Ahead {
         Ok(Ahead(copy))
     }
 
-    /// Copies what changed since. Nobody may be writing now.
+    /// Copies what changed since. It is the state of one moment if nobody writes now.
     pub(crate) fn catch_up(&mut self) -> Result<()> {
         self.0.pass(Manner::Last)
-    }
-
-    /// Copies what changed since, as far as it holds still.
-    pub(crate) fn go_on(&mut self) -> Result<()> {
-        self.0.pass(Manner::Loose)
     }
 
     /// Removes what was only needed for the copying. Nothing is synced.
@@ -113,10 +108,8 @@ enum Manner {
     Once,
     /// The tree is in use. What cannot be copied now will be later.
     Ahead,
-    /// The tree stands still, and was copied ahead.
+    /// The tree was copied ahead. If somebody goes on writing in it all the same, what is gone by now is not copied.
     Last,
-    /// The tree was copied ahead and does not stand still: what is gone by now is not copied.
-    Loose,
 }
 
 #[derive(Debug)]
@@ -297,9 +290,9 @@ impl Copy {
     /// Whether a failure is to be expected of a tree in use: the last pass does it again.
     fn forgives(&self, error: &io::Error) -> bool {
         match self.manner {
-            Manner::Once | Manner::Last => false,
+            Manner::Once => false,
             Manner::Ahead => !is_lasting(error),
-            Manner::Loose => is_passing(error),
+            Manner::Last => is_passing(error),
         }
     }
 

@@ -433,7 +433,7 @@ impl Staged {
         let Staged { pool, what, staging, place, pending } = self;
         match pending {
             Pending::Changes(mut ahead) => {
-                ahead.go_on()?;
+                ahead.catch_up()?;
                 ahead.clean()?;
             }
             Pending::Caught(ahead) => ahead.clean()?,
