@@ -45,6 +45,9 @@ pub struct Global {
     /// Show no progress
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub quiet: bool,
+    /// Tell how long each step of an operation took in the daemon
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub timings: bool,
     /// Taken for Incus's sake; the local daemon is the only one
     #[arg(long, global = true, hide = true)]
     pub force_local: bool,
@@ -81,7 +84,7 @@ pub enum Command {
     Delete(instance::Delete),
     /// Give an instance a new name
     Rename(instance::Rename),
-    /// Give an instance a new name
+    /// Give an instance another storage pool, or a new name
     #[command(visible_alias = "mv")]
     Move(instance::Move),
     /// Make a new instance from another one or from a snapshot

@@ -113,6 +113,7 @@ impl Context {
     /// The daemon.
     pub async fn client(&self) -> anyhow::Result<Client> {
         let client = Client::connect(remote::socket(self.global.socket.as_deref())).await?;
+        let client = if self.global.timings { client.with_timings() } else { client };
         Ok(match &self.global.project {
             Some(project) => client.in_project(project),
             None => client,
@@ -130,6 +131,8 @@ impl Context {
         } else {
             operation
         };
+        let over = if over.status_code.is_final() { over } else { client.wait_operation(&over.id).await? };
+        output::timings::tell(title, &over.metadata);
         Ok(client.finish_operation(over).await?.metadata)
     }
 }

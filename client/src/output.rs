@@ -9,6 +9,7 @@ pub mod instance;
 pub mod progress;
 pub mod table;
 pub mod text;
+pub mod timings;
 pub mod yaml;
 
 pub use table::{Format, Table};

@@ -118,7 +118,8 @@ impl Call {
     /// A plan for an operation of this caller.
     #[must_use]
     pub fn plan(&self, description: &'static str, resources: Vec<(&'static str, String)>) -> Plan {
-        Plan { description, resources, requestor: Some(self.who.clone()) }
+        let timed = self.product_header("timings").is_some();
+        Plan { description, resources, requestor: Some(self.who.clone()), timed }
     }
 
     /// Does `work` on a thread that may block. A panic in it is a failed request.

@@ -236,3 +236,16 @@ fn instances_are_listed_in_every_form_and_found_by_filters() {
     assert_eq!(me["state"]["status"], "Running");
     lab.cabin(&["delete", "-f", "find-me", "find-it"]).ok();
 }
+
+#[test]
+fn who_asks_is_told_where_the_time_of_a_change_goes() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    let launched = lab.cabin(&["launch", "busybox", "timed", "--timings"]);
+    for step in
+        ["Launching timed:", "create volume containers/timed", "cgroup timed", "running container `timed`"]
+    {
+        assert!(launched.err.contains(step), "{step}: {}", launched.err);
+    }
+    assert!(!lab.cabin(&["delete", "-f", "timed"]).err.contains("ms"));
+}

@@ -28,6 +28,7 @@ pub fn full_body(bytes: impl Into<Bytes>) -> Body {
 pub struct Client {
     shared: Arc<Shared>,
     project: Option<Arc<str>>,
+    timed: bool,
 }
 
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl Client {
     /// When nothing listens there.
     pub async fn connect(socket: impl Into<PathBuf>) -> Result<Client> {
         let shared = Shared { socket: socket.into(), idle: Mutex::default() };
-        let client = Client { shared: Arc::new(shared), project: None };
+        let client = Client { shared: Arc::new(shared), project: None, timed: false };
         let connection = client.open().await?;
         client.put_back(connection);
         Ok(client)
@@ -57,6 +58,19 @@ impl Client {
     pub fn in_project(mut self, project: &str) -> Client {
         self.project = Some(project.into());
         self
+    }
+
+    /// The same daemon, asked to tell in each operation's metadata (`timings`) how long its steps took.
+    #[must_use]
+    pub fn with_timings(mut self) -> Client {
+        self.timed = true;
+        self
+    }
+
+    /// Whether it is asked to.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        self.timed
     }
 
     /// The project asked in, when one was named.

@@ -218,6 +218,9 @@ impl Client {
         if json {
             builder = builder.header(CONTENT_TYPE, "application/json");
         }
+        if self.is_timed() {
+            builder = builder.header("X-Cabin-timings", "1");
+        }
         builder
             .body(body.unwrap_or_else(|| full_body("")))
             .map_err(|source| Error::Compose { request: label(method, address), source })

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cabin_api::StatusCode;
 use cabin_api::event::Requestor;
 use cabin_api::operation::{Class, Operation};
+use cabin_undo::trace;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ pub struct Plan {
     pub resources: Vec<(&'static str, String)>,
     /// Who asked.
     pub requestor: Option<Requestor>,
+    /// Whether its metadata is to tell how long each step took.
+    pub timed: bool,
 }
 
 /// The operations of this daemon.
@@ -82,7 +85,12 @@ impl Operations {
         let fade = self.runtime.clone();
         self.runtime.spawn_blocking(move || {
             running.start();
-            match catch_unwind(AssertUnwindSafe(|| work(&host, &running))) {
+            let work = || catch_unwind(AssertUnwindSafe(|| work(&host, &running)));
+            let (outcome, steps) = if running.plan.timed { trace::record(work) } else { (work(), Vec::new()) };
+            if running.plan.timed {
+                running.update(timings(&steps));
+            }
+            match outcome {
                 Ok(Ok(metadata)) => running.succeed(metadata),
                 Ok(Err(error)) => {
                     tracing::warn!(operation = %running.id, doing = running.plan.description, error = %error.report(), "operation failed");
@@ -152,6 +160,16 @@ impl Operations {
         list.sort_by_key(|op| op.number);
         list
     }
+}
+
+/// The steps as the metadata has them: microseconds each.
+fn timings(steps: &[trace::Step]) -> Value {
+    let shown = |step: &trace::Step| serde_json::json!({ "step": step.what, "us": micros(step.took) });
+    serde_json::json!({ "timings": steps.iter().map(shown).collect::<Vec<_>>() })
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn forget_later(runtime: &tokio::runtime::Handle, all: Arc<Mutex<HashMap<String, Arc<Op>>>>, id: String) {

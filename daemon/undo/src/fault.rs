@@ -127,6 +127,7 @@ pub fn reach(what: &str) {
 
 /// The point's number when it must fail.
 fn count(what: &str, fails: bool) -> Option<u64> {
+    crate::trace::step(what);
     let mode = MODE.load(Ordering::Relaxed);
     if mode == OFF {
         return None;

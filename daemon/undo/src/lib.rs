@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod fault;
+pub mod trace;
 
 use std::error::Error;
 use std::fmt;
