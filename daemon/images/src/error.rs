@@ -146,7 +146,7 @@ pub enum Error {
         status: String,
     },
     /// The unpacking process refused the image, or failed.
-    #[error("cannot unpack the image")]
+    #[error("cannot unpack the archive")]
     Unpack {
         /// Whether the image is at fault.
         kind: Kind,
