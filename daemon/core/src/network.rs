@@ -55,6 +55,8 @@ pub(crate) fn sweep(host: &Host) -> Result<(), Error> {
 
 /// Takes every network's bridge away, not its row.
 pub(crate) fn take_down_all(host: &Host) {
+    // Whoever is putting one right ends first, and begins no more.
+    let _alone = host.change_layout();
     let found = host.store().rows::<rows::Network>().list(DEFAULT_PROJECT);
     for network in found.unwrap_or_default() {
         let gone =

@@ -195,10 +195,11 @@ pub fn change_all(host: &Arc<Host>, op: &Op, project: &str, put: &InstanceStateP
     }
 }
 
-/// Starts an instance for the daemon itself (autostart, reboot).
-pub(crate) fn start_one(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
+/// Starts an instance for the daemon itself (autostart), unless somebody has started it since its row said
+/// `used_at`: then what it does now is what somebody wants.
+pub(crate) fn start_one(host: &Arc<Host>, project: &str, name: &str, used_at: &str) -> Result<(), Error> {
     let _turn = turn(host, project, name, "start")?;
-    if status(host, name) != StatusCode::Stopped {
+    if status(host, name) != StatusCode::Stopped || load(host, project, name)?.row.last_used_at != used_at {
         return Ok(());
     }
     snapshot::at_startup(host, project, name);

@@ -190,6 +190,8 @@ fn pause(times: u32) -> Duration {
 enum Outcome {
     /// It is gone, or was right all the time.
     Nothing,
+    /// Somebody else is at it; other things are not to wait for that.
+    Later,
     /// It was broken and is right again.
     Mended(&'static str),
 }
@@ -223,6 +225,9 @@ fn mend_network(host: &Arc<Host>, name: &str, changed: bool) -> Result<Outcome, 
 
 fn mend_nic(host: &Arc<Host>, name: &str, device: &str) -> Result<Outcome, Error> {
     let Some(live) = host.live().get(name).filter(|live| runs(live)) else { return Ok(Outcome::Nothing) };
+    if host.busy().doing(name).is_some() {
+        return Ok(Outcome::Later);
+    }
     let _turn = host.busy().take(name, "mend a nic")?;
     let _layout = host.keep_layout();
     let plugged: Option<Plugged> = live.nics.lock().iter().find(|it| it.device == device).cloned();
@@ -264,6 +269,10 @@ fn settle(
     match outcome {
         Ok(Outcome::Nothing) => {
             host.warnings().resolve(trouble, &entity);
+            return;
+        }
+        Ok(Outcome::Later) => {
+            history.due = Some(Instant::now() + PAUSE.0);
             return;
         }
         Ok(Outcome::Mended(why)) => {

@@ -25,13 +25,16 @@ pub(super) enum Wish {
 struct Failed {
     name: String,
     wish: Wish,
+    /// When it was last started, by then.
+    used_at: String,
     pause: Duration,
     next: Instant,
 }
 
 impl Failed {
-    fn new(name: String, wish: Wish) -> Failed {
-        Failed { name, wish, pause: AGAIN.0, next: Instant::now() + AGAIN.0 }
+    fn new(instance: Versioned<rows::Instance>, wish: Wish) -> Failed {
+        let (name, used_at) = (instance.name, instance.row.last_used_at);
+        Failed { name, wish, used_at, pause: AGAIN.0, next: Instant::now() + AGAIN.0 }
     }
 }
 
@@ -42,19 +45,20 @@ pub(super) fn autostart(host: &Arc<Host>, stopped: Vec<(Versioned<rows::Instance
     let mut failed = Vec::new();
     for (instance, wish) in stopped {
         match place(host, &instance, wish) {
-            Ok(Some((priority, delay))) => due.push((-priority, instance.name, delay, wish)),
+            Ok(Some((priority, delay))) => due.push((-priority, instance, delay, wish)),
             Ok(None) => {}
             Err(error) => {
                 complain(host, &instance.name, &error);
-                failed.push(Failed::new(instance.name, wish));
+                failed.push(Failed::new(instance, wish));
             }
         }
     }
-    due.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-    for (_, name, delay, wish) in due {
-        if let Err(error) = instance::start_one(host, DEFAULT_PROJECT, &name) {
-            complain(host, &name, &error);
-            failed.push(Failed::new(name, wish));
+    due.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
+    for (_, found, delay, wish) in due {
+        let started = instance::start_one(host, DEFAULT_PROJECT, &found.name, &found.row.last_used_at);
+        if let Err(error) = started {
+            complain(host, &found.name, &error);
+            failed.push(Failed::new(found, wish));
         }
         // The delay is part of the order the user asked for; nothing is waited for that could be seen.
         std::thread::sleep(delay);
@@ -110,8 +114,9 @@ fn again(host: &Arc<Host>, failed: &mut Failed) -> bool {
             host.warnings().forget(&entity(name));
             return Ok(());
         };
-        if instance::is_stopped(host, name) && place(host, &found, failed.wish)?.is_some() {
-            instance::start_one(host, DEFAULT_PROJECT, name)?;
+        let untouched = instance::is_stopped(host, name) && found.row.last_used_at == failed.used_at;
+        if untouched && place(host, &found, failed.wish)?.is_some() {
+            instance::start_one(host, DEFAULT_PROJECT, name, &failed.used_at)?;
             tracing::info!(instance = name, "started after all");
         }
         host.warnings().resolve(Trouble::Autostart, &entity(name));
