@@ -1,5 +1,6 @@
 //! Copies between pools, moves, and copies that are brought up to date: with ours and the stock clients.
 
+use cabin_tests::cli::host;
 use cabin_tests::clients::Stock;
 use cabin_tests::lab::Lab;
 use cabin_tests::wait::until_true;
@@ -73,6 +74,63 @@ fn a_copy_in_a_pool_of_another_driver_is_the_same_to_the_last_attribute() {
         assert_eq!(root_pool(&lab, name), if name == "over" { "other" } else { "flat" });
     }
     lab.cabin(&["delete", "-f", "src", "flat1", "over", "back"]).ok();
+}
+
+/// Makes in a tree what only the host or a daemon of a guest would make there.
+const HOSTILE: &str = "mkdir -p t/d; cd t; echo text >f; ln f link; ln -s /etc/shadow away; ln -s ../../.. up; mkfifo p; \
+     mknod null c 1 3; mknod disk b 8 0; truncate -s 1G hole; echo end >>hole; echo x >$(printf 'new\\nline'); \
+     touch -d '1999-01-02 03:04:05.123456789' f d; chown -h 65534:12 away; chown 1000:1000 null; chmod 6711 f; \
+     setfattr -n user.note -v kept f; setfattr -n user.dir -v kept d; setfacl -m u:1234:rwx,d:g:77:rx d; \
+     setfacl -m g:88:r f; setcap cap_net_raw+ep link 2>/dev/null || true; chattr -R -i . 2>/dev/null || true";
+
+/// All that can be told of a tree but the times of reading and the sizes of directories.
+fn told(root: &std::path::Path) -> String {
+    let script = "cd \"$1\" || exit 1; all() { find . \"$@\" -print0 | LC_ALL=C sort -z; }; \
+         all | xargs -0 stat -c '%n|%F|%a|%u|%g|%t:%T|%y|%N'; all ! -type d | xargs -0 stat -c '%n %h %s'; \
+         all -type f -size -1M | xargs -0 sha256sum; all | xargs -0 getfattr -h -d -m '^(user|security|system)' -e hex; \
+         test $(stat -c %b t/hole) -lt 2048 && echo sparse; stat -c %i t/f t/link | uniq | wc -l";
+    host(&["sh", "-c", script, "sh", &root.to_string_lossy()]).ok()
+}
+
+fn same(what: &str, found: &str, wanted: &str) {
+    let all = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let (found, wanted) = (all(found), all(wanted));
+    let only =
+        |a: &[String], b: &[String]| a.iter().filter(|it| !b.contains(it)).cloned().collect::<Vec<_>>();
+    assert!(found == wanted, "{what}: lost {:#?}, got {:#?}", only(&wanted, &found), only(&found, &wanted));
+}
+
+#[test]
+fn a_tree_goes_through_pools_of_every_driver_unchanged() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    pool(&lab, "plain", "dir");
+    lab.cabin(&["storage", "create", "tree", "btrfs", "size=512MiB"]).ok();
+    lab.cabin(&["create", "busybox", "first", "-s", "plain"]).ok();
+    // As the daemon sees it: a pool with a disk is mounted for it alone.
+    let seen = std::path::PathBuf::from(format!("/proc/{}/root{}", lab.pid(), lab.dir.display()));
+    let root = |pool: &str, name: &str| seen.join(format!("storage-pools/{pool}/containers/{name}/rootfs"));
+    let first = root("plain", "first");
+    host(&["sh", "-c", &format!("cd \"$1\" && {HOSTILE}"), "sh", &first.to_string_lossy()]).ok();
+    let before = told(&first);
+    for part in ["kept", "sparse", "posix_acl", "security.capability", "block special", "1999"] {
+        let found = before.contains(part) || before.contains("0x6b657074") && part == "kept";
+        assert!(found, "{part}: {before}");
+    }
+    for (from, to, pool) in
+        [("first", "second", "tree"), ("second", "third", "default"), ("third", "last", "plain")]
+    {
+        lab.cabin(&["copy", from, to, "-s", pool]).ok();
+    }
+    same("btrfs", &told(&root("tree", "second")), &before);
+    same("overlay and dir", &told(&root("plain", "last")), &before);
+    // The driver's own way, and back by a stream; with a snapshot that shares everything.
+    lab.cabin(&["snapshot", "create", "second", "s"]).ok();
+    lab.cabin(&["copy", "second", "near"]).ok();
+    lab.cabin(&["move", "near", "-s", "plain"]).ok();
+    same("btrfs, moved", &told(&root("plain", "near")), &before);
+    lab.cabin(&["delete", "first", "second", "third", "last", "near"]).ok();
+    lab.cabin(&["storage", "delete", "tree"]).ok();
 }
 
 #[test]

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::format::Compression;
 use crate::metadata::Metadata;
-use crate::pack::{Head, Manner, Packing, TreeSource, Walk, begin, finish, write_metadata};
+use crate::pack::{Devices, Head, Manner, Packing, TreeSource, Walk, begin, finish, write_metadata};
 
 mod carry;
 pub(crate) mod read;
@@ -113,7 +113,7 @@ impl<W: Write> BackupWriter<W> {
         self.tar.member(format!("{directory}/").as_bytes(), b'5', &head, 0).map_err(sending)?;
         self.file(&format!("{directory}/backup.yaml"), 0o400, config)?;
         write_metadata(&mut self.tar, metadata, &format!("{directory}/"))?;
-        let manner = Manner { latest: None, devices: true, sparse: true };
+        let manner = Manner { latest: None, devices: Devices::Written, sparse: true };
         Walk::open(tree, manner)?.write(&mut self.tar, &format!("{directory}/rootfs"))
     }
 
@@ -122,7 +122,7 @@ impl<W: Write> BackupWriter<W> {
     /// # Errors
     /// When the tree cannot be read or `out` takes no more.
     pub fn volume(&mut self, place: &Place, tree: &TreeSource) -> Result<()> {
-        let manner = Manner { latest: None, devices: true, sparse: true };
+        let manner = Manner { latest: None, devices: Devices::Written, sparse: true };
         Walk::open(tree, manner)?.write(&mut self.tar, &place.directory())
     }
 

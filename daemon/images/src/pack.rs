@@ -20,7 +20,7 @@ mod writer;
 use encoder::Encoder;
 use writer::TarWriter;
 
-pub(crate) use layers::{Manner, Walk};
+pub(crate) use layers::{Devices, Manner, Node, Walk};
 pub(crate) use writer::Head;
 
 pub use layers::TreeSource;
@@ -93,7 +93,7 @@ fn output(source: io::Error) -> Error {
 impl Manner {
     fn of_image(metadata: &Metadata) -> Manner {
         // Devices are the runtime's business; where holes lie would show in the bytes.
-        Manner { latest: Some(metadata.creation_date), devices: false, sparse: false }
+        Manner { latest: Some(metadata.creation_date), devices: Devices::Left, sparse: false }
     }
 }
 

@@ -2,15 +2,22 @@
 //! confined process. What can be said of backups is true of them: a tree may be a hostile guest's own.
 
 use std::error::Error as _;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, PipeWriter};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use cabin_sys::dir::HostDir;
+use rustix::fs::{
+    self as rfs, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+};
 
 use super::{BackupWriter, Place, RestoreTo};
 use crate::error::{Error, Result};
 use crate::format::Compression;
 use crate::message::{Limits, UnpackReport};
-use crate::pack::{Manner, TreeSource, Walk};
+use crate::pack::{Devices, Manner, Node, TreeSource, Walk};
 use crate::unpacker::Unpacker;
 
 /// What of this host is carried on it is not bounded.
@@ -34,25 +41,70 @@ impl Unpacker {
         std::thread::scope(|scope| {
             let packing = scope.spawn(|| pack(writing, sources));
             let made = unbounded.restore(File::from(OwnedFd::from(reading)), targets, progress);
-            match (made, packing.join()) {
+            let packed = packing.join();
+            if let (Ok(_), Ok(Ok(nodes))) = (&made, &packed) {
+                for (place, node) in nodes {
+                    let target = targets.iter().find(|target| target.place == *place);
+                    target.map_or(Ok(()), |target| make(&target.tree, node))?;
+                }
+            }
+            match (made, packed) {
                 // The reader was gone: it says why.
                 (Err(error), Ok(Err(closed))) if is_closed(&closed) => Err(error),
                 // What could not be read is why the archive ended early.
                 (_, Ok(Err(error))) => Err(error),
-                (made, Ok(Ok(()))) => Ok(made?.0),
+                (made, Ok(Ok(_))) => Ok(made?.0),
                 (_, Err(panic)) => std::panic::resume_unwind(panic),
             }
         })
     }
 }
 
-fn pack(pipe: PipeWriter, sources: &[(Place, TreeSource)]) -> Result<()> {
+/// Gives the device nodes, which the confined process may not make.
+fn pack(pipe: PipeWriter, sources: &[(Place, TreeSource)]) -> Result<Vec<(Place, Node)>> {
     let mut archive = BackupWriter::new(pipe, Compression::None, "", 0)?;
-    let manner = Manner { latest: None, devices: true, sparse: true };
+    let manner = Manner { latest: None, devices: Devices::Told, sparse: true };
+    let mut nodes = Vec::new();
     for (place, source) in sources {
-        Walk::open(source, manner)?.write(&mut archive.tar, &format!("{}/rootfs", place.directory()))?;
+        let mut walk = Walk::open(source, manner)?;
+        walk.write(&mut archive.tar, &format!("{}/rootfs", place.directory()))?;
+        nodes.extend(walk.nodes().into_iter().map(|node| (place.clone(), node)));
     }
-    archive.finish()
+    archive.finish()?;
+    Ok(nodes)
+}
+
+/// Makes a device node like the one in the source. Only a privileged guest can have made that one; what it is good
+/// for is decided where a container is started.
+fn make(tree: &HostDir, node: &Node) -> Result<()> {
+    let made = || -> io::Result<()> {
+        let (above, name) = match node.path.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (&node.path[..at], &node.path[at + 1..]),
+            None => (&b"."[..], &node.path[..]),
+        };
+        let (above, name) = (OsStr::from_bytes(above), OsStr::from_bytes(name));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let dir = rfs::openat2(tree, above, flags, Mode::empty(), inside)?;
+        let (before, stat) = (rfs::fstat(&dir)?, &node.stat);
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        rfs::mknodat(&dir, name, FileType::from_raw_mode(stat.st_mode), mode, stat.st_rdev)?;
+        let (owner, group) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        rfs::chownat(&dir, name, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+        rfs::chmodat(&dir, name, mode, AtFlags::empty())?;
+        rfs::utimensat(&dir, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(rfs::futimens(&dir, &times(&before))?)
+    };
+    let path = String::from_utf8_lossy(&node.path).into_owned();
+    made().map_err(|source| Error::Make { path, source })
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let at = |tv_sec, nanoseconds| Timespec { tv_sec, tv_nsec: i64::try_from(nanoseconds).unwrap_or(0) };
+    Timestamps {
+        last_access: at(stat.st_atime, stat.st_atime_nsec),
+        last_modification: at(stat.st_mtime, stat.st_mtime_nsec),
+    }
 }
 
 fn is_closed(error: &Error) -> bool {

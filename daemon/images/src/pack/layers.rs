@@ -43,10 +43,29 @@ pub enum TreeSource {
 pub(crate) struct Manner {
     /// The time, in seconds since 1970, that no file's time exceeds.
     pub latest: Option<i64>,
-    /// Whether device nodes are written.
-    pub devices: bool,
+    /// What becomes of device nodes.
+    pub devices: Devices,
     /// Whether holes are told. Where they lie is the filesystem's choice, not the file's content.
     pub sparse: bool,
+}
+
+/// What becomes of device nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Devices {
+    /// They are left out.
+    Left,
+    /// They are in the archive.
+    Written,
+    /// They are left out, and told by [`Walk::nodes`]: who reads the archive may not make any.
+    Told,
+}
+
+/// A device node of a tree.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    /// From the tree's root.
+    pub path: Vec<u8>,
+    pub stat: Stat,
 }
 
 pub(crate) struct Walk {
@@ -55,6 +74,7 @@ pub(crate) struct Walk {
     manner: Manner,
     shown: PathBuf,
     linked: HashMap<(u64, u64), Vec<u8>>,
+    nodes: Vec<Node>,
     buffer: Vec<u8>,
     names: Vec<u8>,
 }
@@ -82,6 +102,7 @@ impl Walk {
             manner,
             shown: paths.first().cloned().unwrap_or_default(),
             linked: HashMap::new(),
+            nodes: Vec::new(),
             buffer: vec![0; 256 * 1024],
             names: vec![0; 64 * 1024],
         })
@@ -103,6 +124,11 @@ impl Walk {
         Ok(())
     }
 
+    /// The device nodes of what was written, when they are to be told.
+    pub fn nodes(self) -> Vec<Node> {
+        self.nodes
+    }
+
     fn entry<W: Write>(
         &mut self,
         tar: &mut TarWriter<W>,
@@ -116,6 +142,13 @@ impl Walk {
         let stat = rfs::fstat(&pinned)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         let mut head = self.head(&stat);
+        let device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if device && self.manner.devices != Devices::Written {
+            if self.manner.devices == Devices::Told {
+                self.nodes.push(Node { path: next.path.clone(), stat });
+            }
+            return Ok(());
+        }
         if kind != FileType::Directory && kind != FileType::Socket && stat.st_nlink > 1 {
             if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
                 return tar.link(&name, b'1', &head, first);
@@ -141,7 +174,7 @@ impl Walk {
                 tar.link(&name, b'2', &head, target.as_bytes())
             }
             FileType::Fifo => tar.member(&name, b'6', &head, 0),
-            FileType::CharacterDevice | FileType::BlockDevice if self.manner.devices => {
+            FileType::CharacterDevice | FileType::BlockDevice => {
                 let letter = if kind == FileType::CharacterDevice { b'3' } else { b'4' };
                 tar.device(&name, letter, &head, (rfs::major(stat.st_rdev), rfs::minor(stat.st_rdev)))
             }
