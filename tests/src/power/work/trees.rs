@@ -51,9 +51,22 @@ impl Noun {
         format!("{} {name}/{snapshot}", self.snapshot)
     }
 
+    fn pool<'a>(&self, state: &'a State, name: &str) -> &'a str {
+        state.get(&self.key(name)).map_or("default", |text| word(text, "pool"))
+    }
+
+    /// A thing goes to another pool, its snapshots with it.
+    fn moved(&self, next: &mut State, name: &str, pool: &str) {
+        let parts: Vec<String> =
+            next.keys().filter(|key| key.starts_with(&self.part(name, ""))).cloned().collect();
+        for key in parts.iter().chain([&self.key(name)]) {
+            set(next, key, "pool", pool);
+        }
+    }
+
     /// The address of all, and of the one of that name.
     fn target(&self, state: &State, name: &str) -> (String, String) {
-        let pool = state.get(&self.key(name)).map_or("default", |text| word(text, "pool"));
+        let pool = self.pool(state, name);
         let all = match self.thing {
             "volume" => format!("/1.0/storage-pools/{pool}/volumes/custom"),
             _ => "/1.0/instances".to_owned(),
@@ -100,7 +113,8 @@ impl Deck {
             "create on disk" => self.create(noun, "disk", now),
             "mark" | "marked snapshot" => self.marked(noun, verb == "mark", now),
             "copy" | "copy snapshot" => self.copy(noun, verb == "copy", now),
-            "note" | "snapshot" | "rename" | "delete" => self.whole(noun, verb, now),
+            "note" | "snapshot" | "rename" | "delete" | "move" | "rebuild" => self.whole(noun, verb, now),
+            "import" => self.import(now),
             _ => self.of_snapshot(noun, verb, now),
         }
     }
@@ -126,7 +140,7 @@ impl Deck {
     fn whole(&mut self, noun: &Noun, verb: &str, now: &State) -> Option<Change> {
         let mut next = now.clone();
         let running = self.running.clone();
-        let still = matches!(verb, "rename" | "delete");
+        let still = matches!(verb, "rename" | "delete" | "move" | "rebuild");
         let name = self.choose(now, &noun.key(""), |name| !(still && running.contains(name)))?;
         let (_, target) = noun.target(now, &name);
         let act = match verb {
@@ -144,6 +158,22 @@ impl Deck {
                 let new = self.fresh("r");
                 noun.renamed(&mut next, &name, &new);
                 ask("POST", target, json!({ "name": new }))
+            }
+            "move" => {
+                let to = if noun.pool(now, &name) == "far" { "default" } else { "far" };
+                now.get("pool far")?;
+                noun.moved(&mut next, &name, to);
+                let mut body = json!({ "name": name, "pool": to });
+                if noun.thing == "instance" {
+                    body["migration"] = json!(true);
+                }
+                ask("POST", target, body)
+            }
+            "rebuild" => {
+                now.get("alias busybox")?;
+                set(&mut next, &noun.key(&name), "mark", "-");
+                let source = json!({ "type": "image", "alias": "busybox" });
+                ask("POST", format!("{target}/rebuild"), json!({ "source": source }))
             }
             _ => {
                 let parts = noun.part(&name, "");
@@ -198,6 +228,30 @@ impl Deck {
             "devices": { "root": { "type": "disk", "path": "/", "pool": pool } } });
         let act = ask("POST", noun.target(now, "").0, body);
         Some(Change::plain(format!("copy {} {of} to {name}", noun.thing), next, act))
+    }
+
+    /// A backup of an instance, taken in under another name.
+    fn import(&mut self, now: &State) -> Option<Change> {
+        let mut next = now.clone();
+        let running = self.running.clone();
+        let of = self.choose(now, "instance ", |name| !running.contains(name))?;
+        let name = self.fresh("b");
+        INSTANCE.copied(&mut next, now, &of, &name);
+        let (all, target) = INSTANCE.target(now, &of);
+        let made = name.clone();
+        let act: Act = Box::new(move |subject| {
+            let headers = [("Accept", "application/octet-stream"), ("Content-Type", "application/json")];
+            let body = json!({ "compression_algorithm": "none" }).to_string();
+            let place = format!("{target}/backups");
+            let backup = api::send(&subject.socket(), "POST", &place, &headers, body.as_bytes());
+            let backup = backup.map_err(|why| format!("no answer: {why}"))?;
+            if backup.status != 200 {
+                return Err(backup.error());
+            }
+            let headers = [("Content-Type", "application/octet-stream"), ("X-Incus-name", made.as_str())];
+            subject.finish(api::send(&subject.socket(), "POST", &all, &headers, &backup.body)).map(drop)
+        });
+        Some(Change::plain(format!("import a backup of {of} as {name}"), next, act))
     }
 
     /// A file in a tree, which is then sent to disk, or else is part of a snapshot.
