@@ -11,7 +11,7 @@ const OPTIONS: &str = "loop,errors=remount-ro";
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// An ext4 on a loop device. Dropping it takes it away.
+/// A filesystem on a loop device. Dropping it takes it away.
 pub struct Disk {
     place: PathBuf,
 }
@@ -23,14 +23,7 @@ impl Disk {
     /// When it cannot be made: mkfs.ext4 (package e2fsprogs), loop devices.
     #[must_use]
     pub fn new(megabytes: u64, inodes: Option<u32>) -> Disk {
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let disk =
-            Disk { place: Path::new(PLACE).join(format!("cabin-disk-{}-{number}", std::process::id())) };
-        let image = disk.image();
-        let file = File::create(&image).expect("an image file");
-        file.set_len(megabytes << 20).expect("its size");
-        std::fs::create_dir(&disk.place).expect("a mount point");
-        let path = image.display().to_string();
+        let (disk, path) = Disk::raw(megabytes);
         let count = inodes.map(|count| count.to_string());
         let mut words = vec!["mkfs.ext4", "-q", "-F", "-m", "0"];
         words.extend(count.iter().flat_map(|count| ["-N", count.as_str()]));
@@ -38,6 +31,30 @@ impl Disk {
         host(&words).ok();
         host(&["mount", "-o", OPTIONS, &path, &disk.place.display().to_string()]).ok();
         disk
+    }
+
+    /// A btrfs of that many MiB.
+    ///
+    /// # Panics
+    /// When it cannot be made: mkfs.btrfs (package btrfs-progs), loop devices.
+    #[must_use]
+    pub fn btrfs(megabytes: u64) -> Disk {
+        let (disk, path) = Disk::raw(megabytes);
+        host(&["mkfs.btrfs", "-q", &path]).ok();
+        host(&["mount", "-o", "loop", &path, &disk.place.display().to_string()]).ok();
+        disk
+    }
+
+    /// A file that is to become one, and its path.
+    fn raw(megabytes: u64) -> (Disk, String) {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let disk =
+            Disk { place: Path::new(PLACE).join(format!("cabin-disk-{}-{number}", std::process::id())) };
+        let image = disk.image();
+        let file = File::create(&image).expect("an image file");
+        file.set_len(megabytes << 20).expect("its size");
+        std::fs::create_dir(&disk.place).expect("a mount point");
+        (disk, image.display().to_string())
     }
 
     /// Where it is mounted.

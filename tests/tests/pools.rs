@@ -1,8 +1,14 @@
 //! Storage pools of every driver through the API, with ours and the stock clients: made, shown, grown, lost and found
 //! again, deleted; and instances on btrfs from launch to deletion.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use cabin_tests::clients::Stock;
+use cabin_tests::disk::Disk;
 use cabin_tests::lab::Lab;
+use cabin_tests::subject::Subject;
+use cabin_tests::wait::until_true;
+use serde_json::json;
 
 /// The loop devices behind files of a daemon.
 fn devices(lab: &Lab) -> Vec<String> {
@@ -188,4 +194,48 @@ fn a_size_that_nothing_would_hold_is_refused_with_what_would() {
     let said = lab.cabin(&["config", "device", "override", "here", "root", "size=1GiB"]).refused();
     assert!(said.contains("btrfs"), "{said}");
     lab.cabin(&["delete", "-f", "here"]).ok();
+}
+
+#[test]
+fn the_default_pool_is_btrfs_where_the_state_lies_on_btrfs() {
+    let disk = Disk::btrfs(600);
+    let subject = Subject::start_on(&disk);
+    subject.import("busybox").expect("the image");
+    let shown = subject.get("/1.0/storage-pools/default");
+    assert_eq!(
+        (shown["driver"].as_str(), shown["status"].as_str()),
+        (Some("btrfs"), Some("Created")),
+        "{shown}"
+    );
+    let source = json!({ "type": "image", "alias": "busybox" });
+    subject.must("POST", "/1.0/instances", &json!({ "name": "web", "source": source }));
+    let root = subject.dir.join("storage-pools/default/containers/web/rootfs");
+    assert_eq!(root.metadata().expect("its root").ino(), 256, "a subvolume");
+    subject.power("web", "start").expect("a start");
+    subject.must("POST", "/1.0/instances/web/snapshots", &json!({ "name": "s" }));
+    let kept = subject.dir.join("storage-pools/default/containers-snapshots/web/s/rootfs");
+    assert!(std::fs::write(kept.join("new"), "").is_err(), "a snapshot is read-only");
+    subject.power("web", "stop").expect("a stop");
+    // Another one needs no disk of its own there.
+    subject.must("POST", "/1.0/storage-pools", &json!({ "name": "more", "driver": "btrfs" }));
+    assert!(!subject.dir.join("disks").exists());
+    subject.must("DELETE", "/1.0/storage-pools/more", &serde_json::Value::Null);
+    subject.must("DELETE", "/1.0/instances/web", &serde_json::Value::Null);
+    assert!(subject.strays().is_empty(), "{:?}", subject.strays());
+}
+
+#[test]
+fn a_guest_with_systemd_runs_on_btrfs_and_makes_no_subvolumes() {
+    let lab = Lab::own();
+    lab.cabin(&["storage", "create", "fast", "btrfs", "size=2GiB"]).ok();
+    lab.launch("debian/12", "web", &["--storage", "fast", "--device", "root,size=1GiB"]);
+    until_true("systemd to be up", 60, || {
+        lab.exec("web", &["systemctl", "is-system-running"]).out.trim() == "running"
+    });
+    // SUBVOL_CREATE_V2 on /root; 25 is ENOTTY.
+    let script = r#"opendir(D, "/root"); my $args = pack("x56a4040", "mine");
+        syscall(16, fileno(D), 0x50009418, $args) == -1 and print $! + 0"#;
+    assert_eq!(lab.exec("web", &["perl", "-e", script]).ok().trim(), "25");
+    lab.cabin(&["delete", "-f", "web"]).ok();
+    lab.cabin(&["storage", "delete", "fast"]).ok();
 }

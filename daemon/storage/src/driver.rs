@@ -152,6 +152,11 @@ pub(crate) trait Driver: Send + Sync {
         Ok(())
     }
 
+    /// Whether a copy is on disk as soon as it is made, with all that was made before it.
+    fn lands(&self) -> bool {
+        false
+    }
+
     /// Whether volumes go on needing the image they were made from.
     fn stands_on_image(&self) -> bool;
 

@@ -127,10 +127,13 @@ impl Pool {
         };
         self.unmark(image)?;
         self.create(volume, undo, |staged| {
-            self.inner.kind.driver().create_from_image(&tree, staged)?;
+            let wrong = |source| self.volume_error("create", volume, source);
             // A link needs no content of its own to be flushed, and says it to people as well.
             let target = PathBuf::from(format!("../../{IMAGES}/{image}"));
-            staged.symlink(&target, IMAGE).map_err(|source| self.volume_error("create", volume, source))
+            staged.symlink(&target, IMAGE).map_err(wrong)?;
+            let driver = self.inner.kind.driver();
+            driver.create_from_image(&tree, staged)?;
+            if driver.lands() { Ok(()) } else { staged.sync().map_err(wrong) }
         })
     }
 
@@ -141,12 +144,12 @@ impl Pool {
     pub fn create_empty(&self, volume: &VolumeName, undo: &mut Undo) -> Result<()> {
         self.alive()?;
         self.create(volume, undo, |staged| {
-            let made = self.inner.kind.driver().create_empty(staged);
+            let made = self.inner.kind.driver().create_empty(staged).and_then(|()| staged.sync());
             made.map_err(|source| self.volume_error("create", volume, source))
         })
     }
 
-    /// Stages, fills, syncs and shows a new volume.
+    /// Stages, fills and shows a new volume; what fills it takes it to disk.
     fn create(
         &self,
         volume: &VolumeName,
@@ -167,7 +170,6 @@ impl Pool {
         let (inner, stray) = (self.inner.clone(), staging.clone());
         undo.push(format!("stage volume {volume}"), move || inner.root.remove_tree(&stray))?;
         fill(&staged)?;
-        staged.sync().map_err(wrong)?;
         match root.rename(&staging, &volume.path()) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(self.exists_already(volume)),
             other => other.map_err(wrong)?,

@@ -69,6 +69,10 @@ fn compile_rule(rule: &Rule) -> Vec<Instruction> {
         When::NoBit { arg, bits } => {
             vec![load(low(arg)), test(ANY_BIT, bits, 1, 0), refuse(rule.errno), give(ALLOW)]
         }
+        When::AnyOf { arg, values } => {
+            let each = values.iter().flat_map(|value| [test(EQUAL, *value, 0, 1), refuse(rule.errno)]);
+            [load(low(arg))].into_iter().chain(each).chain([give(ALLOW)]).collect()
+        }
         When::Socket => compile_socket(rule.errno),
     };
     let mut code = vec![test(EQUAL, rule.number, 1, 0), jump(body.len())];

@@ -31,6 +31,13 @@ pub enum When {
         /// The bits.
         bits: u32,
     },
+    /// When argument `arg` is any of these.
+    AnyOf {
+        /// The argument, from 0.
+        arg: u8,
+        /// The values.
+        values: &'static [u32],
+    },
     /// When it asks for a socket of a family not in [`FAMILIES`], or for the kernel's audit.
     Socket,
 }
@@ -52,6 +59,8 @@ pub struct Rule {
 pub const EPERM: u32 = 1;
 /// `EACCES`.
 pub const EACCES: u32 = 13;
+/// `ENOTTY`.
+pub const ENOTTY: u32 = 25;
 /// `ENOSYS`.
 pub const ENOSYS: u32 = 38;
 /// `EAFNOSUPPORT`.
@@ -69,6 +78,11 @@ pub const AUDIT: u32 = 9;
 const MNT_FORCE: u32 = 1;
 /// `UFFD_USER_MODE_ONLY` of userfaultfd(2).
 const USER_MODE_ONLY: u32 = 1;
+
+/// The ioctls that make subvolumes and snapshots on btrfs: SUBVOL_CREATE, SNAP_CREATE, and the second form of each.
+/// They would hold what no limit counts, and no snapshot of the instance has. Programs such as systemd make a
+/// directory instead, as on any other filesystem.
+const SUBVOLUMES: &[u32] = &[0x5000_940e, 0x5000_9401, 0x5000_9418, 0x5000_9417];
 
 /// Calls always refused: name, number for x86-64, for i386, errno.
 const REFUSED: &[(&str, Option<u32>, Option<u32>, u32)] = &[
@@ -113,6 +127,7 @@ const REFUSED: &[(&str, Option<u32>, Option<u32>, u32)] = &[
 const CONDITIONAL: &[(&str, u32, u32, When, u32)] = &[
     ("umount2", 166, 52, When::AnyBit { arg: 1, bits: MNT_FORCE }, EACCES),
     ("userfaultfd", 323, 374, When::NoBit { arg: 0, bits: USER_MODE_ONLY }, EPERM),
+    ("ioctl", 16, 54, When::AnyOf { arg: 1, values: SUBVOLUMES }, ENOTTY),
     ("socket", 41, 359, When::Socket, EAFNOSUPPORT),
     ("socketpair", 53, 360, When::Socket, EAFNOSUPPORT),
 ];

@@ -12,6 +12,21 @@ const I386: u32 = 0x4000_0003;
 const ARM64: u32 = 0xc000_00b7;
 const X32: u32 = 0x4000_0000;
 
+/// Second arguments that matter to some rule, and some that do not.
+const SECOND: [u64; 10] = [
+    0,
+    1,
+    2,
+    3,
+    8,
+    0x5000_9401,
+    0x5000_940e,
+    0x5000_9417,
+    0x5000_9418,
+    // Reading a subvolume's flags harms nobody.
+    0x8008_9419,
+];
+
 #[derive(Clone, Copy)]
 struct Call {
     arch: u32,
@@ -87,6 +102,7 @@ fn wide(call: Call) -> u32 {
         libc::SYS_perf_event_open | libc::SYS_lookup_dcookie | libc::SYS_bpf => refused(libc::EPERM),
         libc::SYS_umount2 => umount(call.args[1]),
         libc::SYS_userfaultfd => userfaultfd(call.args[0]),
+        libc::SYS_ioctl => ioctl(call.args[1]),
         libc::SYS_socket | libc::SYS_socketpair => socket(call.args[0], call.args[2]),
         _ => ALLOW,
     }
@@ -117,6 +133,7 @@ fn narrow(call: Call) -> u32 {
         336 | 253 | 357 => refused(libc::EPERM),
         52 => umount(call.args[1]),
         374 => userfaultfd(call.args[0]),
+        54 => ioctl(call.args[1]),
         359 | 360 => socket(call.args[0], call.args[2]),
         _ => ALLOW,
     }
@@ -124,6 +141,12 @@ fn narrow(call: Call) -> u32 {
 
 fn umount(flags: u64) -> u32 {
     if flags as i32 & libc::MNT_FORCE == 0 { ALLOW } else { refused(libc::EACCES) }
+}
+
+/// `_IOW(0x94, n, 4096 bytes)`, where n is 1 or 23 for a snapshot, 14 or 24 for a subvolume.
+fn ioctl(request: u64) -> u32 {
+    let made = [1, 23, 14, 24].map(|number| 1 << 30 | 4096 << 16 | 0x94 << 8 | number);
+    if made.contains(&(request as u32)) { refused(libc::ENOTTY) } else { ALLOW }
 }
 
 fn userfaultfd(flags: u64) -> u32 {
@@ -146,7 +169,7 @@ fn the_filter_says_what_the_policy_says_for_every_call() {
     for arch in [X86_64, I386, ARM64, 0] {
         for number in (0..=600).chain(X32..X32 + 600).chain([u32::MAX, X32 - 1]) {
             for first in (0..50).chain([u64::from(u32::MAX), high | 1, high | 38, high]) {
-                for second in [0, 1, 2, 3, 8, high | 1, high] {
+                for second in SECOND.into_iter().chain([high | 1, high, high | SECOND[5]]) {
                     for third in [0, 9, 15, high | 9] {
                         let call = Call { arch, number, args: [first, second, third, 0, 0, 0] };
                         assert_eq!(

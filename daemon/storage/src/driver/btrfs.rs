@@ -43,11 +43,11 @@ fn born(volume: &HostDir) -> io::Result<u64> {
 }
 
 fn copy(from: &HostDir, to: &HostDir, access: Access) -> io::Result<()> {
-    btrfs::snapshot(from.open_dir(ROOTFS)?, to, ROOTFS, access)?;
     match born(from)? {
-        0 => Ok(()),
-        born => to.symlink(Path::new(&born.to_string()), BORN),
+        0 => {}
+        born => to.symlink(Path::new(&born.to_string()), BORN)?,
     }
+    btrfs::snapshot(from.open_dir(ROOTFS)?, to, ROOTFS, access)
 }
 
 /// Whether a failure says that no quotas are kept.
@@ -66,15 +66,18 @@ impl Driver for Btrfs {
 
     fn create_from_image(&self, image: &HostDir, volume: &HostDir) -> Result<()> {
         let make = || -> io::Result<()> {
-            btrfs::snapshot(image, volume, ROOTFS, Access::Writable)?;
-            let made = btrfs::info(volume.open_dir(ROOTFS)?)?;
-            volume.symlink(Path::new(&made.made_in.to_string()), BORN)
+            // Nothing is written in an image any more, so what is newer is the volume's. The snapshot comes last: it
+            // takes all that was made before it to disk.
+            let image_changed = btrfs::info(image)?.changed_in;
+            volume.symlink(Path::new(&image_changed.to_string()), BORN)?;
+            btrfs::snapshot(image, volume, ROOTFS, Access::Writable)
         };
         make().map_err(failed)
     }
 
     fn create_empty(&self, volume: &HostDir) -> io::Result<()> {
-        make_tree(volume, 0o755).map(drop)
+        // An older kernel's log of names does not know new subvolumes: flushing the directory would not do.
+        make_tree(volume, 0o755)?.sync_filesystem()
     }
 
     fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()> {
@@ -122,6 +125,10 @@ impl Driver for Btrfs {
             }
         }
         Ok(())
+    }
+
+    fn lands(&self) -> bool {
+        true
     }
 
     fn stands_on_image(&self) -> bool {

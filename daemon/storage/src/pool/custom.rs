@@ -36,7 +36,7 @@ impl Pool {
             let owned = rustix::fs::fchown(tree.as_fd(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .and_then(|()| rustix::fs::fchmod(tree.as_fd(), Mode::from_raw_mode(mode)));
             owned.map_err(|source| wrong(source.into()))?;
-            tree.sync().map_err(wrong)
+            tree.sync().and_then(|()| staged.sync()).map_err(wrong)
         })
     }
 

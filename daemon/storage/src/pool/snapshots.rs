@@ -63,6 +63,8 @@ pub(super) enum Pending {
     Changes(Ahead),
     /// Nothing, but what was needed for copying is still there.
     Caught(Ahead),
+    /// Nothing, and all is on disk.
+    Landed,
     /// All of it: it takes no time.
     All { from: HostDir, to: HostDir, kept: bool },
 }
@@ -160,11 +162,15 @@ impl Pool {
         self.forget_replaced(volume)?;
         let place = Place::Replaces(volume.clone());
         let what = format!("restore {volume} from {snapshot}");
-        let staged = self.stage(Origin::Snapshot(volume, snapshot), what, replaced(volume), place, undo)?;
+        let mut staged =
+            self.stage(Origin::Snapshot(volume, snapshot), what, replaced(volume), place, undo)?;
         let marked = self.inner.root.open_dir(&staged.staging);
         marked
             .and_then(|dir| dir.symlink(Path::new(mark), RESTORED))
             .map_err(|source| self.volume_error("restore", volume, source))?;
+        if matches!(staged.pending, Pending::Landed) {
+            staged.pending = Pending::Nothing;
+        }
         Ok(staged)
     }
 
@@ -205,15 +211,11 @@ impl Pool {
         let mut pending = Pending::Nothing;
         match (shared, still) {
             (true, _) => driver.branch(&from, &to).map_err(wrong)?,
-            (false, true) => copy_now(driver, &from, &to, kept)?,
+            (false, true) => pending = copy_now(driver, &from, &to, kept)?,
             (false, false) => {
                 pending = match driver.copy_ahead(&from, &to)? {
                     Some(ahead) => Pending::Changes(ahead),
-                    None => {
-                        // While it still runs: a snapshot of a filesystem first writes what is dirty.
-                        self.sync()?;
-                        Pending::All { from, to, kept }
-                    }
+                    None => Pending::All { from, to, kept },
                 };
             }
         }
@@ -396,9 +398,14 @@ impl Pool {
     }
 }
 
-/// Copies what stands still; what is kept is written by nobody.
-fn copy_now(driver: &dyn Driver, from: &HostDir, to: &HostDir, kept: bool) -> Result<()> {
-    if kept { driver.keep(from, to) } else { driver.copy(from, to) }
+/// Copies what stands still; what is kept is written by nobody. Gives what is left to do.
+fn copy_now(driver: &dyn Driver, from: &HostDir, to: &HostDir, kept: bool) -> Result<Pending> {
+    if kept {
+        driver.keep(from, to)?
+    } else {
+        driver.copy(from, to)?
+    }
+    Ok(if driver.lands() { Pending::Landed } else { Pending::Nothing })
 }
 
 impl Staged {
@@ -413,13 +420,25 @@ impl Staged {
                 ahead.catch_up()?;
                 Pending::Caught(ahead)
             }
-            Pending::All { from, to, kept } => {
-                copy_now(self.pool.inner.kind.driver(), &from, &to, kept)?;
-                Pending::Nothing
-            }
+            Pending::All { from, to, kept } => copy_now(self.pool.inner.kind.driver(), &from, &to, kept)?,
             other => other,
         };
         Ok(())
+    }
+
+    /// Whether what is still to be copied is of one moment by itself: then nobody needs to stand still for it.
+    #[must_use]
+    pub fn is_of_one_moment(&self) -> bool {
+        matches!(self.pending, Pending::All { .. })
+    }
+
+    /// Makes what must be done while the writers stand still short: a snapshot of a filesystem first writes what is
+    /// dirty.
+    ///
+    /// # Errors
+    /// A failure of the disk.
+    pub fn settle(&self) -> Result<()> {
+        if self.is_of_one_moment() { self.pool.sync() } else { Ok(()) }
     }
 
     /// Puts the copy in its place. When this returns, all of it is on disk.
@@ -431,21 +450,30 @@ impl Staged {
     /// When something is in its place by now, or the disk fails.
     pub fn show(self, undo: &mut Undo) -> Result<()> {
         let Staged { pool, what, staging, place, pending } = self;
-        match pending {
+        let landed = match pending {
             Pending::Changes(mut ahead) => {
                 ahead.catch_up()?;
                 ahead.clean()?;
+                false
             }
-            Pending::Caught(ahead) => ahead.clean()?,
-            Pending::All { from, to, kept } => copy_now(pool.inner.kind.driver(), &from, &to, kept)?,
-            Pending::Nothing => {}
-        }
+            Pending::Caught(ahead) => {
+                ahead.clean()?;
+                false
+            }
+            Pending::All { from, to, kept } => {
+                matches!(copy_now(pool.inner.kind.driver(), &from, &to, kept)?, Pending::Landed)
+            }
+            Pending::Landed => true,
+            Pending::Nothing => false,
+        };
         let root = &pool.inner.root;
         let (Place::New(volume) | Place::Snapshot(volume, _) | Place::Replaces(volume)) = &place;
         let wrong = |source| pool.volume_error("copy", volume, source);
         // Many files: flushing the filesystem once is cheaper than each of them, and takes the directories
         // above along.
-        root.sync_filesystem().map_err(wrong)?;
+        if !landed {
+            root.sync_filesystem().map_err(wrong)?;
+        }
         let shown = match &place {
             Place::New(volume) => root.rename(&staging, &volume.path()),
             Place::Snapshot(volume, snapshot) => root.rename(&staging, &snapshot_path(volume, snapshot)),

@@ -45,11 +45,18 @@ pub(in crate::instance) fn held_all(
     stage: impl FnOnce(&mut Undo) -> Result<Vec<Staged>, Error>,
 ) -> Result<(Vec<Staged>, u64), Error> {
     let mut staged = stage(undo)?;
+    if let [one] = staged.as_mut_slice()
+        && one.is_of_one_moment()
+    {
+        one.catch_up()?;
+        return Ok((staged, 0));
+    }
     let live = host.live().get(name).filter(|live| live.exit().is_none() && !live.is_frozen());
     let Some(live) = live else {
         staged.iter_mut().try_for_each(Staged::catch_up)?;
         return Ok((staged, 0));
     };
+    staged.iter().try_for_each(Staged::settle)?;
     fault::pass("copied ahead")?;
     // A daemon that dies in between thaws it when it comes back.
     intent::note(host, project, name, &Intent::Hold, undo)?;
