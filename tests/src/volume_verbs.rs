@@ -225,6 +225,21 @@ pub const MORE: &[Verb] = &[
         halfway: None,
     },
     Verb {
+        name: "volume copy brought up to date",
+        before: |subject| {
+            with_snapshot(subject, "kept");
+            if !there(subject, &format!("{VOLUMES}/old")) {
+                subject.must("POST", VOLUMES, &json!({ "name": "old" }));
+            }
+        },
+        act: |subject| {
+            let source = json!({ "type": "copy", "name": "kept", "pool": "default", "refresh": true });
+            subject.ask("POST", VOLUMES, &json!({ "name": "old", "source": source }))
+        },
+        back: |subject| delete(subject, &format!("{VOLUMES}/old/snapshots/s")),
+        halfway: None,
+    },
+    Verb {
         name: "volume backup",
         before: |subject| with_snapshot(subject, "kept"),
         act: |subject| back_up(subject, "new"),

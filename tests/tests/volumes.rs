@@ -163,6 +163,18 @@ fn snapshots_of_a_volume_come_and_go_and_come_back() {
     };
     assert_eq!((count("plain", "three"), count("plain", "whole"), count("default", "alone")), (0, 3, 0));
     assert_eq!(volume(&["file", "pull", "plain", "three/note", "-"]).ok(), "three");
+    // A copy that is there is brought up to date: its files and its snapshots.
+    lab.sh("time", "echo four >/tide/note");
+    volume(&["snapshot", "create", "default", "tide", "four"]).ok();
+    volume(&["snapshot", "create", "plain", "whole", "mine"]).ok();
+    volume(&["copy", "default/tide", "plain/whole", "--refresh"]).ok();
+    volume(&["copy", "default/tide", "default/alone", "--refresh"]).ok();
+    for (pool, name) in [("plain", "whole"), ("default", "alone")] {
+        assert_eq!(volume(&["file", "pull", pool, &format!("{name}/note"), "-"]).ok(), "four", "{pool}");
+        assert_eq!(count(pool, name), 4, "{pool}");
+    }
+    volume(&["snapshot", "delete", "default", "tide", "four"]).ok();
+    lab.sh("time", "echo two >/tide/note");
     let refused = volume(&["move", "default/tide", "plain/tide"]).refused();
     assert!(refused.contains("in use"), "{refused}");
     assert!(lab.cabin(&["storage", "delete", "plain"]).refused().contains("in use"));

@@ -46,6 +46,9 @@ pub struct VolumeSource {
     /// Whether an existing copy is brought up to date.
     #[serde(deserialize_with = "null_is_zero")]
     pub refresh: bool,
+    /// Whether snapshots older than the newest common one stay out of it.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub refresh_exclude_older: bool,
     /// The project to copy from.
     #[serde(deserialize_with = "null_is_zero")]
     pub project: String,

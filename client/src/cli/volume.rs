@@ -72,6 +72,9 @@ pub enum Volume {
         /// Bring a copy that is there up to date
         #[arg(long)]
         refresh: bool,
+        /// Bringing it up to date, leave out snapshots older than the newest that both have
+        #[arg(long, requires = "refresh")]
+        refresh_exclude_older: bool,
     },
     /// Create a custom volume, from YAML when standard input gives some
     Create {

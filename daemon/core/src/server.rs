@@ -37,6 +37,7 @@ const EXTENSIONS: &[&str] = &[
     "container_cpu_time",
     "container_stateless_copy",
     "custom_volume_backup",
+    "custom_volume_refresh",
     "custom_volume_sftp",
     "custom_volume_snapshot_expiry",
     "direct_backup",

@@ -62,7 +62,7 @@ impl Row for Instance {
 }
 
 /// A snapshot; its name is `INSTANCE/SNAPSHOT`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// For people.
     pub description: String,

@@ -44,7 +44,8 @@ pub async fn run(context: &Context, command: Volume) -> anyhow::Result<()> {
         Volume::DetachProfile { place, profile, device } => {
             attach::from(context, client, Target::profile(&profile)?, &place, device.as_deref()).await
         }
-        Volume::Copy { source, target, volume_only, refresh } => {
+        Volume::Copy { source, target, volume_only, refresh, refresh_exclude_older } => {
+            let refresh = (refresh, refresh_exclude_older);
             copy(context, client, &source, &target, volume_only, refresh).await
         }
         Volume::Create { pool, volume, config, description, kind } => {
@@ -166,7 +167,7 @@ async fn copy(
     source: &str,
     target: &str,
     volume_only: bool,
-    refresh: bool,
+    (refresh, exclude_older): (bool, bool),
 ) -> anyhow::Result<()> {
     let ((from, volume), (pool, name)) = (whole(source)?, whole(target)?);
     let source = VolumeSource {
@@ -175,6 +176,7 @@ async fn copy(
         pool: from.to_owned(),
         volume_only,
         refresh,
+        refresh_exclude_older: exclude_older,
         project: String::new(),
     };
     let post = VolumesPost { name: name.to_owned(), source, ..VolumesPost::default() };

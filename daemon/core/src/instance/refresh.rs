@@ -231,7 +231,7 @@ mod tests {
     fn some(named: &[(&str, &str)]) -> Vec<Versioned<rows::Snapshot>> {
         let one = |(name, day): &(&str, &str)| Versioned {
             name: (*name).to_owned(),
-            revision: Revision::default(),
+            revision: cabin_store::Revision::default(),
             row: rows::Snapshot { created_at: format!("2026-01-{day}T00:00:00Z"), ..Default::default() },
         };
         named.iter().map(one).collect()

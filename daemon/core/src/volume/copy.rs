@@ -23,6 +23,12 @@ fn named<'a>(pool: &'a str, post: &'a VolumesPost) -> (&'a str, &'a str, Option<
     }
 }
 
+/// Whether it is a copy that is there, and to be brought up to date.
+fn refreshes(host: &Host, project: &str, pool: &str, post: &VolumesPost) -> Result<bool, Error> {
+    let there = host.store().rows::<rows::Volume>().get(project, &row_name(pool, &post.name))?.is_some();
+    Ok(post.source.refresh && there)
+}
+
 /// Refuses at once what can be seen to fail.
 ///
 /// # Errors
@@ -35,11 +41,13 @@ pub fn check_copy(host: &Host, project: &str, pool: &str, post: &VolumesPost) ->
     if !matches!(post.source.project.as_str(), "" | crate::DEFAULT_PROJECT) {
         return Err(Error::not_found("project", post.source.project.clone()));
     }
-    if post.source.refresh {
-        let reason = "this version makes new copies only";
-        return Err(Error::Unsupported { what: "bringing a copy up to date".to_owned(), reason });
-    }
     let (from, volume, snapshot) = named(pool, post);
+    if refreshes(host, project, pool, post)? {
+        return match snapshot {
+            None => super::refresh::check(host, project, (from, volume), (pool, &post.name)),
+            Some(_) => Err(Error::invalid("a copy is brought up to date from a volume, not from a snapshot")),
+        };
+    }
     let row = load(host, project, from, volume)?.row;
     if let Some(snapshot) = snapshot {
         load_snapshot(host, project, (from, volume, snapshot))?;
@@ -54,6 +62,9 @@ pub fn check_copy(host: &Host, project: &str, pool: &str, post: &VolumesPost) ->
 /// As [`check_copy`], or when the host refuses.
 pub fn copy(host: &Arc<Host>, op: &Op, project: &str, pool: &str, post: &VolumesPost) -> Result<(), Error> {
     let (from, volume, snapshot) = named(pool, post);
+    if refreshes(host, project, pool, post)? {
+        return super::refresh::refresh(host, op, project, (from, volume), pool, post);
+    }
     let _source_turn = turn(host, project, from, volume, "copy")?;
     let _turn = host.busy().take(&busy_name(pool, &post.name), "create")?;
     let _kept = host.keep_layout();

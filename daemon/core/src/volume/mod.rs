@@ -13,6 +13,7 @@ mod import;
 mod intent;
 mod keep;
 mod kept;
+mod refresh;
 mod rename;
 mod snapshot;
 mod update;

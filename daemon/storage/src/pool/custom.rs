@@ -11,7 +11,7 @@ use crate::driver::ROOTFS;
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, VolumeName, check_snapshot};
 
-use super::snapshots::{Pending, Place, snapshot_path, snapshots_of};
+use super::snapshots::{Pending, Place, replaced, snapshot_path, snapshots_of};
 use super::{Origin, Pool, STAGING, Staged};
 
 impl Pool {
@@ -91,6 +91,30 @@ impl Pool {
         let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(target));
         let place = Place::Snapshot(target.clone(), snapshot.to_owned());
         self.stage_from(source, &snapshot_path(volume, snapshot), staging, place, undo)
+    }
+
+    /// Copies a custom volume, of this pool or another, to become the tree of `target`, which is there and that nobody
+    /// has mounted.
+    ///
+    /// # Errors
+    /// No such origin or target, or a failure of a disk.
+    pub fn stage_custom_replacing(
+        &self,
+        source: &Pool,
+        origin: Origin<'_>,
+        target: &VolumeName,
+        undo: &mut Undo,
+    ) -> Result<Staged> {
+        if source.name() == self.name() {
+            return self.stage_replacing_copy(origin, target, "refreshed", undo);
+        }
+        // What an earlier change of this kind could not remove.
+        self.forget_replaced(target)?;
+        let path = match origin {
+            Origin::Volume(volume, _) => volume.path(),
+            Origin::Snapshot(volume, snapshot) => snapshot_path(volume, snapshot),
+        };
+        self.stage_from(source, &path, replaced(target), Place::Replaces(target.clone()), undo)
     }
 
     fn stage_from(
