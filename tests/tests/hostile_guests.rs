@@ -112,7 +112,7 @@ const BOMBS: &[Bomb] = &[
     },
     Bomb {
         name: "files, wide and deep",
-        script: "mkdir /root/wide; cd /root/wide; seq 1 8000 | xargs touch; mkdir /root/deep; cd /root/deep; \
+        script: "mkdir /root/wide; cd /root/wide; seq 1 3000 | xargs touch; mkdir /root/deep; cd /root/deep; \
                  n=$(seq 1 40 | tr -d '\\n'); i=0; while [ $i -lt 100 ]; do mkdir $n && cd $n || break; \
                  i=$((i + 1)); done; touch /root/lit; sleep 1000",
         lit: Lit::Inside("test -e /root/lit"),
@@ -131,23 +131,24 @@ fn torture() -> u64 {
     std::env::var("CABIN_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
-/// A number that the host keeps in a control group of the instance.
-fn number(subject: &Subject, file: &str) -> Option<u64> {
+/// A number that the host keeps in a control group of the instance: all that the file holds, or what follows `key`.
+fn number(subject: &Subject, file: &str, key: &str) -> Option<u64> {
     let groups = audit::cgroups(&subject.dir);
     let of_box = groups.iter().filter(|group| group.ends_with("box"));
     let texts = of_box.filter_map(|group| std::fs::read_to_string(group.join(file)).ok());
-    texts.filter_map(|text| text.trim().rsplit(' ').next()?.parse().ok()).next()
+    let of_text = |text: String| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+    texts.filter_map(of_text).next()
 }
 
 fn is_lit(subject: &Subject, lit: &Lit) -> bool {
     match lit {
         Lit::Processes => {
-            let (now, most) = (number(subject, "pids.current"), number(subject, "pids.max"));
+            let (now, most) = (number(subject, "pids.current", ""), number(subject, "pids.max", ""));
             now.zip(most).is_some_and(|(now, most)| now * 10 >= most * 9)
         }
         Lit::Memory => {
-            let failed = number(subject, "memory.failcnt");
-            failed.or_else(|| number(subject, "memory.events")).is_some_and(|count| count > 0)
+            let failed = number(subject, "memory.failcnt", "");
+            failed.or_else(|| number(subject, "memory.events", "max ")).is_some_and(|count| count > 0)
         }
         Lit::Inside(command) => subject.exec("box", command).is_ok(),
     }
@@ -199,7 +200,7 @@ fn explode(subject: &Subject, bomb: &Bomb, answers: &mut Answers) -> Vec<String>
         wrong.extend(
             started.err().map(|why| format!("another container cannot be started and stopped: {why}")),
         );
-        while_others_go_on(Duration::from_millis(500 * torture()));
+        while_others_go_on(Duration::from_millis(300 * torture()));
         let elsewhere = subject.exec("other", bomb.elsewhere);
         wrong.extend(
             elsewhere.err().map(|why| format!("another container cannot `{}`: {why}", bomb.elsewhere)),
