@@ -66,8 +66,8 @@ pub(crate) use create::{give_macs, relink};
 pub(crate) use intent::{forget as forget_intent, intend_restart};
 pub(crate) use power::{start_again, start_one, stop_one};
 pub(crate) use rename::take_back;
-pub(crate) use snapshot::{expiry, load_snapshot};
 pub(crate) use snapshot::{delete_expired_snapshots, finish_snapshots, watch_snapshots};
+pub(crate) use snapshot::{expiry, load_snapshot};
 pub(crate) use start::plugged_nics;
 pub(crate) use state::rendered_interface;
 pub(crate) use stop::{
