@@ -187,7 +187,8 @@ fn a_copy_is_brought_up_to_date_with_the_snapshots_it_lacks() {
     take("s0");
     write("one");
     take("s1");
-    for (copy, place) in [("near", "default"), ("far", "mirror")] {
+    lab.cabin(&["storage", "create", "subvolumes", "btrfs", "size=512MiB"]).ok();
+    for (copy, place) in [("near", "default"), ("far", "mirror"), ("apart", "subvolumes")] {
         // One that is not there is a plain copy.
         lab.cabin(&["copy", "main", copy, "--refresh", "-s", place]).ok();
         lab.cabin(&["config", "set", copy, "user.own=mine"]).ok();
@@ -201,7 +202,7 @@ fn a_copy_is_brought_up_to_date_with_the_snapshots_it_lacks() {
     write("three");
     take("s1");
     write("four");
-    for copy in ["near", "far"] {
+    for copy in ["near", "far", "apart"] {
         lab.cabin(&["copy", "main", copy, "--refresh"]).ok();
         assert_eq!(snapshots(&lab, copy), ["s2", "s1"], "{copy}");
         assert_eq!(lab.get(&format!("/1.0/instances/{copy}"))["config"]["user.own"], "mine");
@@ -225,7 +226,15 @@ fn a_copy_is_brought_up_to_date_with_the_snapshots_it_lacks() {
     assert!(itself.code != 0 && itself.err.contains("itself"), "{itself:?}");
     let of_snapshot = lab.cabin(&["copy", "main/s1", "near", "--refresh"]);
     assert!(of_snapshot.code != 0, "{of_snapshot:?}");
-    lab.cabin(&["delete", "-f", "main", "near", "far"]).ok();
+    // The driver's own way, with the source running.
+    lab.cabin(&["copy", "apart", "apart2"]).ok();
+    lab.cabin(&["start", "apart"]).ok();
+    lab.sh("apart", "echo five >/root/note; sync");
+    lab.cabin(&["copy", "apart", "apart2", "--refresh"]).ok();
+    lab.cabin(&["start", "apart2"]).ok();
+    assert_eq!(lab.sh("apart2", "cat /root/note"), "five");
+    lab.cabin(&["delete", "-f", "main", "near", "far", "apart", "apart2"]).ok();
+    lab.cabin(&["storage", "delete", "subvolumes"]).ok();
 }
 
 #[test]
