@@ -7,7 +7,7 @@ use cabin_tests::fence::Fence;
 use cabin_tests::host_state::{HostState, Look, settled};
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
-use cabin_tests::sweep::audited;
+use cabin_tests::sweep::{Tally, audited};
 use cabin_tests::verbs::{self, Verb};
 use cabin_tests::wait::{until, until_true};
 use serde_json::json;
@@ -26,13 +26,14 @@ struct Squeeze<'a> {
 
 /// Does each verb while there is nothing left: it is done, or says why not and nothing has changed; and it is
 /// done once there is enough again.
-fn squeezed(subject: &Subject, squeeze: &Squeeze<'_>, verbs: &[Verb], wrong: &mut Vec<String>) {
+fn squeezed(subject: &Subject, squeeze: &Squeeze<'_>, verbs: &[Verb], tally: &mut Tally) {
     for verb in verbs {
         (verb.before)(subject);
         let before = HostState::of(subject, Look::Exact);
         (squeeze.tighten)();
         let done = (verb.act)(subject);
-        let mut tell = |what: String| wrong.push(format!("{}: {what}", verb.name));
+        tally.points += 1;
+        let mut tell = |what: String| tally.wrong.push(format!("{}: {what}", verb.name));
         if !squeeze.reads {
             (squeeze.loosen)();
         }
@@ -54,13 +55,14 @@ fn squeezed(subject: &Subject, squeeze: &Squeeze<'_>, verbs: &[Verb], wrong: &mu
             }
         }
         (squeeze.loosen)();
-        if done.is_err() && verb.halfway.is_none() {
-            if let Err(why) = (verb.act)(subject) {
-                tell(format!("is not done afterwards: {why}"));
-            }
+        if done.is_err()
+            && verb.halfway.is_none()
+            && let Err(why) = (verb.act)(subject)
+        {
+            tell(format!("is not done afterwards: {why}"));
         }
         (verb.back)(subject);
-        wrong.extend(audited(subject).into_iter().map(|it| format!("{}: audit: {it}", verb.name)));
+        tally.wrong.extend(audited(subject).into_iter().map(|it| format!("{}: audit: {it}", verb.name)));
     }
 }
 
@@ -84,12 +86,12 @@ fn on_a_full_disk_nothing_is_left_half_done_and_deleting_works() {
         free: &freeing,
         reads: true,
     };
-    let mut wrong = Vec::new();
+    let mut tally = Tally::default();
     for verbs in [verbs::LIFE, verbs::LIVE, verbs::ROWS, verbs::NETWORKS, verbs::POOLS, snapshot_verbs::KEPT]
     {
-        squeezed(&subject, &squeeze, verbs, &mut wrong);
+        squeezed(&subject, &squeeze, verbs, &mut tally);
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    tally.close("a full disk");
     assert_eq!(subject.init_pid("bystander"), init);
 }
 
@@ -105,11 +107,11 @@ fn without_inodes_nothing_is_left_half_done_and_deleting_works() {
         free: &freeing,
         reads: true,
     };
-    let mut wrong = Vec::new();
+    let mut tally = Tally::default();
     for verbs in [verbs::LIFE, verbs::LIVE, verbs::NETWORKS] {
-        squeezed(&subject, &squeeze, verbs, &mut wrong);
+        squeezed(&subject, &squeeze, verbs, &mut tally);
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    tally.close("no inodes");
 }
 
 #[test]
@@ -153,7 +155,7 @@ fn without_descriptors_it_says_so_and_none_is_lost() {
     subject.create("bystander", &json!({}));
     subject.power("bystander", "start").expect("a start");
     let (pid, init) = (subject.pid(), subject.init_pid("bystander"));
-    let mut wrong = Vec::new();
+    let mut tally = Tally::default();
     let settled_at = until("a steady number of descriptors", 10, || {
         let found = descriptors(pid);
         (found == descriptors(pid)).then_some(found)
@@ -166,21 +168,21 @@ fn without_descriptors_it_says_so_and_none_is_lost() {
             free: &|_| false,
             reads: false,
         };
-        some_squeezed(&subject, &squeeze, &mut wrong);
+        some_squeezed(&subject, &squeeze, &mut tally);
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    tally.close("no descriptors");
     // Further containers, pools and the like hold some of their own.
     until_true("the descriptors to be given back", 10, || descriptors(pid) < settled_at + 20);
     assert_eq!(subject.init_pid("bystander"), init);
 }
 
 /// As [`squeezed`], with one verb of each sort.
-fn some_squeezed(subject: &Subject, squeeze: &Squeeze<'_>, wrong: &mut Vec<String>) {
+fn some_squeezed(subject: &Subject, squeeze: &Squeeze<'_>, tally: &mut Tally) {
     let wanted =
         ["instance create", "instance start", "instance stop", "network create", "snapshot create, stopped"];
     for verb in verbs::LIFE.iter().chain(verbs::NETWORKS).chain(snapshot_verbs::KEPT) {
         if wanted.contains(&verb.name) {
-            squeezed(subject, squeeze, std::slice::from_ref(verb), wrong);
+            squeezed(subject, squeeze, std::slice::from_ref(verb), tally);
         }
     }
     subject.power("box", "stop").expect("a stop");
@@ -194,7 +196,7 @@ fn without_processes_it_says_so_and_goes_on_when_there_are_again() {
     subject.power("bystander", "start").expect("a start");
     let init = subject.init_pid("bystander");
     let fence = Fence::around("pids", subject.pid());
-    let mut wrong = Vec::new();
+    let mut tally = Tally::default();
     for more in [0, 1, 3] {
         let squeeze = Squeeze {
             tighten: &|| fence.allow(fence.used() + more),
@@ -204,9 +206,9 @@ fn without_processes_it_says_so_and_goes_on_when_there_are_again() {
             free: &|_| false,
             reads: false,
         };
-        some_squeezed(&subject, &squeeze, &mut wrong);
+        some_squeezed(&subject, &squeeze, &mut tally);
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    tally.close("no processes");
     assert_eq!(subject.init_pid("bystander"), init);
 }
 
