@@ -55,5 +55,6 @@ fn a_clock_that_jumps_deletes_nothing_and_loses_nothing() {
     assert_eq!(snapshots(&subject), Some(1));
     until_true("the container to run", 10, || subject.status("box") == "Running");
     let found = audited(&subject);
+    eprintln!("clock: 4 harms, {} leftovers", found.len());
     assert!(found.is_empty(), "{found:?}");
 }

@@ -51,6 +51,7 @@ fn repaired(subject: &Subject, entity: &str) {
 #[track_caller]
 fn clean(subject: &Subject) {
     let found = audited(subject);
+    eprintln!("tampering: 1 harms, {} leftovers", found.len());
     assert!(found.is_empty(), "{found:?}\n{}", subject.log_tail());
 }
 
