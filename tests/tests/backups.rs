@@ -62,6 +62,16 @@ fn an_instance_comes_back_whole_from_its_backup_with_its_snapshots() {
         assert_eq!(lab.sh(&name, "cat /root/two; ls /root/later 2>&1 || true").lines().next(), Some("one"));
         lab.cabin(&["delete", "-f", &name]).ok();
     }
+    // Into a pool of another driver, and back to the snapshot there.
+    let file = lab.home().join("whole-none").display().to_string();
+    lab.cabin(&["storage", "create", "elsewhere", "dir"]).ok();
+    lab.cabin(&["import", &file, "far", "-s", "elsewhere"]).ok();
+    lab.cabin(&["start", "far"]).ok();
+    assert_eq!(inventory(&lab, "far"), wanted);
+    lab.cabin(&["restore", "far", "first"]).ok();
+    assert_eq!(lab.sh("far", "cat /root/two"), "one");
+    lab.cabin(&["delete", "-f", "far"]).ok();
+    lab.cabin(&["storage", "delete", "elsewhere"]).ok();
     lab.cabin(&[
         "export",
         "whole",

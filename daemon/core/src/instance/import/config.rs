@@ -101,7 +101,9 @@ pub(super) fn plan(host: &Host, project: &str, index: &str, wishes: &Wishes) -> 
         .map(|snapshot| {
             let name = snapshot.name.clone();
             let shift = shift_of(&snapshot.config.0)?;
-            let row = reading.snapshot(snapshot, renamed).map_err(|source| in_snapshot(&name, source))?;
+            let row = reading
+                .snapshot(snapshot, renamed, &row.pool)
+                .map_err(|source| in_snapshot(&name, source))?;
             Ok(PlannedSnapshot { name, row, shift })
         })
         .collect::<Result<Vec<_>, Error>>()?;
@@ -235,9 +237,11 @@ impl Reading<'_> {
         })
     }
 
-    fn snapshot(&self, said: Described, renamed: bool) -> Result<rows::Snapshot, Error> {
+    fn snapshot(&self, said: Described, renamed: bool, pool: &str) -> Result<rows::Snapshot, Error> {
         let expires_at = time(said.expires_at.clone()).unwrap_or_default();
-        let row = self.instance(said, renamed)?;
+        let mut row = self.instance(said, renamed)?;
+        // Or it could not be restored: its tree is where the instance's is.
+        self.lie_in(pool, &mut row)?;
         self.unrestricted(&row.profiles, &row.config, &row.devices)?;
         cabin_profiles::validate_instance_config(&row.config, Who::Instance)?;
         cabin_profiles::validate_devices(&row.devices, Who::Instance)?;
@@ -332,9 +336,6 @@ impl Reading<'_> {
             None => said.filter(|pool| is_here(pool)).map(str::to_owned),
         };
         let now = root_pool(&expanded.devices).ok();
-        let (root, mut device) = root_disk(&expanded.devices).unwrap_or_else(|| {
-            ("root".to_owned(), Config::from([("type".into(), "disk".into()), ("path".into(), "/".into())]))
-        });
         let pool = match (wanted, now.filter(|pool| is_here(pool))) {
             (Some(wanted), _) => wanted,
             (None, Some(now)) => now,
@@ -345,11 +346,25 @@ impl Reading<'_> {
                 root_pool(&expand_parts((&names, &Config::new(), &Devices::new()), &default).devices)?
             }
         };
-        if root_pool(&expanded.devices).ok().as_ref() != Some(&pool) {
-            device.insert("pool".into(), pool.clone());
+        self.lie_in(&pool, row)?;
+        Ok(pool)
+    }
+
+    /// Lets the root disk lie in that pool.
+    fn lie_in(&self, pool: &str, row: &mut rows::Instance) -> Result<(), Error> {
+        let profiles = profiles_of(self.host, self.project, &row.profiles)?;
+        let expanded = expand_parts((&row.profiles, &row.config, &row.devices), &profiles);
+        if root_pool(&expanded.devices).ok().as_deref() != Some(pool) {
+            let (root, mut device) = root_disk(&expanded.devices).unwrap_or_else(|| {
+                (
+                    "root".to_owned(),
+                    Config::from([("type".into(), "disk".into()), ("path".into(), "/".into())]),
+                )
+            });
+            device.insert("pool".into(), pool.to_owned());
             row.devices.insert(root, device);
         }
-        Ok(pool)
+        Ok(())
     }
 
     /// The whole must be what a new instance could be.
