@@ -3,6 +3,8 @@
 use cabin_tests::cli::host;
 use cabin_tests::clients::Stock;
 use cabin_tests::lab::Lab;
+use cabin_tests::race::{Asked, Race, Score, done, of_busybox, one_wins, rounds, so, there};
+use cabin_tests::subject::Subject;
 use cabin_tests::wait::until_true;
 use serde_json::{Value, json};
 
@@ -313,4 +315,91 @@ fn the_stock_clients_copy_move_and_refresh() {
         assert_eq!(lab.sh("st8", "cat /root/note; hostname"), "two\nst8");
         run(&["delete", "-f", "st", "st3", "st4", "st5", "st8"]);
     }
+}
+
+/// An instance, and a pool it can go to.
+fn one_and_pool(subject: &Subject) {
+    subject.must("POST", "/1.0/instances", &of_busybox("one"));
+    let body = json!({ "name": "race", "driver": "dir", "config": {} });
+    subject.must("POST", "/1.0/storage-pools", &body);
+}
+
+fn to_pool(name: &str) -> Asked {
+    let body = json!({ "name": name, "migration": true, "pool": "race" });
+    Asked::new("POST", "/1.0/instances/one", body)
+}
+
+fn start(name: &str) -> Asked {
+    Asked::new("PUT", format!("/1.0/instances/{name}/state"), json!({ "action": "start", "timeout": 30 }))
+}
+
+fn refresh() -> Asked {
+    let source = json!({ "type": "copy", "source": "one", "refresh": true });
+    Asked::new("POST", "/1.0/instances", json!({ "name": "twin", "source": source }))
+}
+
+const RACES: &[Race] = &[
+    Race {
+        name: "move to a pool and delete it",
+        before: one_and_pool,
+        asked: |_| vec![to_pool(""), Asked::new("DELETE", "/1.0/storage-pools/race", Value::Null)],
+        judge: |subject, answers| {
+            one_wins(answers)?;
+            so(subject.status("one") == "Stopped", "it is lost")?;
+            so(
+                there(subject, "/1.0/storage-pools/race") == answers[0].is_done(),
+                "the pool is not as it should be",
+            )
+        },
+        often: 2,
+    },
+    Race {
+        name: "move and start",
+        before: one_and_pool,
+        asked: |_| vec![to_pool("new"), start("one")],
+        judge: |subject, answers| {
+            one_wins(answers)?;
+            let (name, status) = if answers[0].is_done() { ("new", "Stopped") } else { ("one", "Running") };
+            so(subject.status(name) == status, "not as the winner wants it")
+        },
+        often: 2,
+    },
+    Race {
+        name: "move and snapshot",
+        before: one_and_pool,
+        asked: |_| {
+            let take = Asked::new("POST", "/1.0/instances/one/snapshots", json!({ "name": "s" }));
+            vec![to_pool(""), take]
+        },
+        judge: |subject, answers| {
+            so(done(answers) == 2, "both can be")?;
+            so(there(subject, "/1.0/instances/one/snapshots/s"), "the snapshot is lost")
+        },
+        often: 2,
+    },
+    Race {
+        name: "two refreshings and a start",
+        before: |subject| {
+            one_and_pool(subject);
+            subject.must("POST", "/1.0/instances/one/snapshots", &json!({ "name": "s" }));
+        },
+        asked: |_| vec![refresh(), refresh(), start("one")],
+        judge: |subject, answers| {
+            so(done(answers) == 3, "all can be")?;
+            so(
+                subject.status("twin") == "Stopped" && there(subject, "/1.0/instances/twin/snapshots/s"),
+                "no copy",
+            )
+        },
+        often: 2,
+    },
+];
+
+#[test]
+fn a_move_or_refreshing_and_what_it_excludes_tear_nothing() {
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let mut score = Score::default();
+    RACES.iter().for_each(|race| score.run(&subject, race, rounds()));
+    score.close(" of copies and moves");
 }

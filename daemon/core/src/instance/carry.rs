@@ -12,7 +12,7 @@ use serde_json::json;
 use super::backup::{copied, source};
 use super::snapshot::{activity, held};
 use super::{Profiles, expand_parts, is_root};
-use crate::{Error, Host, Op};
+use crate::{Error, Host, Op, storage};
 
 /// What is to be carried.
 pub(super) struct Load<'a> {
@@ -47,7 +47,10 @@ pub(super) fn stage(
 ) -> Result<Vec<Staged>, Error> {
     match load.pool.name() == to.pool.name() {
         true => within(host, op, load, to, undo),
-        false => across(host, op, load, to, undo),
+        // Told as what it is when it failed because somebody took the pool away meanwhile.
+        false => {
+            across(host, op, load, to, undo).or_else(|why| storage::pool(host, to.pool.name()).and(Err(why)))
+        }
     }
 }
 
