@@ -100,6 +100,7 @@ const EXTENSIONS: &[&str] = &[
     "storage_api_project",
     "storage_api_volume_rename",
     "storage_api_volume_snapshots",
+    "storage_btrfs_mount_options",
     "storage_driver_overlay",
     "storage_shifted",
     "storage_volume_full",

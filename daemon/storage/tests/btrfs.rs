@@ -252,3 +252,37 @@ fn quota_groups_of_volumes_that_are_gone_go_at_the_next_start() {
     drop((pool, root));
     again.delete_pool(&spec).unwrap();
 }
+
+#[test]
+fn a_snapshot_has_every_record_that_was_synced_before_it() {
+    use std::io::Write as _;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    let world = with_volume();
+    let (synced, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut log = fs::File::create(tree(&world).join("log")).unwrap();
+            for number in 1.. {
+                log.write_all(format!("{number:8}\n").as_bytes()).unwrap();
+                log.sync_data().unwrap();
+                synced.store(number, Ordering::SeqCst);
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+        });
+        for round in 0..20 {
+            let before = synced.load(Ordering::SeqCst);
+            let name = format!("s{round}");
+            done(|undo| world.pool.stage_snapshot(&web(), Activity::Running, &name, undo)?.show(undo));
+            let kept = world.pool.path().join("containers-snapshots/web").join(&name).join("rootfs/log");
+            let text = fs::read_to_string(kept).unwrap_or_default();
+            let whole = text.lines().filter(|line| line.len() == 8);
+            let records: Vec<u64> = whole.map(|line| line.trim().parse().unwrap()).collect();
+            assert!(records.len() as u64 >= before, "{} of {before} records", records.len());
+            assert!(records.iter().zip(1..).all(|(record, number)| *record == number));
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+}
