@@ -88,7 +88,7 @@ pub fn recv_up_to(socket: impl AsFd, limit: usize) -> io::Result<(Vec<u8>, Vec<O
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::disallowed_methods, clippy::unwrap_used)]
 mod tests {
     use super::*;
 
