@@ -244,7 +244,8 @@ impl Deck {
             let body = json!({ "compression_algorithm": "none" }).to_string();
             let place = format!("{target}/backups");
             let backup = api::send(&subject.socket(), "POST", &place, &headers, body.as_bytes());
-            let backup = backup.map_err(|why| format!("no answer: {why}"))?;
+            // What is sent while it is made can only break off.
+            let backup = backup.map_err(|_| "the backup broke off".to_owned())?;
             if backup.status != 200 {
                 return Err(backup.error());
             }
