@@ -65,6 +65,7 @@ pub(crate) fn restore(
 ) -> Result<Restored> {
     let mut tarball = Tarball::new(decompress::stream(input, limits.expanded, meter)?);
     let mut extract = Extract::new(true);
+    let mut seen = vec![false; trees.len()];
     let mut about = About { metadata: None, templates: BTreeMap::new(), room: MAX_TEMPLATES_SIZE };
     let (mut members, mut ignored) = (0u64, 0u64);
     while let Some(mut member) = tarball.next()? {
@@ -77,9 +78,10 @@ pub(crate) fn restore(
             ignored += 1;
             continue;
         };
-        let found = trees.iter_mut().find(|(known, _)| known.place == place);
-        let (wanted, tree) =
+        let found = trees.iter_mut().zip(&mut seen).find(|((known, _), _)| known.place == place);
+        let ((wanted, tree), seen) =
             found.ok_or_else(|| unexpected(&whole, "the index names nothing of the kind"))?;
+        *seen = true;
         let within = if place.is_bare() { &b""[..] } else { b"rootfs" };
         let path = match rest.strip_prefix(within) {
             Some([]) => Some(&b""[..]),
@@ -104,8 +106,9 @@ pub(crate) fn restore(
     // The sender is not to be cut off, and a checksum may follow.
     io::copy(&mut tarball.into_inner(), &mut io::sink()).map_err(Error::reading)?;
     let mut report = UnpackReport { ignored, ..UnpackReport::default() };
-    for (Wanted { place, .. }, tree) in trees {
-        if tree.report.entries == 0 && !place.is_bare() {
+    for ((Wanted { place, .. }, tree), seen) in trees.into_iter().zip(seen) {
+        // A volume may be empty, but not missing.
+        if !seen || tree.report.entries == 0 && !place.is_bare() {
             return Err(Error::Archive { why: "a root filesystem that the index names is not in it" });
         }
         report.add(&tree.finish()?);
@@ -128,6 +131,16 @@ fn place_of(whole: &[u8]) -> Result<Option<(Place, &[u8])>> {
     };
     if own_form {
         return Err(unexpected(whole, "backups in a storage driver's own form cannot be read by this one"));
+    }
+    if rest == b"volume" {
+        return Ok(Some((Place::Volume, b"")));
+    }
+    if let Some(rest) = rest.strip_prefix(b"volume/") {
+        return Ok(Some((Place::Volume, rest)));
+    }
+    if let Some(rest) = rest.strip_prefix(b"volume-snapshots/") {
+        let (name, rest) = named(whole, rest)?;
+        return Ok(Some((Place::VolumeSnapshot(name), rest)));
     }
     if rest.starts_with(b"virtual-machine") || rest.starts_with(b"volume.") || rest.starts_with(b"bucket") {
         return Err(unexpected(whole, "it is not the backup of a container or of its files"));
