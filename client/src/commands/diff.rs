@@ -30,7 +30,7 @@ pub async fn run(context: &Context, args: &Diff) -> anyhow::Result<()> {
     })?;
     if !found.complete && !args.format.format.wants_json() {
         let all = found.added + found.changed + found.removed;
-        output::note(&format!("{} of {all} differences are shown", found.entries.len()));
+        output::note(format!("{} of {all} differences are shown", found.entries.len()));
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ impl Place {
     /// Opens it in both trees.
     pub(super) fn open(&self) -> io::Result<(OwnedFd, OwnedFd)> {
         let both = (self.enter(|held| held.0.as_fd())?, self.enter(|held| held.1.as_fd())?);
-        if self.depth % HELD_EVERY == 0 && self.parent.is_some() {
+        if self.depth.is_multiple_of(HELD_EVERY) && self.parent.is_some() {
             // Another thread never has the same place.
             let _ = self.held.set((both.0.try_clone()?, both.1.try_clone()?));
         }

@@ -1,6 +1,6 @@
 //! What the tests of this crate share: a storage of their own, a small image, a look at what is on disk.
 
-#![allow(dead_code, clippy::disallowed_methods, clippy::unwrap_used)]
+#![allow(dead_code, clippy::disallowed_methods, clippy::panic, clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
