@@ -1,5 +1,9 @@
 //! The verbs of custom volumes and of disks in running instances, for sweeps over their steps.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
 use serde_json::{Value, json};
 
 use crate::api;
@@ -97,16 +101,21 @@ fn back_up(subject: &Subject, name: &str) -> Attempt {
     subject.ask("POST", &format!("{VOLUMES}/kept/backups"), &body)
 }
 
-fn import(subject: &Subject) -> Attempt {
-    let place = subject.dir.with_extension("volume");
-    if !place.exists() {
+/// The bytes of a backup, fetched once from each daemon.
+fn fetched(subject: &Subject) -> Vec<u8> {
+    static FETCHED: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    let mut fetched = FETCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let bytes = fetched.entry(subject.dir.clone()).or_insert_with(|| {
         with_backup(subject);
         let export = format!("{VOLUMES}/kept/backups/b/export");
-        let reply = subject.call("GET", &export, None).expect("an answer");
-        std::fs::write(&place, reply.body).expect("a file");
-    }
-    let bytes = std::fs::read(&place).expect("the file");
+        subject.call("GET", &export, None).expect("an answer").body
+    });
+    bytes.clone()
+}
+
+fn import(subject: &Subject) -> Attempt {
     let headers = [("Content-Type", "application/octet-stream"), ("X-Incus-name", "imported")];
+    let bytes = fetched(subject);
     subject.finish(api::send(&subject.socket(), "POST", VOLUMES, &headers, &bytes))
 }
 
