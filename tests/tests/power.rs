@@ -29,7 +29,7 @@ fn what_was_acknowledged_is_there_after_a_power_cut_at_any_moment() {
         for setup in SETUPS {
             let bench = Bench::new(*setup);
             bench.watched(|| bench.work(ROUND)).expect("the work");
-            verdict.add(bench.judge(5, Duration::from_secs(30)));
+            verdict.add(bench.judge(4, Duration::from_secs(30)));
         }
         return verdict.close("power loss");
     };
