@@ -225,7 +225,7 @@ fn attach(root: &OwnedFd, path: &str, tree: &OwnedFd) -> Result<(), Failure> {
         return Err(odd(&what(), "one is a directory and the other is not"));
     }
     let filesystem = rustix::fs::fstatfs(&target).step(what())?.f_type;
-    if KERNEL.contains(&i64::from(filesystem)) {
+    if KERNEL.contains(&filesystem) {
         return Err(odd(&what(), "that is a filesystem of the kernel's"));
     }
     mount::attach(tree, &target, "").step(what())
