@@ -134,11 +134,10 @@ impl Host {
     /// The daemon ends, and what runs goes on: only what nothing of it needs is taken away.
     pub fn leave(&self) {
         if let Err(error) = self.runtime.cgroups().close() {
-            tracing::warn!(error = %Error::from(error).report(), "the cgroups could not be taken away");
+            tracing::warn!(error = %Error::from(error).report(), "empty cgroups could not be taken away");
         }
     }
 
-    /// Whether everything is being stopped: then nothing is to be started or mended any more.
     /// Puts the daemon's clock ahead by that many seconds, or back, and lets it delete what is to go by then. For
     /// tests: the host has but one clock.
     pub fn set_clock(self: &Arc<Self>, ahead: i64) {
@@ -146,6 +145,7 @@ impl Host {
         crate::instance::delete_expired_snapshots(self);
     }
 
+    /// Whether everything is being stopped: then nothing is to be started or mended any more.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }
@@ -174,12 +174,12 @@ impl Host {
         &self.events
     }
 
-    /// Networks and pools stay as they are while this is held: for who is about to use one.
+    /// Networks, pools, profiles and images are not taken away while this is held: for who is about to use one.
     pub(crate) fn keep_layout(&self) -> parking_lot::RwLockReadGuard<'_, ()> {
         self.layout.read()
     }
 
-    /// The right to change networks and pools.
+    /// The right to change networks and pools, and to take away what instances stand on.
     pub(crate) fn change_layout(&self) -> parking_lot::RwLockWriteGuard<'_, ()> {
         self.layout.write()
     }

@@ -117,11 +117,7 @@ fn no_pair_of_members_reaches_another_tree_or_the_host() {
 fn what_is_not_in_the_index_or_twice_or_cut_off_is_refused() {
     let bench = Bench::new();
     bench.try_one("an empty one", &both()).unwrap();
-    bench.refuses(
-        "a snapshot nobody named",
-        &both().dir("backup/snapshots/s1/rootfs"),
-        "the index names",
-    );
+    bench.refuses("a snapshot nobody named", &both().dir("backup/snapshots/s1/rootfs"), "the index names");
     bench.refuses("one tree alone", &Raw::default().dir(OWN), "is not in it");
     bench.refuses("an optimized one", &both().file("backup/container.bin", b"x"), "own form");
     bench.refuses("an optimized snapshot", &both().file("backup/snapshots/s0.bin", b"x"), "own form");

@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use cabin_runtime::wire::{self, Answer, Ask, Failure, Standing};
 use cabin_runtime::Exit;
+use cabin_runtime::wire::{self, Answer, Ask, Failure, Standing};
 use cabin_sys::dir::HostDir;
 use cabin_sys::socket;
 use rustix::net::{self, SocketFlags};

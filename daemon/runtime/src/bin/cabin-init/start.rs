@@ -14,8 +14,8 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::link::{self, FromPayload, ToPayload};
 use crate::step::{Step, odd};
-use crate::{owner, payload};
 use crate::watch::{self, Watched};
+use crate::{owner, payload};
 
 /// `SIGKILL`.
 const KILL: i32 = 9;
