@@ -128,10 +128,10 @@ fn a_tree_goes_through_pools_of_every_driver_unchanged() {
     same("overlay and dir", &told(&root("plain", "last")), &before);
     // The driver's own way, and back by a stream; with a snapshot that shares everything.
     lab.cabin(&["snapshot", "create", "second", "s"]).ok();
-    lab.cabin(&["copy", "second", "near"]).ok();
-    lab.cabin(&["move", "near", "-s", "plain"]).ok();
-    same("btrfs, moved", &told(&root("plain", "near")), &before);
-    lab.cabin(&["delete", "first", "second", "third", "last", "near"]).ok();
+    lab.cabin(&["copy", "second", "beside"]).ok();
+    lab.cabin(&["move", "beside", "-s", "plain"]).ok();
+    same("btrfs, moved", &told(&root("plain", "beside")), &before);
+    lab.cabin(&["delete", "first", "second", "third", "last", "beside"]).ok();
     lab.cabin(&["storage", "delete", "tree"]).ok();
 }
 
