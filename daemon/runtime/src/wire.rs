@@ -242,9 +242,13 @@ pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>])
 /// # Errors
 /// As recvmsg(2), and `InvalidData`.
 pub fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let (bytes, fds) = match socket::recv(socket) {
-        // A peer that died with messages of ours unread is seen like this once.
-        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+    let reset = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionReset;
+    let (bytes, fds) = match socket::recv(&socket) {
+        // A peer that died with messages of ours unread is seen like this once; what it said before is behind it.
+        Err(e) if reset(&e) => match socket::recv(&socket) {
+            Err(e) if reset(&e) => return Ok(None),
+            other => other?,
+        },
         other => other?,
     };
     if bytes.is_empty() {
@@ -282,5 +286,21 @@ pub fn readable_within(fd: BorrowedFd<'_>, patience: Duration) -> io::Result<boo
             Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_of_a_peer_that_read_nothing_are_heard() {
+        let (ours, theirs) = socket::pair().unwrap();
+        send(&ours, &SessionOrder::Placed, &[]).unwrap();
+        send(&theirs, &SessionProgress::NotFound, &[]).unwrap();
+        drop(theirs);
+        assert!(matches!(receive(&ours).unwrap(), Some((SessionProgress::NotFound, _))));
+        assert!(receive::<SessionProgress>(&ours).unwrap().is_none());
     }
 }
