@@ -28,9 +28,13 @@ fn a_static_address_is_the_one_it_gets() {
     lab.image("busybox");
     let bridge = lab.get("/1.0/networks/cabinbr0")["config"]["ipv4.address"].as_str().unwrap().to_owned();
     let net = bridge.rsplit_once('.').unwrap().0.to_owned();
-    let wanted = format!("{net}.77");
     lab.cabin(&["create", "busybox", "fixed"]).ok();
-    lab.cabin(&["config", "device", "override", "fixed", "eth0", &format!("ipv4.address={wanted}")]).ok();
+    // Another test's instance may have been given any of them.
+    let give = |address: &String| {
+        lab.cabin(&["config", "device", "override", "fixed", "eth0", &format!("ipv4.address={address}")])
+    };
+    let free = (70..80).map(|last| format!("{net}.{last}")).find(|address| give(address).code == 0);
+    let wanted = free.expect("one of ten addresses that nobody has");
     lab.cabin(&["start", "fixed"]).ok();
     assert_eq!(lab.wait_address("fixed", 20), wanted);
     lab.cabin(&["restart", "--force", "fixed"]).ok();
@@ -51,7 +55,8 @@ fn an_instance_cannot_speak_with_the_address_of_another() {
 
     // A second address that nobody gave it: what it sends from there must not arrive.
     let net = own.rsplit_once('.').unwrap().0;
-    let stolen = format!("{net}.199");
+    let nobodys = |address: &String| *address != own && *address != honest;
+    let stolen = (197..200).map(|last| format!("{net}.{last}")).find(nobodys).expect("one of three");
     lab.sh("liar", &format!("ip addr add {stolen}/24 dev eth0"));
     let sent = lab.exec("liar", &["ping", "-c2", "-W1", "-I", &stolen, &honest]);
     assert_ne!(sent.code, 0, "a stolen IPv4 address was answered: {}", sent.out);
