@@ -271,8 +271,13 @@ fn a_fixed_address_is_not_copied_without_saying_so() {
     lab.image("busybox");
     let network = lab.get("/1.0/networks/cabinbr0");
     let address = network["config"]["ipv4.address"].as_str().expect("an address");
-    let fixed = format!("{}.77", address.rsplit_once('.').expect("four parts").0);
-    lab.cabin(&["create", "busybox", "fixed", "-d", &format!("eth0,ipv4.address={fixed}")]).ok();
+    let net = address.rsplit_once('.').expect("four parts").0;
+    // Another test's instance may have been given any of them.
+    let make = |address: &String| {
+        lab.cabin(&["create", "busybox", "fixed", "-d", &format!("eth0,ipv4.address={address}")])
+    };
+    let free = (70..80).map(|last| format!("{net}.{last}")).find(|address| make(address).code == 0);
+    let fixed = free.expect("one of ten addresses that nobody has");
     let refused = lab.cabin(&["copy", "fixed", "fixed2"]);
     assert!(refused.code != 0 && refused.err.contains(&fixed), "{refused:?}");
     assert_eq!(lab.call("GET", "/1.0/instances/fixed2", None).status, 404);
