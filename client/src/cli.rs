@@ -9,6 +9,7 @@ pub mod backup;
 pub mod config;
 pub mod image;
 pub mod instance;
+pub mod lazy;
 pub mod network;
 pub mod profile;
 pub mod publish;
@@ -17,6 +18,7 @@ pub mod storage;
 pub mod system;
 pub mod volume;
 
+use self::lazy::Lazy;
 use crate::complete;
 use crate::output::Format;
 
@@ -58,100 +60,100 @@ pub struct Global {
 #[command(subcommand_value_name = "COMMAND", disable_help_subcommand = true)]
 pub enum Command {
     /// Create an instance from an image and start it
-    Launch(instance::Launch),
+    Launch(Lazy<instance::Launch>),
     /// Create an instance from an image
     #[command(visible_alias = "init")]
-    Create(instance::Create),
+    Create(Lazy<instance::Create>),
     /// List instances
     #[command(visible_alias = "ls")]
-    List(instance::List),
+    List(Lazy<instance::List>),
     /// Show what an instance is and does, or the server without a name
-    Info(instance::Info),
+    Info(Lazy<instance::Info>),
     /// Start instances
-    Start(instance::StateChange),
+    Start(Lazy<instance::StateChange>),
     /// Stop instances
-    Stop(instance::StateChange),
+    Stop(Lazy<instance::StateChange>),
     /// Restart instances
-    Restart(instance::StateChange),
+    Restart(Lazy<instance::StateChange>),
     /// Freeze all processes of instances
     #[command(visible_alias = "freeze")]
-    Pause(instance::Names),
+    Pause(Lazy<instance::Names>),
     /// Let frozen instances go on
     #[command(visible_alias = "unfreeze")]
-    Resume(instance::Names),
+    Resume(Lazy<instance::Names>),
     /// Delete instances
     #[command(visible_alias = "rm")]
-    Delete(instance::Delete),
+    Delete(Lazy<instance::Delete>),
     /// Give an instance a new name
-    Rename(instance::Rename),
+    Rename(Lazy<instance::Rename>),
     /// Give an instance another storage pool, or a new name
     #[command(visible_alias = "mv")]
-    Move(instance::Move),
+    Move(Lazy<instance::Move>),
     /// Make a new instance from another one or from a snapshot
     #[command(visible_alias = "cp")]
-    Copy(snapshot::Copy),
+    Copy(Lazy<snapshot::Copy>),
     /// Take, list, restore and delete snapshots of instances
-    Snapshot(snapshot::Snapshot),
+    Snapshot(Lazy<snapshot::Snapshot>),
     /// Tell which files differ from the image, or from a snapshot
-    Diff(snapshot::Diff),
+    Diff(Lazy<snapshot::Diff>),
     /// Bring back what a snapshot holds
-    Restore(snapshot::Restore),
+    Restore(Lazy<snapshot::Restore>),
     /// Write an instance with its snapshots into a file that Cabin, Incus and LXD can read
-    Export(backup::Export),
+    Export(Lazy<backup::Export>),
     /// Make an instance from a file that `export` of Cabin, Incus or LXD wrote
-    Import(backup::Import),
+    Import(Lazy<backup::Import>),
     /// Make an image from an instance or a snapshot
-    Publish(publish::Publish),
+    Publish(Lazy<publish::Publish>),
     /// Give an instance a new root filesystem; name, config and snapshots stay
-    Rebuild(publish::Rebuild),
+    Rebuild(Lazy<publish::Rebuild>),
     /// Run a command in an instance; its exit code is passed on
-    Exec(instance::Exec),
+    Exec(Lazy<instance::Exec>),
     /// Open a login shell in an instance
-    Shell(instance::Shell),
+    Shell(Lazy<instance::Shell>),
     /// Attach to an instance's console; ctrl-a q lets go
-    Console(instance::Console),
+    Console(Lazy<instance::Console>),
     /// Copy files into and out of instances
     #[command(subcommand)]
-    File(instance::File),
+    File(Lazy<instance::File>),
     /// Show and change the config of instances and the server
     #[command(subcommand)]
-    Config(config::Config),
+    Config(Lazy<config::Config>),
     /// Manage profiles
     #[command(subcommand)]
-    Profile(profile::Profile),
+    Profile(Lazy<profile::Profile>),
     /// Manage images
     #[command(subcommand)]
-    Image(image::Image),
+    Image(Lazy<image::Image>),
     /// Manage networks
     #[command(subcommand)]
-    Network(network::Network),
+    Network(Lazy<network::Network>),
     /// Manage storage pools
     #[command(subcommand)]
-    Storage(storage::Storage),
+    Storage(Lazy<storage::Storage>),
     /// Look at projects
     #[command(subcommand)]
-    Project(profile::Project),
+    Project(Lazy<profile::Project>),
     /// Look at work in progress, and cancel it
     #[command(subcommand)]
-    Operation(system::Operation),
+    Operation(Lazy<system::Operation>),
     /// Look at what the daemon warns of
     #[command(subcommand)]
-    Warning(system::Warning),
+    Warning(Lazy<system::Warning>),
     /// Show what happens, as it happens
-    Monitor(system::Monitor),
+    Monitor(Lazy<system::Monitor>),
     /// Send a raw request to the daemon
-    Query(system::Query),
+    Query(Lazy<system::Query>),
     /// Check this host: kernel, cgroups, id ranges, programs, firewall
-    Doctor(system::Doctor),
+    Doctor(Lazy<system::Doctor>),
     /// Set up and control the daemon
     #[command(subcommand)]
-    Admin(system::Admin),
+    Admin(Lazy<system::Admin>),
     /// Show the versions of client and daemon
-    Version(system::Version),
+    Version(Lazy<system::Version>),
     /// Print the lines that make a shell complete commands and names
-    Completion(system::Completion),
+    Completion(Lazy<system::Completion>),
     /// Write manual pages
-    Manpage(system::Manpage),
+    Manpage(Lazy<system::Manpage>),
 }
 
 /// How a list is shown.

@@ -183,8 +183,8 @@ mod tests {
 
     fn parse(line: &str) -> Create {
         match Cli::parse_from(line.split(' ')).command {
-            Command::Launch(launch) => launch.create,
-            Command::Create(create) => create,
+            Command::Launch(launch) => launch.0.create,
+            Command::Create(create) => create.0,
             other => panic!("{other:?}"),
         }
     }

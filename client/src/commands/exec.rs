@@ -108,7 +108,7 @@ mod tests {
 
     fn parse(line: &str) -> Exec {
         match Cli::parse_from(line.split(' ')).command {
-            Command::Exec(exec) => exec,
+            Command::Exec(exec) => exec.0,
             other => panic!("{other:?}"),
         }
     }
