@@ -5,17 +5,19 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use axum::extract::ws::{Message, WebSocket};
 use cabin_api::StatusCode;
 use cabin_api::instance::{ExecControl, ExecPost};
-use cabin_core::instance::{self, ExecStreams, Session};
+use cabin_core::instance::{self, ExecStreams, Prepared, Session};
 use cabin_core::{Error, Op};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::App;
 use crate::call::Call;
 use crate::error::Fault;
 use crate::handlers::instances::{exists, resources};
@@ -96,16 +98,49 @@ fn over_websockets(call: &Call, name: String, post: ExecPost) -> Reply {
     let plan = call.plan(DESCRIPTION, resources(&name));
     let op = call.app.host.operations().session(plan, metadata);
     let session = call.app.sockets.register(op.id(), call.who.clone(), lines);
-    let (app, project, running) = (call.app.clone(), call.project(), op.clone());
+    let (running, who) = (op.clone(), Within { app: call.app.clone(), project: call.project(), name });
     tokio::spawn(async move {
         running.start();
-        let begin = move |post: &ExecPost, streams| instance::exec(&app.host, project, &name, post, streams);
-        match serve(session, post, begin).await {
+        match serve(session, post, &who).await {
             Ok(code) => running.succeed(json!({ "return": code })),
             Err(error) => give_up(&running, &error),
         }
+        // With the client answered: the next command finds its helper ready.
+        drop(tokio::task::spawn_blocking(move || instance::keep_exec_helper(&who.app.host)));
     });
     Reply::Async(op)
+}
+
+/// Where a command runs.
+#[derive(Clone)]
+struct Within {
+    app: Arc<App>,
+    project: &'static str,
+    name: String,
+}
+
+impl Within {
+    /// Does `work` on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Within) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let within = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&within)).await;
+        done.map_err(|_| Error::invalid("starting the command made the daemon panic"))?
+    }
+
+    async fn prepare(&self, post: &Arc<ExecPost>, streams: ExecStreams) -> Result<Prepared, Error> {
+        let post = post.clone();
+        self.blocking(move |it| instance::prepare_exec(&it.app.host, it.project, &it.name, &post, streams))
+            .await
+    }
+
+    async fn run(&self, post: &Arc<ExecPost>, prepared: Prepared) -> Result<Session, Error> {
+        let post = post.clone();
+        self.blocking(move |it| instance::run_prepared(&it.app.host, it.project, &it.name, &post, prepared))
+            .await
+    }
 }
 
 fn give_up(op: &Op, error: &Error) {
@@ -119,26 +154,43 @@ fn unstarted(error: &Error) -> Value {
     error.exec_code().map_or(Value::Null, |code| json!({ "return": code }))
 }
 
-/// Waits for the client, runs the command, brings its streams over; the command's exit code.
-async fn serve(
-    mut session: Registered,
-    post: ExecPost,
-    begin: impl FnOnce(&ExecPost, ExecStreams) -> Result<Session, Error> + Send + 'static,
-) -> Result<i32, Error> {
+/// The client's connections to a command's streams, and the command.
+///
+/// It is prepared as soon as the first connection is there, while the others are made, and runs with the last.
+async fn meet(
+    session: &mut Registered,
+    post: &Arc<ExecPost>,
+    within: &Within,
+) -> Result<(Vec<WebSocket>, Session), Error> {
     let deadline = Instant::now() + limits::CONNECT_TIME;
-    let data = if post.interactive { 1 } else { 3 };
-    let mut sockets = Vec::with_capacity(data);
-    for index in 0..data {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let socket = session.connected(index, left).await;
-        sockets.push(socket.ok_or_else(|| Error::invalid("timed out waiting for websockets to connect"))?);
-    }
-    let streams = match post.interactive {
-        true => ExecStreams::Terminal { width: length(post.width, 80), height: length(post.height, 25) },
-        false => ExecStreams::Pipes,
+    let late = || Error::invalid("timed out waiting for websockets to connect");
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let (data, streams) = match post.interactive {
+        true => (1, ExecStreams::Terminal { width: length(post.width, 80), height: length(post.height, 25) }),
+        false => (3, ExecStreams::Pipes),
     };
-    let started = tokio::task::spawn_blocking(move || begin(&post, streams)).await;
-    let mut command = started.map_err(|_| Error::invalid("starting the command made the daemon panic"))??;
+    let mut sockets = vec![session.connected(0, left()).await.ok_or_else(late)?];
+    let others = async {
+        for index in 1..data {
+            sockets.push(session.connected(index, left()).await.ok_or_else(late)?);
+        }
+        Ok::<_, Error>(sockets)
+    };
+    match tokio::join!(others, within.prepare(post, streams)) {
+        (Ok(sockets), prepared) => Ok((sockets, within.run(post, prepared?).await?)),
+        (Err(late), prepared) => {
+            // Ending its process may take a moment.
+            drop(tokio::task::spawn_blocking(move || drop(prepared)));
+            Err(late)
+        }
+    }
+}
+
+/// Waits for the client, runs the command, brings its streams over; the command's exit code.
+async fn serve(mut session: Registered, post: ExecPost, within: &Within) -> Result<i32, Error> {
+    let post = Arc::new(post);
+    let (sockets, mut command) = meet(&mut session, &post, within).await?;
+    let data = sockets.len();
     let cancelled = session.cancelled();
     let place = session.take(data);
     let ended = CancellationToken::new();

@@ -118,6 +118,7 @@ impl Host {
         recover::keep(self);
         recover::keep_run_dir(self);
         crate::instance::watch_snapshots(self);
+        self.runtime.keep_helper();
         self.ready.store(true, Ordering::SeqCst);
     }
 
@@ -133,6 +134,7 @@ impl Host {
 
     /// The daemon ends, and what runs goes on: only what nothing of it needs is taken away.
     pub fn leave(&self) {
+        self.runtime.dismiss_helper();
         if let Err(error) = self.runtime.cgroups().close() {
             tracing::warn!(error = %Error::from(error).report(), "empty cgroups could not be taken away");
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use cabin_sys::pty;
 
@@ -70,22 +71,76 @@ pub struct ExecControl {
     terminal: Option<OwnedFd>,
 }
 
-pub(crate) fn start(
+/// A command whose process waits in the container, with everything done but its program. Dropping it ends that
+/// process, and waits for that.
+#[derive(Debug)]
+pub struct Prepared {
+    exec: Option<Exec>,
+    name: String,
+    program: String,
+    init: OwnedFd,
+}
+
+pub(crate) fn prepare(
     runtime: &Runtime,
     supervisor: &Supervisor,
     spec: &ExecSpec,
     given: Option<[OwnedFd; 3]>,
-) -> Result<Exec> {
-    enter(runtime, supervisor, spec, given).map_err(|why| {
-        let code = match &why {
-            Error::Exec { source, .. } => source.raw_os_error(),
-            Error::Cgroup { .. } => None,
-            _ => return why,
-        };
-        // Whatever step a stop overtook: it is the stop that ended it.
-        let ended = supervisor::is_ending(supervisor.pidfd(), code);
-        if ended { Error::NotRunning { name: supervisor.name().to_owned() } } else { why }
-    })
+) -> Result<Prepared> {
+    let name = supervisor.name();
+    let entered = enter(runtime, supervisor, spec, given);
+    let exec = entered.map_err(|why| overtaken(name, supervisor.pidfd(), why))?;
+    let init = supervisor.pidfd().try_clone_to_owned().map_err(|e| failed(name, "keep the container", e))?;
+    Ok(Prepared { exec: Some(exec), name: name.to_owned(), program: program(spec), init })
+}
+
+impl Prepared {
+    /// Lets the program run. The call returns when it does.
+    ///
+    /// # Errors
+    /// [`Error::ProgramNotFound`], [`Error::ProgramNotExecutable`], [`Error::NotRunning`]; else [`Error::Exec`]
+    /// names the step.
+    pub fn run(mut self) -> Result<Exec> {
+        let exec = self.exec.take().ok_or_else(|| odd(&self.name))?;
+        let started = self.start(&exec);
+        started.map(|()| exec).map_err(|why| overtaken(&self.name, self.init.as_fd(), why))
+    }
+
+    fn start(&self, exec: &Exec) -> Result<()> {
+        let go = |source| failed(&self.name, "talk to the session's helper", source);
+        wire::send(&exec.socket, &SessionOrder::Go, &[]).map_err(go)?;
+        match next(&exec.socket, &self.name, &self.program)? {
+            (SessionProgress::Started, _) => Ok(()),
+            _ => Err(odd(&self.name)),
+        }
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        let Some(exec) = &self.exec else { return };
+        // The helper sees the end of its orders, ends the process and says so: then the leaf is empty and can go.
+        if rustix::net::shutdown(&exec.socket, rustix::net::Shutdown::Write).is_ok() {
+            let _ = wire::receive_within::<SessionProgress>(&exec.socket, ENDING);
+        }
+    }
+}
+
+/// How long is waited for the end of a process that did not run.
+const ENDING: Duration = Duration::from_secs(1);
+
+/// Whatever step a stop overtook: it is the stop that ended it.
+fn overtaken(name: &str, init: BorrowedFd<'_>, why: Error) -> Error {
+    let code = match &why {
+        Error::Exec { source, .. } => source.raw_os_error(),
+        Error::Cgroup { .. } => None,
+        _ => return why,
+    };
+    if supervisor::is_ending(init, code) { Error::NotRunning { name: name.to_owned() } } else { why }
+}
+
+fn program(spec: &ExecSpec) -> String {
+    spec.argv.first().cloned().unwrap_or_default()
 }
 
 fn enter(
@@ -100,7 +155,7 @@ fn enter(
     let cgroup = |source| Error::Cgroup { name: name.to_owned(), source };
     let leaf = Leaf(Some(runtime.cgroups().exec_leaf(name, &serial).map_err(cgroup)?));
     let entry = leaf.get().map(ExecLeaf::entry).transpose().map_err(cgroup)?.unwrap_or_default();
-    let (socket, _first) = runtime.inner.launch(&[wire::EXEC_MODE])?;
+    let socket = runtime.inner.session_helper()?;
     let mut fds = vec![supervisor.pidfd()];
     fds.extend(entry.fds());
     if spec.streams == Streams::Given {
@@ -119,23 +174,19 @@ fn enter(
     // What only this process still holds would keep a pipe from ending.
     drop((given, entry));
 
-    let (progress, ends) = next(&socket, name, spec)?;
+    let (progress, ends) = next(&socket, name, &program(spec))?;
     let SessionProgress::Here { pid, placed } = progress else { return Err(odd(name)) };
     let mut exec = Exec { terminal: None, stdin: None, stdout: None, stderr: None, pid, socket, leaf };
     exec.take_ends(spec.streams, ends, name)?;
     if !placed {
         exec.leaf.get().map_or(Ok(()), |leaf| leaf.attach(pid)).map_err(cgroup)?;
-        wire::send(&exec.socket, &SessionOrder::Placed, &[]).map_err(broken)?;
     }
-    match next(&exec.socket, name, spec)? {
-        (SessionProgress::Started, _) => Ok(exec),
-        _ => Err(odd(name)),
-    }
+    Ok(exec)
 }
 
 /// The next thing the helper says, if it is not a failure.
-fn next(socket: &OwnedFd, name: &str, spec: &ExecSpec) -> Result<(SessionProgress, Vec<OwnedFd>)> {
-    let program = || spec.argv.first().cloned().unwrap_or_default();
+fn next(socket: &OwnedFd, name: &str, program: &str) -> Result<(SessionProgress, Vec<OwnedFd>)> {
+    let program = || program.to_owned();
     let said = wire::receive_within(socket, PATIENCE)
         .map_err(|e| failed(name, "talk to the session's helper", e))?
         .ok_or_else(|| failed(name, "talk to the session's helper", io::ErrorKind::UnexpectedEof.into()))?;

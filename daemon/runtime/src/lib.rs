@@ -21,7 +21,7 @@ mod supervisor;
 pub mod wire;
 
 pub use error::{Error, Result};
-pub use exec::{Exec, ExecControl, ExecStatus};
+pub use exec::{Exec, ExecControl, ExecStatus, Prepared};
 pub use init_kind::InitKind;
 pub use runtime::{Exit, Runtime, console_name, record_name, socket_name};
 pub use start::Starting;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use cabin_sys::dir::HostDir;
@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroups;
 use crate::error::{Error, Result};
-use crate::exec::{self, Exec};
+use crate::exec::{self, Exec, Prepared};
 use crate::spec::{CgroupLimits, ExecSpec, InitSpec};
 use crate::start::{self, Starting};
 use crate::supervisor::{self, Supervisor};
-use crate::wire;
+use crate::wire::{self, SessionProgress};
 
 /// The largest exit record, in bytes.
 const RECORD: u64 = 1024;
@@ -53,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) program: PathBuf,
     pub(crate) cgroups: Cgroups,
     pub(crate) serial: AtomicU64,
+    /// The socket of a helper that waits for a command ([`Runtime::keep_helper`]).
+    spare: Mutex<Option<OwnedFd>>,
 }
 
 impl Runtime {
@@ -68,7 +70,15 @@ impl Runtime {
         let run_dir = HostDir::ensure(run_dir, 0o700)
             .map_err(|source| Error::RunDir { path: run_dir.to_owned(), source })?;
         let run_dir = RwLock::new(Arc::new(run_dir));
-        Ok(Runtime { inner: Arc::new(Inner { run_dir, program, cgroups, serial: AtomicU64::new(0) }) })
+        Ok(Runtime {
+            inner: Arc::new(Inner {
+                run_dir,
+                program,
+                cgroups,
+                serial: AtomicU64::new(0),
+                spare: Mutex::default(),
+            }),
+        })
     }
 
     /// Makes the container's cgroups and its namespaces. When this returns, its first process exists and
@@ -148,11 +158,39 @@ impl Runtime {
     /// [`crate::spec::Streams::Given`], and are ignored otherwise. The call returns when the command runs.
     ///
     /// # Errors
-    /// [`Error::NotRunning`]; [`Error::ProgramNotFound`] and [`Error::ProgramNotExecutable`]; else
-    /// [`Error::Exec`] names the step.
+    /// As [`Runtime::prepare_exec`] and [`Prepared::run`].
     pub fn exec(&self, name: &str, spec: &ExecSpec, given: Option<[OwnedFd; 3]>) -> Result<Exec> {
+        self.prepare_exec(name, spec, given)?.run()
+    }
+
+    /// Does everything for a command but start its program: its process waits in the container.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`]; else [`Error::Exec`] names the step.
+    pub fn prepare_exec(&self, name: &str, spec: &ExecSpec, given: Option<[OwnedFd; 3]>) -> Result<Prepared> {
         let supervisor = self.connect(name)?.ok_or(Error::NotRunning { name: name.to_owned() })?;
-        exec::start(self, &supervisor, spec, given)
+        exec::prepare(self, &supervisor, spec, given)
+    }
+
+    /// Sees to it that a helper waits for the next command, so that nobody waits for it to be started. One that cannot
+    /// be started now is started when it is needed, and says then why it cannot.
+    pub fn keep_helper(&self) {
+        let spare = |it: &Inner| it.spare.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if spare(&self.inner) {
+            return;
+        }
+        let Ok((socket, _first)) = self.inner.launch(&[wire::EXEC_MODE]) else { return };
+        self.inner.spare.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(socket);
+    }
+
+    /// Sends the helper away that waits for a command, and waits until it has gone.
+    pub fn dismiss_helper(&self) {
+        let spare = self.inner.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(socket) = spare else { return };
+        // It ends when it sees the end of its orders; its own end of the socket goes with it.
+        if rustix::net::shutdown(&socket, rustix::net::Shutdown::Write).is_ok() {
+            let _ = wire::receive_within::<SessionProgress>(&socket, Duration::from_secs(1));
+        }
     }
 
     /// Kills everything in the container and waits until its supervisor has gone too. One that does not run
@@ -253,6 +291,16 @@ impl Inner {
     /// The directory of control sockets and records.
     pub(crate) fn run_dir(&self) -> Arc<HostDir> {
         self.run_dir.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A helper for one command: the one that waits, or another.
+    pub(crate) fn session_helper(&self) -> Result<OwnedFd> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // One that somebody killed meanwhile is seen as the end of its socket.
+        match spare.filter(|socket| !wire::readable_within(socket.as_fd(), Duration::ZERO).unwrap_or(true)) {
+            Some(socket) => Ok(socket),
+            None => self.launch(&[wire::EXEC_MODE]).map(|(socket, _first)| socket),
+        }
     }
 
     /// Runs `cabin-init`, which copies itself away at once, and gives the daemon's end of its socket. One that

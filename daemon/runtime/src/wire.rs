@@ -155,8 +155,8 @@ pub enum SessionOrder {
         /// How many descriptors of cgroups there are.
         cgroups: usize,
     },
-    /// The command's process is in its cgroups; after a [`SessionProgress::Here`] that says it was not.
-    Placed,
+    /// The command's process is in its cgroups, and its program may run.
+    Go,
     /// Send the command a signal.
     Signal(i32),
 }
@@ -164,13 +164,13 @@ pub enum SessionOrder {
 /// From `cabin-init exec` to the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum SessionProgress {
-    /// The command's process is there. Descriptors: the terminal, or the daemon's ends of three
-    /// pipes.
+    /// The command's process is there and waits for [`SessionOrder::Go`]. Descriptors: the terminal, or the daemon's
+    /// ends of three pipes.
     Here {
         /// Its number on the host.
         pid: u32,
-        /// Whether it is in its cgroups and goes on, or waits for [`SessionOrder::Placed`]. It is not there where the container made its leaf unfit, or may not
-        /// have another process by its limit: moving one there is never refused.
+        /// Whether it is in its cgroups. It is not where the container made its leaf unfit, or may not have another
+        /// process by its limit: moving one there is never refused.
         placed: bool,
     },
     /// The command runs.
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn the_last_words_of_a_peer_that_read_nothing_are_heard() {
         let (ours, theirs) = socket::pair().unwrap();
-        send(&ours, &SessionOrder::Placed, &[]).unwrap();
+        send(&ours, &SessionOrder::Go, &[]).unwrap();
         send(&theirs, &SessionProgress::NotFound, &[]).unwrap();
         drop(theirs);
         assert!(matches!(receive(&ours).unwrap(), Some((SessionProgress::NotFound, _))));

@@ -113,6 +113,34 @@ fn signals_are_passed_on_and_a_dropped_session_is_killed_with_its_group() {
     wait_until("none sleeps", || sleepers(&lab) == 0, || sleepers(&lab).to_string());
 }
 
+#[test]
+fn what_is_prepared_and_not_run_leaves_nothing_and_helpers_wait_for_the_next() {
+    let lab = running();
+    let mark = exec_spec(&["touch", "/ran"], Streams::Pipes);
+    for _ in 0..3 {
+        lab.runtime.keep_helper();
+        let waiting = lab.runtime.prepare_exec("web", &mark, None).unwrap();
+        assert_eq!(lab.shell("test -e /ran && echo ran || echo waits"), "waits");
+        drop(waiting);
+    }
+    assert_eq!(leaves(&lab), 0);
+    lab.runtime.keep_helper();
+    let ran = lab.runtime.prepare_exec("web", &mark, None).unwrap().run().unwrap();
+    assert_eq!(ran.wait(), ExecStatus::Exited(0));
+    assert_eq!(lab.shell("test -e /ran && echo ran || echo waits"), "ran");
+    lab.runtime.keep_helper();
+    lab.runtime.dismiss_helper();
+    assert_eq!(lab.exec(&["true"]).0, ExecStatus::Exited(0));
+}
+
+/// How many leaves of commands there are, where the host has cgroup2.
+fn leaves(lab: &Lab) -> usize {
+    let inner =
+        ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(|at| format!("{at}/{}/web/init", lab.prefix));
+    let entries = inner.iter().filter_map(|place| std::fs::read_dir(place).ok()).flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".cabin")).count()
+}
+
 fn sleepers(lab: &Lab) -> usize {
     lab.shell("ps | grep '[s]leep 777' | grep -vc 'sh -c' || true").parse().unwrap()
 }
@@ -141,14 +169,7 @@ fn a_command_sees_its_three_descriptors_and_many_leave_nothing() {
     }
     println!("exec of true: {:?} each", started.elapsed() / 100);
     assert!(own() <= before + 8, "descriptors: {before} before, {} after", own());
-    let leaves = std::fs::read_dir("/sys/fs/cgroup/unified").map(|_| ()).is_ok().then(|| {
-        std::fs::read_dir(format!("/sys/fs/cgroup/unified/{}/web/init", lab.prefix))
-            .unwrap()
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(".cabin"))
-            .count()
-    });
-    assert!(leaves.unwrap_or(0) <= 1, "{leaves:?}");
+    assert!(leaves(&lab) <= 1, "{} leaves", leaves(&lab));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{address, expand, load, profiles_of, running};
 use crate::{Error, Host};
 
-pub use cabin_runtime::Exec as Session;
+pub use cabin_runtime::{Exec as Session, Prepared};
 
 /// Where a command's streams go.
 pub enum ExecStreams {
@@ -37,7 +37,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// Starts a command.
 ///
 /// # Errors
-/// When the instance does not run or is frozen, the command is empty, or it cannot be started.
+/// As [`prepare_exec`] and [`run_prepared`].
 pub fn exec(
     host: &Host,
     project: &str,
@@ -45,6 +45,22 @@ pub fn exec(
     post: &ExecPost,
     streams: ExecStreams,
 ) -> Result<Session, Error> {
+    let prepared = prepare_exec(host, project, name, post, streams)?;
+    run_prepared(host, project, name, post, prepared)
+}
+
+/// Makes everything ready for a command, whose process then waits inside. Nothing of it runs before
+/// [`run_prepared`].
+///
+/// # Errors
+/// When the instance does not run or is frozen, the command is empty, or its process cannot be made.
+pub fn prepare_exec(
+    host: &Host,
+    project: &str,
+    name: &str,
+    post: &ExecPost,
+    streams: ExecStreams,
+) -> Result<Prepared, Error> {
     let live = running(host, project, name)?;
     if live.is_frozen() {
         return Err(Error::WrongStatus { name: name.to_owned(), action: "exec in", status: "frozen" });
@@ -66,10 +82,29 @@ pub fn exec(
         cwd: Some(post.cwd.clone()).filter(|cwd| !cwd.is_empty()),
         streams,
     };
-    let session = host.runtime().exec(name, &spec, given)?;
+    Ok(host.runtime().prepare_exec(name, &spec, given)?)
+}
+
+/// Lets a prepared command run.
+///
+/// # Errors
+/// When its program is not there or cannot be executed, or the instance has stopped meanwhile.
+pub fn run_prepared(
+    host: &Host,
+    project: &str,
+    name: &str,
+    post: &ExecPost,
+    prepared: Prepared,
+) -> Result<Session, Error> {
+    let session = prepared.run()?;
     let context = json!({ "command": post.command });
     host.events().lifecycle(project, "instance-exec", &address(name), name, context, None);
     Ok(session)
+}
+
+/// Keeps a helper at hand for the next command. For when nobody waits.
+pub fn keep_exec_helper(host: &Host) {
+    host.runtime().keep_helper();
 }
 
 /// Refuses a command that cannot be one, before anything is made for it.

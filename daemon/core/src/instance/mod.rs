@@ -43,7 +43,7 @@ pub use console::{Console, attach_console, clear_console_log, console_log};
 pub use create::{check_new, create};
 pub use delete::{WhenRunning, delete};
 pub use diff::diff;
-pub use exec::{ExecStreams, Session, exec};
+pub use exec::{ExecStreams, Prepared, Session, exec, keep_exec_helper, prepare_exec, run_prepared};
 pub use files::{Files, files};
 pub use import::{Planned, Wishes, import, look};
 pub use logs::{

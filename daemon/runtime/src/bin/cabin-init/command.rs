@@ -24,8 +24,8 @@ const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 /// From the process outside.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Word {
-    /// The command's process is in its cgroups. Descriptors: its three streams.
-    Placed,
+    /// The command's process is in its cgroups, and its program may run. Descriptors: its three streams.
+    Go,
 }
 
 /// Whether the standard streams are a terminal.
@@ -52,25 +52,16 @@ pub fn run(
 }
 
 fn become_command(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap) -> Result<Infallible, SessionProgress> {
-    prepare(outside, spec, ids).map_err(SessionProgress::Failed)?;
     let argv = payload::strings(&spec.argv).map_err(SessionProgress::Failed)?;
     let env: Vec<String> = spec.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let env = payload::strings(&env).map_err(SessionProgress::Failed)?;
+    prepare(outside, spec, ids).map_err(SessionProgress::Failed)?;
+    take_streams(outside, spec).map_err(SessionProgress::Failed)?;
     Err(execute(spec, &argv, &env))
 }
 
+/// Everything that needs neither the streams nor the daemon's leave, so that it is done when that comes.
 fn prepare(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap) -> Result<(), Failure> {
-    let (Word::Placed, streams) = link::next(outside, "wait for the cgroup")?;
-    let streams =
-        <[OwnedFd; 3]>::try_from(streams).map_err(|_| odd("take the streams", "there are not three"))?;
-    match session::terminal(spec.streams) {
-        Terminal::Controlling => pty::become_controlling(&streams[0]).step("take the terminal")?,
-        Terminal::None => drop(rustix::process::setsid().step("start a session")?),
-    }
-    for (stream, standard) in streams.iter().zip(0..) {
-        process::place(stream, standard).step("take the streams")?;
-    }
-    drop(streams);
     process::close_all_but(&[outside.as_fd()]).step("close descriptors")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).step("open the root directory")?;
@@ -86,6 +77,21 @@ fn prepare(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap) -> Result<(), Failure
         Some(cwd) => change_directory(&root, cwd),
         None => change_directory(&root, "/root").or_else(|_| change_directory(&root, "/")),
     }
+}
+
+/// Waits for leave, which brings the streams.
+fn take_streams(outside: &OwnedFd, spec: &ExecSpec) -> Result<(), Failure> {
+    let (Word::Go, streams) = link::next(outside, "wait for leave to run")?;
+    let streams =
+        <[OwnedFd; 3]>::try_from(streams).map_err(|_| odd("take the streams", "there are not three"))?;
+    match session::terminal(spec.streams) {
+        Terminal::Controlling => pty::become_controlling(&streams[0]).step("take the terminal")?,
+        Terminal::None => drop(rustix::process::setsid().step("start a session")?),
+    }
+    for (stream, standard) in streams.iter().zip(0..) {
+        process::place(stream, standard).step("take the streams")?;
+    }
+    Ok(())
 }
 
 fn change_directory(root: &OwnedFd, cwd: &str) -> Result<(), Failure> {

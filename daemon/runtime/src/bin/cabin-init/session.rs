@@ -42,7 +42,6 @@ struct Ends {
 /// The command's process, which waits, and what it waits for.
 struct Begun {
     child: Child,
-    placed: bool,
     link: OwnedFd,
     streams: [OwnedFd; 3],
 }
@@ -73,7 +72,7 @@ fn prepare(daemon: &OwnedFd) -> Result<Begun, Failure> {
         Ok(ends.command)
     });
     match opened {
-        Ok(streams) => Ok(Begun { child, placed, link: ours, streams }),
+        Ok(streams) => Ok(Begun { child, link: ours, streams }),
         Err(failure) => {
             end(&child);
             Err(failure)
@@ -171,37 +170,45 @@ fn own_pipes(given: &[OwnedFd], spec: &ExecSpec, ids: IdMap) {
     }
 }
 
-fn wait_for_place(daemon: &OwnedFd) -> Result<(), Failure> {
-    match link::next(daemon, "wait for the cgroup")? {
-        (SessionOrder::Placed, _) => Ok(()),
-        _ => Err(odd("wait for the cgroup", "an order out of order")),
+fn wait_for_leave(daemon: &OwnedFd) -> Result<(), Failure> {
+    let what = "wait for leave to run the command";
+    match link::next(daemon, what)? {
+        (SessionOrder::Go, _) => Ok(()),
+        _ => Err(odd(what, "an order out of order")),
     }
 }
 
-/// Lets the command run once it is in its place.
+/// Lets the command run once the daemon says so.
 fn start(daemon: &OwnedFd, begun: Begun) -> Result<Child, SessionProgress> {
-    let Begun { child, placed, link, streams } = begun;
-    let placed = if placed { Ok(()) } else { wait_for_place(daemon) };
-    let ends: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
-    let placed = placed.and_then(|()| wire::send(&link, &Word::Placed, &ends).step("release the command"));
-    // The command's ends of its streams must be the command's alone, or their end is never seen.
-    drop(streams);
-    let closed = process::close_all_but(&[daemon.as_fd(), child.pidfd.as_fd(), link.as_fd()])
-        .step("close descriptors");
-    let placed = placed.and(closed);
-    // The end of the socket is the beginning of the program.
-    let said = placed.map_err(SessionProgress::Failed).and_then(|()| {
-        match wire::receive::<SessionProgress>(&link) {
-            Ok(None) => Ok(()),
-            Ok(Some((why, _))) => Err(why),
-            Err(e) => Err(SessionProgress::Failed(Failure::new("wait for the command", &e))),
-        }
-    });
-    if let Err(why) = said {
+    let child = begun.child;
+    let started = wait_for_leave(daemon)
+        .and_then(|()| release(daemon, &child, &begun.link, begun.streams))
+        .map_err(SessionProgress::Failed)
+        .and_then(|why| why.map_or(Ok(()), Err));
+    if let Err(why) = started {
         end(&child);
         return Err(why);
     }
     Ok(child)
+}
+
+/// Hands the command its streams; what it says instead of running, if anything.
+fn release(
+    daemon: &OwnedFd,
+    child: &Child,
+    link: &OwnedFd,
+    streams: [OwnedFd; 3],
+) -> Result<Option<SessionProgress>, Failure> {
+    let ends: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
+    let told = wire::send(link, &Word::Go, &ends).step("release the command");
+    // The command's ends of its streams must be the command's alone, or their end is never seen.
+    drop(streams);
+    process::close_all_but(&[daemon.as_fd(), child.pidfd.as_fd(), link.as_fd()]).step("close descriptors")?;
+    // One that failed before it was told has said why. The end of the socket is the beginning of the program.
+    match wire::receive(link).step("wait for the command")? {
+        Some((why, _)) => Ok(Some(why)),
+        None => told.map(|()| None),
+    }
 }
 
 /// Passes signals on until the command has ended; the daemon's end ends the command.
