@@ -3,6 +3,7 @@
 //!
 //! Writes `bench/results.json`, `bench/results.svg` and the table in README. How to give peers: docs/bench.md.
 
+mod boot;
 mod changed;
 mod flat;
 mod memory;
@@ -24,6 +25,7 @@ struct Wish {
     readme: bool,
     much: usize,
     flat: bool,
+    boot: usize,
     tools: Vec<Tool>,
 }
 
@@ -34,6 +36,7 @@ fn wish() -> Wish {
         readme: true,
         much: 0,
         flat: false,
+        boot: 0,
         tools: Vec::new(),
     };
     let mut words = std::env::args().skip(1);
@@ -44,9 +47,10 @@ fn wish() -> Wish {
             "--no-readme" => wish.readme = false,
             "--much" => wish.much = words.next().and_then(|it| it.parse().ok()).expect("--much ROUNDS"),
             "--flat" => wish.flat = true,
+            "--boot" => wish.boot = words.next().and_then(|it| it.parse().ok()).expect("--boot ROUNDS"),
             _ => {
                 let (name, prefix) = word.split_once('=').unwrap_or_else(|| {
-                    eprintln!("usage: cabin-bench [--rounds N] [--much ROUNDS] [--flat] [--image NAME] [--no-readme] [NAME=COMMAND]…");
+                    eprintln!("usage: cabin-bench [--rounds N] [--much ROUNDS] [--flat] [--boot ROUNDS] [--image NAME] [--no-readme] [NAME=COMMAND]…");
                     std::process::exit(2)
                 });
                 wish.tools.push(Tool::new(name, prefix));
@@ -102,6 +106,7 @@ fn main() {
         }
     }
     let flat = if wish.flat { flat::look(&lab, &tools[0]) } else { Vec::new() };
+    let boots = if wish.boot > 0 { boot::look(&tools, &wish.image, wish.boot) } else { Vec::new() };
     let memory = memory::look(&lab, &mut tools, &wish.image);
     peers.ask(&["down"]);
 
@@ -109,6 +114,9 @@ fn main() {
     let mut page = report::markdown(&table, &memory, &host, wish.rounds);
     if !flat.is_empty() {
         page.push_str(&flat::markdown(&flat));
+    }
+    if !boots.is_empty() {
+        page.push_str(&boot::markdown(&boots));
     }
     println!("{page}");
     report::write(&table, &memory, &host, wish.readme.then_some(page.as_str()));

@@ -26,6 +26,12 @@ pub const STEPS: &[Step] = &[
 /// The step that is two commands: from launch until the guest's systemd says `running`.
 pub const BOOT: &str = "launch until `running`";
 
+/// What is asked inside until it answers: it waits for the end of the boot, so that asking does not slow it down.
+pub const RUNNING: &str = "systemctl is-system-running --wait";
+
+/// How long a boot may take.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
 /// A manager's command line.
 pub struct Tool {
     /// What it is called in the table.
@@ -77,7 +83,7 @@ impl Tool {
     }
 
     /// Runs one command line again and again until it succeeds.
-    fn until(&self, line: &str, limit: Duration) -> Result<(), String> {
+    pub fn until(&self, line: &str, limit: Duration) -> Result<(), String> {
         let begin = Instant::now();
         loop {
             match self.run(line) {
@@ -114,7 +120,7 @@ impl Table {
         let took = (|| {
             let begin = Instant::now();
             tool.run(&format!("launch {image} {name}"))?;
-            tool.until(&format!("exec {name} -- systemctl is-system-running"), Duration::from_secs(60))?;
+            tool.until(&format!("exec {name} -- {RUNNING}"), LIMIT)?;
             Ok(begin.elapsed())
         })();
         if !tool.cannot.contains_key(BOOT) {
@@ -140,14 +146,19 @@ impl Table {
 
     /// The median of a step under a tool, in milliseconds.
     pub fn median(&self, label: &str, tool: &str) -> Option<f64> {
-        let mut times = self.times.get(&(label.to_owned(), tool.to_owned()))?.clone();
-        times.sort_by(f64::total_cmp);
-        let (low, high) = (times.get((times.len() - 1) / 2)?, times.get(times.len() / 2)?);
-        Some(f64::midpoint(*low, *high))
+        median(self.times.get(&(label.to_owned(), tool.to_owned()))?)
     }
 
     /// The labels in the order of the table.
     pub fn labels() -> impl Iterator<Item = &'static str> {
         STEPS.iter().map(|(label, ..)| *label).chain([BOOT]).chain(crate::changed::labels())
     }
+}
+
+/// The middle of some figures; none of none.
+pub fn median(figures: &[f64]) -> Option<f64> {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (low, high) = (sorted.get((sorted.len().checked_sub(1)?) / 2)?, sorted.get(sorted.len() / 2)?);
+    Some(f64::midpoint(*low, *high))
 }
