@@ -1,19 +1,28 @@
 //! From a start until the guest's systemd says `running`: under each manager, and the same root filesystem under
-//! systemd-nspawn, which does nothing but start it.
+//! systemd-nspawn, which does nothing but start it. Of it, what the guest itself took, as its systemd tells: that much no
+//! manager can save.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use cabin_tests::cli::host;
+use cabin_tests::cli::{Outcome, host};
 
 use crate::steps::{LIMIT, RUNNING, Tool, median};
 
-/// How long it took under one of them, in milliseconds.
+/// How long it took under one of them, and of it the guest's own boot, in milliseconds.
 pub struct Line {
     tool: String,
-    median: f64,
+    whole: f64,
+    own: Option<f64>,
+}
+
+/// One start.
+#[derive(Clone)]
+struct Start {
+    whole: f64,
+    own: Option<f64>,
 }
 
 /// Starts an instance of each tool and the tree under nspawn, turn by turn; the first turn is not counted.
@@ -26,9 +35,9 @@ pub fn look(tools: &[Tool], image: &str, rounds: usize) -> Vec<Line> {
     for round in 0..=rounds {
         eprintln!("boot, round {round} of {rounds}");
         let turns = tools.iter().map(started).chain([plain.started()]);
-        for (times, took) in times.iter_mut().zip(turns) {
-            match took {
-                Ok(took) if round > 0 => times.push(took.as_secs_f64() * 1000.0),
+        for (times, start) in times.iter_mut().zip(turns) {
+            match start {
+                Ok(start) if round > 0 => times.push(start),
                 Ok(_) => {}
                 Err(why) => eprintln!("a start failed: {why}"),
             }
@@ -38,17 +47,34 @@ pub fn look(tools: &[Tool], image: &str, rounds: usize) -> Vec<Line> {
         let _ = tool.run("delete -f boot");
     }
     let names = tools.iter().map(|tool| tool.name.clone()).chain(["systemd-nspawn".to_owned()]);
-    let lines = names.zip(times).filter_map(|(tool, times)| Some(Line { tool, median: median(&times)? }));
-    lines.collect()
+    names.zip(times).filter_map(|(tool, starts)| line(tool, &starts)).collect()
+}
+
+fn line(tool: String, starts: &[Start]) -> Option<Line> {
+    let whole = median(&starts.iter().map(|it| it.whole).collect::<Vec<_>>())?;
+    let own = median(&starts.iter().filter_map(|it| it.own).collect::<Vec<_>>());
+    Some(Line { tool, whole, own })
 }
 
 /// One start under a manager, whose instance is stopped again.
-fn started(tool: &Tool) -> Result<Duration, String> {
+fn started(tool: &Tool) -> Result<Start, String> {
     let begin = Instant::now();
     tool.run("start boot")?;
-    tool.until(&format!("exec boot -- {RUNNING}"), LIMIT)?;
-    let took = begin.elapsed();
-    tool.run("stop -f boot").map(|_| took)
+    tool.until_running("boot")?;
+    let whole = begin.elapsed().as_secs_f64() * 1000.0;
+    let own = own(&tool.said(&["exec", "boot", "--", "systemd-analyze"])?);
+    tool.run("stop -f boot").map(|_| Start { whole, own })
+}
+
+/// Milliseconds in what systemd-analyze says: `Startup finished in 1.058s (userspace)`, `… 290ms …`.
+fn own(said: &str) -> Option<f64> {
+    let (_, rest) = said.split_once("finished in ")?;
+    let (figure, _) = rest.split_once(" (userspace)")?;
+    let part = |text: &str| match text.strip_suffix("ms") {
+        Some(number) => number.parse::<f64>().ok(),
+        None => text.strip_suffix('s')?.parse::<f64>().ok().map(|seconds| seconds * 1000.0),
+    };
+    figure.split_whitespace().map(part).sum()
 }
 
 /// A root filesystem that is nobody's instance.
@@ -68,17 +94,18 @@ impl Plain {
         Plain { dir }
     }
 
-    fn started(&self) -> Result<Duration, String> {
+    fn started(&self) -> Result<Start, String> {
         let begin = Instant::now();
         let mut nspawn = spawn(&self.dir.join("rootfs"))
             .map_err(|why| format!("systemd-nspawn (package systemd-container): {why}"))?;
         let running = wait_running(&mut nspawn);
-        let took = begin.elapsed();
+        let whole = begin.elapsed().as_secs_f64() * 1000.0;
+        let own = own(&within(&nspawn, &["systemd-analyze"]).map(|done| done.out).unwrap_or_default());
         if let Some(init) = init_of(&nspawn) {
             let _ = host(&["kill", "-KILL", &init]);
         }
         let _ = nspawn.wait();
-        running.map(|()| took)
+        running.map(|()| Start { whole, own })
     }
 }
 
@@ -106,14 +133,19 @@ fn wait_running(nspawn: &mut Child) -> Result<(), String> {
         if let Some(end) = nspawn.try_wait().map_err(|why| why.to_string())? {
             return Err(format!("systemd-nspawn ended with {end}"));
         }
-        let Some(init) = init_of(nspawn) else { continue };
-        let mut words = vec!["nsenter", "-t", &init, "-m", "-u", "-i", "-n", "-p"];
-        words.extend(RUNNING.split(' '));
-        if host(&words).code == 0 {
+        if within(nspawn, &["sh", "-c", RUNNING]).is_some_and(|done| done.code == 0) {
             return Ok(());
         }
     }
     Err("it is not `running` after a minute".to_owned())
+}
+
+/// Runs a command inside, once there is an inside.
+fn within(nspawn: &Child, words: &[&str]) -> Option<Outcome> {
+    let init = init_of(nspawn)?;
+    let mut all = vec!["nsenter", "-t", &init, "-m", "-u", "-i", "-n", "-p"];
+    all.extend(words);
+    Some(host(&all))
 }
 
 /// The container's first process, a child of nspawn.
@@ -129,10 +161,20 @@ pub fn markdown(lines: &[Line]) -> String {
     for line in lines {
         let _ = write!(page, " {} |", line.tool);
     }
-    let _ = write!(page, "\n|---|{}\n| the same root filesystem |", "---:|".repeat(lines.len()));
-    for line in lines {
-        let _ = write!(page, " {:.0} |", line.median);
+    let _ = write!(page, "\n|---|{}", "---:|".repeat(lines.len()));
+    for (what, pick) in ROWS {
+        let _ = write!(page, "\n| {what} |");
+        for line in lines {
+            let _ = write!(page, " {} |", pick(line).map_or_else(|| "—".to_owned(), |it| format!("{it:.0}")));
+        }
     }
     page.push('\n');
     page
 }
+
+type Pick = fn(&Line) -> Option<f64>;
+
+const ROWS: [(&str, Pick); 2] = [
+    ("the same root filesystem", |it| Some(it.whole)),
+    ("of it the guest's own boot (systemd-analyze)", |it| it.own),
+];

@@ -26,8 +26,9 @@ pub const STEPS: &[Step] = &[
 /// The step that is two commands: from launch until the guest's systemd says `running`.
 pub const BOOT: &str = "launch until `running`";
 
-/// What is asked inside until it answers: it waits for the end of the boot, so that asking does not slow it down.
-pub const RUNNING: &str = "systemctl is-system-running --wait";
+/// What waits inside for the end of the boot. One command asks all the time, so that a manager whose commands are quick
+/// does not slow its own guest down by asking more often.
+pub const RUNNING: &str = "until systemctl is-system-running --wait >/dev/null 2>&1; do sleep 0.02; done";
 
 /// How long a boot may take.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -68,27 +69,28 @@ impl Tool {
 
     /// Runs one command line and gives how long it took.
     pub fn run(&self, line: &str) -> Result<Duration, String> {
-        let words = self.words.iter().map(String::as_str).chain(line.split_whitespace());
-        let words: Vec<&str> = words.collect();
-        let mut command = Command::new(words.first().copied().unwrap_or_default());
-        command.args(words.iter().skip(1)).envs(self.env.iter().map(|(key, value)| (key, value)));
         let begin = Instant::now();
-        let done = command.stdin(Stdio::null()).output().map_err(|why| why.to_string())?;
-        let took = begin.elapsed();
-        if done.status.success() {
-            Ok(took)
-        } else {
-            Err(String::from_utf8_lossy(&done.stderr).trim().to_owned())
-        }
+        self.said(&line.split_whitespace().collect::<Vec<_>>()).map(|_| begin.elapsed())
     }
 
-    /// Runs one command line again and again until it succeeds.
-    pub fn until(&self, line: &str, limit: Duration) -> Result<(), String> {
+    /// Runs a command of these words and gives what it said.
+    pub fn said(&self, words: &[&str]) -> Result<String, String> {
+        let mut command = Command::new(self.words.first().map_or("", String::as_str));
+        command.args(self.words.iter().skip(1)).args(words);
+        command.envs(self.env.iter().map(|(key, value)| (key, value)));
+        let done = command.stdin(Stdio::null()).output().map_err(|why| why.to_string())?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
+    }
+
+    /// Waits until the systemd of an instance says `running`.
+    pub fn until_running(&self, instance: &str) -> Result<(), String> {
         let begin = Instant::now();
         loop {
-            match self.run(line) {
+            // A command may come before there is anything to run it.
+            match self.said(&["exec", instance, "--", "sh", "-c", RUNNING]) {
                 Ok(_) => return Ok(()),
-                Err(why) if begin.elapsed() > limit => return Err(why),
+                Err(why) if begin.elapsed() > LIMIT => return Err(why),
                 Err(_) => {}
             }
         }
@@ -120,7 +122,7 @@ impl Table {
         let took = (|| {
             let begin = Instant::now();
             tool.run(&format!("launch {image} {name}"))?;
-            tool.until(&format!("exec {name} -- {RUNNING}"), LIMIT)?;
+            tool.until_running(&name)?;
             Ok(begin.elapsed())
         })();
         if !tool.cannot.contains_key(BOOT) {
