@@ -186,6 +186,40 @@ pub const VERBS: &[Verb] = &[
     },
 ];
 
+/// Lets the instance and its volume be other than their snapshots say.
+fn go_on(subject: &Subject) {
+    let tree = subject.dir.join("storage-pools/default/custom/joint/rootfs/later");
+    if let Err(why) = std::fs::write(tree, "later") {
+        // There may be no room for it: what becomes of the verb then is somebody's question.
+        let known = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::ReadOnlyFilesystem];
+        assert!(known.contains(&why.kind()), "{why}");
+    }
+    subject.must("PATCH", "/1.0/instances/joined", &json!({ "config": { "user.note": "new" } }));
+}
+
+/// A stopped instance with a volume, and a snapshot of both.
+fn joined(subject: &Subject) {
+    make(subject, VOLUMES, "joint");
+    if subject.status("joined").is_empty() {
+        let source = json!({ "type": "image", "alias": "busybox" });
+        let device = disk("joint", &json!({}));
+        let body = json!({ "name": "joined", "source": source, "devices": { "d": device } });
+        subject.must("POST", "/1.0/instances", &body);
+        let body = json!({ "name": "s", "volumes": true });
+        subject.must("POST", "/1.0/instances/joined/snapshots", &body);
+    }
+    go_on(subject);
+}
+
+/// An instance that goes back to a snapshot together with its volume.
+pub const TOGETHER: &[Verb] = &[Verb {
+    name: "restore with volumes",
+    before: joined,
+    act: |subject| subject.ask("PUT", "/1.0/instances/joined", &json!({ "restore": "s", "volumes": true })),
+    back: go_on,
+    halfway: None,
+}];
+
 /// More of them.
 pub const MORE: &[Verb] = &[
     Verb {

@@ -80,6 +80,7 @@ fn a_step_of_what_is_done_with_instances_on_btrfs_that_fails_leaves_nothing() {
 fn a_step_of_a_change_of_volumes_that_fails_leaves_nothing() {
     swept("custom volumes", volume_verbs::VERBS);
     swept("more of custom volumes", volume_verbs::MORE);
+    swept("instances restored with their volumes", volume_verbs::TOGETHER);
 }
 
 #[test]

@@ -413,6 +413,54 @@ fn volumes_are_snapshotted_with_their_instance_in_one_moment() {
 }
 
 #[test]
+#[test]
+fn an_instance_goes_back_together_with_its_volumes_or_not_at_all() {
+    let lab = Lab::shared();
+    lab.busybox("joined");
+    create(&lab, "ja");
+    create(&lab, "jb");
+    for volume in ["ja", "jb"] {
+        attach(
+            &lab,
+            "joined",
+            volume,
+            &["pool=default", &format!("source={volume}"), &format!("path=/{volume}")],
+        )
+        .ok();
+    }
+    let write = |word: &str| {
+        lab.sh("joined", &format!("for it in /here /ja/it /jb/it; do echo {word} >$it; done"));
+    };
+    let read = || lab.sh("joined", "cat /here /ja/it /jb/it");
+    write("old");
+    lab.cabin(&["snapshot", "create", "joined", "s", "--volumes"]).ok();
+    write("new");
+    // Only the instance.
+    lab.cabin(&["snapshot", "restore", "joined", "s"]).ok();
+    assert_eq!(read(), "old\nnew\nnew");
+    write("new");
+    let before = lab.init_pid("joined");
+    lab.cabin(&["snapshot", "restore", "joined", "s", "--volumes"]).ok();
+    assert_ne!(lab.init_pid("joined"), before);
+    assert_eq!(read(), "old\nold\nold");
+    // Somebody else writes in one of them: nothing goes back, and nothing is stopped.
+    write("new");
+    lab.busybox("writer");
+    attach(&lab, "writer", "jb", &["pool=default", "source=jb", "path=/jb"]).ok();
+    let before = lab.init_pid("joined");
+    let refused = lab.cabin(&["snapshot", "restore", "joined", "s", "--volumes"]).refused();
+    assert!(refused.contains("jb") && refused.contains("writer"), "{refused}");
+    lab.cabin(&["delete", "-f", "writer"]).ok();
+    // One has no such snapshot.
+    lab.cabin(&["storage", "volume", "snapshot", "delete", "default", "jb", "s"]).ok();
+    let refused = lab.cabin(&["snapshot", "restore", "joined", "s", "--volumes"]).refused();
+    assert!(refused.contains("jb") && refused.contains("without its volumes"), "{refused}");
+    assert_eq!((read().as_str(), lab.init_pid("joined")), ("new\nnew\nnew", before));
+    lab.cabin(&["delete", "-f", "joined"]).ok();
+    delete(&lab, "ja");
+    delete(&lab, "jb");
+}
+
 fn volumes_do_the_same_on_every_driver() {
     let lab = Lab::shared();
     lab.busybox("drivers");

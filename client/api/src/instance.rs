@@ -93,6 +93,9 @@ pub struct InstancePut {
     /// Whether the config stays as it is when going back to a snapshot.
     #[serde(deserialize_with = "null_is_zero")]
     pub disk_only: bool,
+    /// Whether the attached custom volumes go back to their snapshots of that name too. Not Incus's.
+    #[serde(deserialize_with = "null_is_zero", skip_serializing_if = "std::ops::Not::not")]
+    pub volumes: bool,
     /// Whether its memory is kept on disk.
     pub stateful: bool,
     /// For people.

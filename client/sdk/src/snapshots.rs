@@ -66,8 +66,14 @@ impl Client {
     ///
     /// # Errors
     /// When the daemon refuses.
-    pub async fn restore_snapshot(&self, instance: &str, name: &str, disk_only: bool) -> Result<Reply> {
-        let put = json!({ "restore": name, "disk_only": disk_only });
+    pub async fn restore_snapshot(
+        &self,
+        instance: &str,
+        name: &str,
+        disk_only: bool,
+        volumes: bool,
+    ) -> Result<Reply> {
+        let put = json!({ "restore": name, "disk_only": disk_only, "volumes": volumes });
         self.put(Address::new("/1.0/instances").name(instance), &put, None).await
     }
 }

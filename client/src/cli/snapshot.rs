@@ -120,6 +120,9 @@ pub struct Restore {
     /// The files alone; the config stays as it is
     #[arg(long, visible_alias = "disk-only")]
     pub diskonly: bool,
+    /// The attached custom volumes too, each from its snapshot of that name: all of it, or nothing
+    #[arg(long)]
+    pub volumes: bool,
     /// Memory is not kept in snapshots yet
     #[arg(long, hide = true)]
     pub stateful: bool,

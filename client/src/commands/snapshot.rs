@@ -72,7 +72,7 @@ pub async fn restore(context: &Context, args: &Restore) -> anyhow::Result<()> {
     }
     let (instance, name) = named(&args.one)?;
     let client = context.client().await?;
-    let reply = client.restore_snapshot(instance, name, args.diskonly).await?;
+    let reply = client.restore_snapshot(instance, name, args.diskonly, args.volumes).await?;
     context.finish(&client, reply, &format!("Restoring {instance}")).await?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use cabin_store::{Versioned, rows};
 use cabin_undo::{atomically, fault};
 use serde_json::Value;
 
-use crate::{DEFAULT_PROJECT, Error, Host, etag, limits, quota};
+use crate::{DEFAULT_PROJECT, Error, Host, etag, limits, quota, volume};
 
 const WHAT: &str = "storage pool";
 
@@ -25,7 +25,7 @@ pub(crate) fn open_all(host: &Host) -> Result<(), Error> {
     for found in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT)? {
         let opened = spec(host, &found.name, &found.row)
             .and_then(|spec| Ok(host.storage().open_pool(&spec)?))
-            .and_then(|pool| Ok(pool.sweep()?))
+            .and_then(|pool| Ok(pool.sweep_but(&volume::undecided(host, &found.name)?)?))
             .and_then(|_| quota::set_all(host, &found.name));
         if let Err(error) = opened {
             tracing::error!(pool = found.name, error = %error.report(), "storage pool is unavailable");

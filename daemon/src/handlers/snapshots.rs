@@ -2,7 +2,7 @@
 
 use cabin_api::instance::InstancePut;
 use cabin_api::snapshot::{InstanceSnapshotPost, InstanceSnapshotPut, InstanceSnapshotsPost};
-use cabin_core::instance;
+use cabin_core::instance::{self, Extent};
 use serde_json::Value;
 
 use crate::call::Call;
@@ -128,12 +128,12 @@ pub async fn restore(call: Call, put: InstancePut) -> Result<Reply, Fault> {
     // Incus takes the whole name too.
     let whole = format!("{name}/");
     let snapshot = put.restore.strip_prefix(&whole).unwrap_or(&put.restore).to_owned();
-    let (instance, looked_up, disk_only) = (name.clone(), snapshot.clone(), put.disk_only);
-    call.blocking(move |host| instance::check_restore(host, project, &instance, &looked_up, disk_only))
-        .await?;
+    let what = Extent { disk_only: put.disk_only, volumes: put.volumes };
+    let (instance, looked_up) = (name.clone(), snapshot.clone());
+    call.blocking(move |host| instance::check_restore(host, project, &instance, &looked_up, what)).await?;
     let plan = call.plan("Restoring snapshot", resources(&name));
     let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
-        instance::restore(host, op, project, &name, &snapshot, disk_only)?;
+        instance::restore(host, op, project, &name, &snapshot, what)?;
         Ok(Value::Null)
     });
     Ok(Reply::Async(op))

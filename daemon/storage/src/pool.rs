@@ -350,7 +350,16 @@ impl Pool {
     pub fn sweep(&self) -> Result<Vec<String>> {
         self.alive()?;
         let mut removed = Vec::new();
+        self.sweep_but(&[])
+    }
+
+    /// As [`Pool::sweep`], but what a restoring has put aside of the volumes `undecided` stays: it may have to come back.
+    ///
+    /// # Errors
+    /// As [`Pool::sweep`].
+    pub fn sweep_but(&self, undecided: &[VolumeName]) -> Result<Vec<String>> {
         let mut directories: Vec<String> = DIRECTORIES.iter().map(|&name| name.to_owned()).collect();
+        let aside: Vec<String> = undecided.iter().map(snapshots::replaced).collect();
         for kind in [VolumeKind::Container, VolumeKind::Custom] {
             let owners = self.names(kind.snapshots())?;
             directories.extend(owners.iter().map(|name| format!("{}/{name}", kind.snapshots())));
@@ -358,7 +367,9 @@ impl Pool {
         for directory in &directories {
             let dir = self.inner.root.open_dir(directory).map_err(|e| self.pool_error("sweep", e))?;
             for entry in dir.list().map_err(|e| self.pool_error("sweep", e))? {
-                if [STAGING, DELETING, REPLACED].iter().any(|prefix| entry.name.starts_with(prefix)) {
+                let passing =
+                    [STAGING, DELETING, REPLACED].iter().any(|prefix| entry.name.starts_with(prefix));
+                if passing && !aside.contains(&format!("{directory}/{}", entry.name)) {
                     dir.remove_tree(&entry.name).map_err(|e| self.pool_error("sweep", e))?;
                     removed.push(format!("{directory}/{}", entry.name));
                 }

@@ -168,6 +168,9 @@ pub enum Intent {
         disk_only: bool,
         /// Whether it ran before and is to run again.
         again: bool,
+        /// The volumes that are restored with it, by the names of their rows: before it, and taken back with it.
+        #[serde(default)]
+        volumes: Vec<String>,
     },
     /// The tree of another instance takes the place of the instance's, and its snapshots come along.
     Refresh {

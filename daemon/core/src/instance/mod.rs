@@ -54,8 +54,8 @@ pub use rebuild::{check_rebuild, rebuild};
 pub use relocate::{check_relocate, relocate};
 pub use rename::{check_rename, rename};
 pub use snapshot::{
-    check_expiry, check_new_snapshot, check_rename_snapshot, check_restore, create_snapshot, delete_snapshot,
-    rename_snapshot, restore, snapshot, snapshot_tag, snapshots, update_snapshot,
+    Extent, check_expiry, check_new_snapshot, check_rename_snapshot, check_restore, create_snapshot,
+    delete_snapshot, rename_snapshot, restore, snapshot, snapshot_tag, snapshots, update_snapshot,
 };
 pub use state::state;
 pub use update::{patch, update};

@@ -8,10 +8,11 @@ use cabin_storage::Staged;
 use cabin_store::{Transaction, rows};
 use cabin_undo::Undo;
 
+use super::returning::named;
 use super::snapshot::{WHAT, load_snapshot, row_of, rows_of, snapshot_row, stage};
 use super::{busy_name, load, row_name};
 use crate::busy::Turn;
-use crate::{Error, Host, instance, limits, resolve};
+use crate::{Error, Host, instance, limits};
 
 /// The volumes of an instance, held against other changes.
 #[derive(Default)]
@@ -28,17 +29,8 @@ impl Attached {
     pub fn of(host: &Host, project: &str, instance: &str, snapshot: &str) -> Result<Attached, Error> {
         let row = instance::load(host, project, instance)?.row;
         let expanded = instance::expand(&row, &instance::profiles_of(host, project, &row.profiles)?);
-        let mut names: Vec<(String, String)> = expanded
-            .devices
-            .values()
-            .filter_map(resolve::volume_of)
-            .map(|(pool, volume)| (pool.to_owned(), volume.to_owned()))
-            .collect();
-        // In the order of names, so that two of these cannot wait for each other.
-        names.sort();
-        names.dedup();
         let (mut volumes, mut turns) = (BTreeMap::new(), Vec::new());
-        for (pool, volume) in names {
+        for (pool, volume) in named(&expanded.devices) {
             turns.push(host.busy().take(&busy_name(&pool, &volume), "snapshot")?);
             if load_snapshot(host, project, (&pool, &volume, snapshot)).is_ok() {
                 return Err(Error::Exists { what: WHAT, name: row_name(&volume, snapshot) });

@@ -15,6 +15,7 @@ mod keep;
 mod kept;
 mod refresh;
 mod rename;
+mod returning;
 mod snapshot;
 mod update;
 
@@ -46,6 +47,7 @@ pub use update::{patch, update};
 
 pub(crate) use intent::finish;
 pub(crate) use keep::look;
+pub(crate) use returning::{Returning, check as check_return, take_back, undecided};
 
 pub(crate) const WHAT: &str = "storage volume";
 

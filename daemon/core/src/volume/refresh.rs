@@ -31,7 +31,7 @@ pub(super) fn check(
     }
     load(host, project, from, source)?;
     load(host, project, pool, copy)?;
-    refuse_mounted(host, project, pool, copy)
+    refuse_mounted(host, project, pool, copy, None)
 }
 
 /// Brings the copy up to date. A crash leaves the old files or the new ones; asked again, it goes on.

@@ -77,7 +77,7 @@ pub fn move_to(
     let _new_turn = host.busy().take(&busy_name(new_pool, new), MOVING)?;
     {
         let _alone = host.change_layout();
-        refuse_mounted(host, project, pool, old)?;
+        refuse_mounted(host, project, pool, old, None)?;
     }
     let (disk, target) = (storage::pool(host, pool)?, storage::pool(host, new_pool)?);
     let (from, to) = (VolumeName::custom(old)?, VolumeName::custom(new)?);

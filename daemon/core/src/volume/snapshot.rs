@@ -307,13 +307,13 @@ pub fn restore(
 ) -> Result<(), Error> {
     let _turn = turn(host, project, pool, volume, "restore")?;
     load_snapshot(host, project, (pool, volume, snapshot))?;
-    refuse_mounted(host, project, pool, volume)?;
+    refuse_mounted(host, project, pool, volume, None)?;
     let limit = super::create::limit_of(&load(host, project, pool, volume)?.row.config)?;
     let (disk, name) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
     atomically(|undo| -> Result<(), Error> {
         let staged = disk.stage_restore(&name, snapshot, "restored", undo)?;
         let _alone = host.change_layout();
-        refuse_mounted(host, project, pool, volume)?;
+        refuse_mounted(host, project, pool, volume, None)?;
         staged.show(undo)?;
         if let Some(bytes) = limit {
             disk.limit(&name, Some(bytes))?;
@@ -326,10 +326,17 @@ pub fn restore(
     Ok(forgotten?)
 }
 
-/// Whoever has the old tree mounted would go on writing in it.
-pub(super) fn refuse_mounted(host: &Host, project: &str, pool: &str, volume: &str) -> Result<(), Error> {
+/// Whoever has the old tree mounted would go on writing in it; `but` may, for it is going to be stopped.
+pub(super) fn refuse_mounted(
+    host: &Host,
+    project: &str,
+    pool: &str,
+    volume: &str,
+    but: Option<&str>,
+) -> Result<(), Error> {
     let users = Users::of(host, project)?;
-    match running_users(host, &users, &row_name(pool, volume)).into_iter().next() {
+    let mut running = running_users(host, &users, &row_name(pool, volume)).into_iter();
+    match running.find(|name| Some(name.as_str()) != but) {
         None => Ok(()),
         Some(name) => {
             let by = format!("instance `{name}`, which runs");

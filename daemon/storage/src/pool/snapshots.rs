@@ -360,6 +360,19 @@ impl Pool {
             .remove_tree(&replaced(volume))
             .map_err(|source| self.volume_error("remove the old tree of", volume, source))?;
         self.let_go(stood_on)
+    /// Puts back the tree that a restoring with this mark took the place of, if it did, and removes what it brought or
+    /// was going to bring.
+    ///
+    /// # Errors
+    /// A failure of the disk.
+    pub fn take_back_restored(&self, volume: &VolumeName, mark: &str) -> Result<()> {
+        if self.restored(volume)?.as_deref() == Some(mark) {
+            let back = self.inner.root.exchange(&replaced(volume), &volume.path());
+            back.map_err(|source| self.volume_error("take back the old tree of", volume, source))?;
+        }
+        self.forget_replaced(volume)
+    }
+
     }
 
     /// The directory of a volume's snapshots goes with the last of them.

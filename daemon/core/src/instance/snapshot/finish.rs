@@ -9,7 +9,7 @@ use cabin_undo::{atomically, fault};
 
 use super::{restore, row_name};
 use crate::instance::{intent, load, refresh};
-use crate::{DEFAULT_PROJECT, Error, Host, storage};
+use crate::{DEFAULT_PROJECT, Error, Host, storage, volume};
 
 /// Finishes or takes back what was going on, then removes trees that no row has.
 pub(crate) fn finish(host: &Arc<Host>) {
@@ -50,13 +50,14 @@ fn finish_one(host: &Arc<Host>, name: &str, going_on: &Intent) -> Result<(), Err
             }
             intent::forget(host, DEFAULT_PROJECT, name)
         }
-        Intent::Restore { snapshot, mark, disk_only, again } => {
+        Intent::Restore { snapshot, mark, disk_only, again, volumes } => {
             let pool = storage::pool(host, &load(host, DEFAULT_PROJECT, name)?.row.pool)?;
-            let volume = VolumeName::container(name)?;
-            // The tree itself says whether it came to that.
-            if pool.restored(&volume)?.as_ref() == Some(mark) {
+            let own = VolumeName::container(name)?;
+            // The tree itself says whether it came to that; those of volumes were in place before it.
+            if pool.restored(&own)?.as_ref() == Some(mark) {
                 return restore::commit(host, DEFAULT_PROJECT, name, (snapshot, *disk_only), *again);
             }
+            volume::take_back(host, volumes, mark)?;
             match again {
                 true => {
                     host.store().begin().write(DEFAULT_PROJECT, name, &Intent::Restart)?.commit()?;

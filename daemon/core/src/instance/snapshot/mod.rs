@@ -19,7 +19,7 @@ use crate::{Error, Host, etag, storage};
 pub use alter::{check_rename_snapshot, delete_snapshot, rename_snapshot, update_snapshot};
 pub(crate) use create::expiry;
 pub use create::{check_expiry, check_new_snapshot, create_snapshot};
-pub use restore::{check_restore, restore};
+pub use restore::{Extent, check_restore, restore};
 
 pub(crate) use finish::finish as finish_snapshots;
 pub(super) use hold::{activity, held, held_all};

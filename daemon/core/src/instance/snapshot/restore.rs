@@ -11,7 +11,17 @@ use serde_json::json;
 use super::load_snapshot;
 use crate::instance::create::{check_config, give_macs};
 use crate::instance::{address, expand, intent, load, profiles_of, root_pool, start, status, stop, turn};
+use crate::volume::{self, Returning};
 use crate::{Error, Host, Op, resolve, storage};
+
+/// How much is brought back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The files alone, and not the config.
+    pub disk_only: bool,
+    /// The attached custom volumes too, each from its own snapshot of the same name.
+    pub volumes: bool,
+}
 
 /// What is to be brought back.
 struct Wanted<'a> {
@@ -19,6 +29,8 @@ struct Wanted<'a> {
     instance: &'a str,
     snapshot: &'a str,
     disk_only: bool,
+    /// Volumes that are brought back with it.
+    volumes: Returning,
     /// Says later whether the tree was put in place.
     mark: String,
     /// Whether it runs, and is to run again.
@@ -28,17 +40,22 @@ struct Wanted<'a> {
 /// Refuses at once what can be seen to fail.
 ///
 /// # Errors
-/// When there is no such instance or snapshot, or the instance cannot have the snapshot's config any more.
+/// When there is no such instance or snapshot, or the instance cannot have the snapshot's config any more, or one of
+/// its volumes, when they are wanted too, cannot be restored.
 pub fn check_restore(
     host: &Host,
     project: &str,
     instance: &str,
     snapshot: &str,
-    disk_only: bool,
+    what: Extent,
 ) -> Result<(), Error> {
     let now = load(host, project, instance)?;
     let found = load_snapshot(host, project, instance, snapshot)?;
-    if disk_only {
+    if what.volumes {
+        let devices = devices(host, project, &now.row, &found.row, what.disk_only)?;
+        volume::check_return(host, project, &devices, (instance, snapshot))?;
+    }
+    if what.disk_only {
         return Ok(());
     }
     let row = restored(&now.row, &found.row);
@@ -52,7 +69,20 @@ pub fn check_restore(
     Ok(())
 }
 
-/// Brings back what a snapshot holds: the files, and the config too unless only the files are wanted. A
+/// The devices it has when it is restored.
+fn devices(
+    host: &Host,
+    project: &str,
+    now: &rows::Instance,
+    snapshot: &rows::Snapshot,
+    disk_only: bool,
+) -> Result<rows::Devices, Error> {
+    let row = if disk_only { now.clone() } else { restored(now, snapshot) };
+    Ok(expand(&row, &profiles_of(host, project, &row.profiles)?).devices)
+}
+
+/// Brings back what a snapshot holds: the files, the config too unless only the files are wanted, and the attached
+/// custom volumes when they are wanted too: then all of it comes back or nothing. A
 /// running instance is stopped for it and started again.
 ///
 /// # Errors
@@ -63,17 +93,28 @@ pub fn restore(
     project: &str,
     instance: &str,
     snapshot: &str,
-    disk_only: bool,
+    what: Extent,
 ) -> Result<(), Error> {
     let _turn = turn(host, project, instance, "restore")?;
-    check_restore(host, project, instance, snapshot, disk_only)?;
+    check_restore(host, project, instance, snapshot, what)?;
+    let disk_only = what.disk_only;
+    let volumes = match what.volumes {
+        true => {
+            let (now, then) =
+                (load(host, project, instance)?.row, load_snapshot(host, project, instance, snapshot)?.row);
+            let devices = devices(host, project, &now, &then, disk_only)?;
+            Returning::of(host, project, &devices, (instance, snapshot))?
+        }
+        false => Returning::default(),
+    };
     let again = status(host, instance) != StatusCode::Stopped;
     let mark = uuid::Uuid::new_v4().to_string();
-    let wanted = Wanted { project, instance, snapshot, disk_only, mark, again };
+    let wanted = Wanted { project, instance, snapshot, disk_only, volumes, mark, again };
     let pool = storage::pool(host, &load(host, project, instance)?.row.pool)?;
     let volume = VolumeName::container(instance)?;
     atomically(|undo| put_in_place(host, &wanted, &pool, &volume, undo))?;
-    let forgotten = pool.forget_replaced(&volume);
+    let forgotten = pool.forget_replaced(&volume).map_err(Error::from);
+    let forgotten = forgotten.and(wanted.volumes.done(host, project, snapshot));
     if again {
         start::start(host, project, instance).inspect_err(|_| {
             // It stays stopped, and the error says why; a failure here is met again by the next start.
@@ -84,7 +125,7 @@ pub fn restore(
     let context = json!({ "snapshot": snapshot });
     let address = address(instance);
     host.events().lifecycle(project, "instance-restored", &address, instance, context, op.requestor());
-    Ok(forgotten?)
+    forgotten
 }
 
 fn put_in_place(
@@ -94,22 +135,29 @@ fn put_in_place(
     volume: &VolumeName,
     undo: &mut Undo,
 ) -> Result<(), Error> {
-    let Wanted { project, instance, snapshot, disk_only, mark, again } = wanted;
+    let Wanted { project, instance, snapshot, disk_only, volumes, mark, again } = wanted;
     let going_on = Intent::Restore {
         snapshot: (*snapshot).to_owned(),
         mark: mark.clone(),
         disk_only: *disk_only,
         again: *again,
+        volumes: volumes.rows(),
     };
     intent::note(host, project, instance, &going_on, undo)?;
     // While it still runs: only the exchange itself needs it stopped.
+    let others = volumes.stage(host, snapshot, mark, undo)?;
     let staged = pool.stage_restore(volume, snapshot, mark, undo)?;
     if *again {
         stop::stop(host, project, instance, true, None, Power::Running)?;
         let (host, project, name) = (host.clone(), (*project).to_owned(), (*instance).to_owned());
         undo.push(format!("stop `{name}`"), move || start::start(&host, &project, &name))?;
     }
-    let _kept = host.keep_layout();
+    let (_alone, _kept) = match volumes.is_empty() {
+        false => (Some(host.change_layout()), None),
+        true => (None, Some(host.keep_layout())),
+    };
+    volumes.show(host, project, others, undo)?;
+    // Last: its mark says that all are in place.
     staged.show(undo)?;
     commit(host, project, instance, (snapshot, *disk_only), *again)
 }
