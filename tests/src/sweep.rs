@@ -136,11 +136,19 @@ pub enum Again {
 /// Lets the daemon die at every step of the verbs, and starts it again. Everything must be as before or as
 /// after the verb, and as after it when the verb was acknowledged.
 pub fn kill_each(subject: &mut Subject, verbs: &[Verb], again: Again, tally: &mut Tally) {
+    kill_every(subject, verbs, 1, again, tally);
+}
+
+/// As [`kill_each`], at one step of `apart`, the last one among them: for verbs whose steps are mostly those of others.
+pub fn kill_every(subject: &mut Subject, verbs: &[Verb], apart: usize, again: Again, tally: &mut Tally) {
     for verb in verbs {
         (verb.before)(subject);
         let points = count(subject, verb);
         let halfway = halfway(subject, verb);
         for (number, point) in points.iter().enumerate().map(|(at, point)| (at + 1, point)) {
+            if !(points.len() - number).is_multiple_of(apart) {
+                continue;
+            }
             let told = format!("{}, step {number} (`{}`)", verb.name, point.what);
             let before = HostState::of(subject, Look::Shape);
             (verb.act)(subject).expect("the verb");

@@ -120,7 +120,7 @@ pub struct Restore {
     /// The files alone; the config stays as it is
     #[arg(long, visible_alias = "disk-only")]
     pub diskonly: bool,
-    /// The attached custom volumes too, each from its snapshot of that name: all of it, or nothing
+    /// The attached custom volumes too, each from its snapshot of that name: all, or nothing
     #[arg(long)]
     pub volumes: bool,
     /// Memory is not kept in snapshots yet

@@ -47,7 +47,7 @@ pub use update::{patch, update};
 
 pub(crate) use intent::finish;
 pub(crate) use keep::look;
-pub(crate) use returning::{Returning, check as check_return, take_back, undecided};
+pub(crate) use returning::{Returning, check as check_return, forget_returned, take_back, undecided};
 
 pub(crate) const WHAT: &str = "storage volume";
 

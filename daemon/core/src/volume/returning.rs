@@ -172,6 +172,18 @@ pub(crate) fn take_back(host: &Host, volumes: &[String], mark: &str) -> Result<(
     Ok(())
 }
 
+/// Removes the old trees of the volumes of these rows, whose restoring is committed.
+///
+/// # Errors
+/// As [`take_back`].
+pub(crate) fn forget_returned(host: &Host, volumes: &[String]) -> Result<(), Error> {
+    for row in volumes {
+        let (pool, volume) = row.split_once('/').unwrap_or_default();
+        forget(host, pool, volume)?;
+    }
+    Ok(())
+}
+
 /// The volumes of a pool of which it is not decided yet whether a restoring is to be taken back.
 ///
 /// # Errors

@@ -55,7 +55,9 @@ fn finish_one(host: &Arc<Host>, name: &str, going_on: &Intent) -> Result<(), Err
             let own = VolumeName::container(name)?;
             // The tree itself says whether it came to that; those of volumes were in place before it.
             if pool.restored(&own)?.as_ref() == Some(mark) {
-                return restore::commit(host, DEFAULT_PROJECT, name, (snapshot, *disk_only), *again);
+                restore::commit(host, DEFAULT_PROJECT, name, (snapshot, *disk_only), *again)?;
+                // Nobody swept the old ones away while it was not decided.
+                return volume::forget_returned(host, volumes);
             }
             volume::take_back(host, volumes, mark)?;
             match again {
