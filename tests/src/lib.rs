@@ -24,6 +24,7 @@ pub mod race;
 pub mod rules;
 pub mod snapshot_verbs;
 pub mod subject;
+pub mod stream;
 pub mod sweep;
 pub mod tree;
 pub mod verbs;

@@ -1,7 +1,12 @@
 //! The verbs of pools with a disk of their own, and of instances on them, for sweeps over their steps.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
 use serde_json::{Value, json};
 
+use crate::api;
 use crate::snapshot_verbs::{delete, there};
 use crate::subject::Subject;
 use crate::verbs::{Attempt, Verb};
@@ -43,6 +48,41 @@ fn limit(subject: &Subject, size: &str) -> Attempt {
     let mut body = subject.get("/1.0/instances/bound");
     body["devices"]["root"]["size"] = json!(size);
     subject.ask("PUT", "/1.0/instances/bound", &body)
+}
+
+const BACKUPS: &str = "/1.0/instances/kept/backups";
+
+/// An instance on btrfs with a snapshot.
+fn kept(subject: &Subject) {
+    with_instance(subject, "kept");
+    if !there(subject, "/1.0/instances/kept/snapshots/s") {
+        subject.must("POST", "/1.0/instances/kept/snapshots", &json!({ "name": "s" }));
+    }
+}
+
+fn back_up(subject: &Subject, name: &str) -> Attempt {
+    let body = json!({ "name": name, "compression_algorithm": "none", "optimized_storage": true });
+    subject.ask("POST", BACKUPS, &body)
+}
+
+/// The bytes of a backup in streams, fetched once from each daemon's directory.
+fn fetched(subject: &Subject) -> Vec<u8> {
+    static FETCHED: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    let mut fetched = FETCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    let bytes = fetched.entry(subject.dir.clone()).or_insert_with(|| {
+        kept(subject);
+        back_up(subject, "b").expect("a backup");
+        let reply = subject.call("GET", &format!("{BACKUPS}/b/export"), None).expect("an answer");
+        delete(subject, &format!("{BACKUPS}/b"));
+        reply.body
+    });
+    bytes.clone()
+}
+
+fn import(subject: &Subject) -> Attempt {
+    let headers = [("Content-Type", "application/octet-stream"), ("X-Incus-name", "imported")];
+    let bytes = fetched(subject);
+    subject.finish(api::send(&subject.socket(), "POST", "/1.0/instances", &headers, &bytes))
 }
 
 /// Pools with a disk.
@@ -104,12 +144,23 @@ pub const INSTANCES: &[Verb] = &[
     },
     Verb {
         name: "restore, on btrfs",
-        before: |subject| {
-            with_instance(subject, "kept");
-            subject.must("POST", "/1.0/instances/kept/snapshots", &json!({ "name": "s" }));
-        },
+        before: kept,
         act: |subject| subject.ask("PUT", "/1.0/instances/kept", &json!({ "restore": "s" })),
         back: |_| {},
+        halfway: None,
+    },
+    Verb {
+        name: "backup in streams",
+        before: kept,
+        act: |subject| back_up(subject, "new"),
+        back: |subject| delete(subject, &format!("{BACKUPS}/new")),
+        halfway: None,
+    },
+    Verb {
+        name: "import of streams",
+        before: |subject| drop(fetched(subject)),
+        act: import,
+        back: |subject| delete(subject, "/1.0/instances/imported"),
         halfway: None,
     },
     Verb {

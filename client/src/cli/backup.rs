@@ -19,11 +19,11 @@ pub struct Export {
     /// Leave the snapshots out
     #[arg(long)]
     pub instance_only: bool,
-    /// How it is compressed: none, gzip, xz or zstd (the default)
+    /// How it is compressed: none, gzip, bzip2, xz or zstd (the default)
     #[arg(long, value_name = "ALGORITHM")]
     pub compression: Option<String>,
-    /// Write the storage driver's own form instead of files
-    #[arg(long, hide = true)]
+    /// Write streams of btrfs instead of files, from a pool of driver `btrfs`
+    #[arg(long)]
     pub optimized_storage: bool,
 }
 

@@ -29,7 +29,7 @@ pub struct Publish {
     /// When the image should no longer be used, such as 2027-01-31T00:00:00Z
     #[arg(long, value_name = "TIME")]
     pub expire: Option<String>,
-    /// How it is compressed: none, gzip, xz or zstd (the default)
+    /// How it is compressed: none, gzip, bzip2, xz or zstd (the default)
     #[arg(long, value_name = "ALGORITHM")]
     pub compression: Option<String>,
     /// unified for one file, or split for two

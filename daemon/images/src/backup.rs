@@ -10,6 +10,10 @@
 //! backup/container/…                   likewise
 //! ```
 //!
+//! In the own form of btrfs there is a stream for each subvolume instead, `backup/snapshots/NAME.bin` and
+//! `backup/container.bin`, each saying what it has otherwise than the one before, and `backup/optimized_header.yaml` in
+//! front of them.
+//!
 //! The backup of a custom volume has `backup/volume/…` and `backup/volume-snapshots/NAME/…` instead, each the tree itself.
 //!
 //! Here the index is text to be passed on. What it says is checked by who knows what instances are.
@@ -26,9 +30,12 @@ use crate::pack::{Devices, Head, Manner, Packing, TreeSource, Walk, begin, finis
 
 mod carry;
 pub(crate) mod read;
-mod shift;
+pub(crate) mod received;
+pub(crate) mod shift;
+mod streams;
 
 pub use shift::ShiftRun;
+pub use streams::StreamSource;
 
 /// The longest `index.yaml`, in bytes.
 pub(crate) const MAX_INDEX: u64 = 8 * 1024 * 1024;
@@ -144,6 +151,6 @@ impl<W: Write> BackupWriter<W> {
     }
 }
 
-fn sending(source: io::Error) -> Error {
+pub(super) fn sending(source: io::Error) -> Error {
     Error::Pack { path: "output".to_owned(), source }
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use cabin_sys::{process, socket};
 
 use crate::backup::Wanted;
-use crate::backup::read;
+use crate::backup::{read, received};
 use crate::confine::confine;
 use crate::decompress::{self, Meter};
 use crate::error::{Error, Kind, Result};
@@ -65,7 +65,7 @@ fn serve(daemon: &OwnedFd) -> Result<UnpackReport> {
     let targets = match job.task {
         Task::Inspect | Task::Index => Vec::new(),
         Task::Unpack => vec![next()?],
-        Task::Restore { places: count } => {
+        Task::Restore { places: count } | Task::Receive { places: count } => {
             let (found, targets) = receive_places(daemon, count)?;
             places = found;
             targets
@@ -76,9 +76,13 @@ fn serve(daemon: &OwnedFd) -> Result<UnpackReport> {
         (Some(rootfs), Task::Unpack) => rootfs,
         _ => &meta,
     };
-    let total = if matches!(job.task, Task::Restore { .. }) { u64::MAX } else { length(read)? };
+    let total = if matches!(job.task, Task::Restore { .. } | Task::Receive { .. }) {
+        u64::MAX
+    } else {
+        length(read)?
+    };
     let teller = daemon.try_clone().map_err(|source| Error::Talk { source })?;
-    let roots = confine(&targets, job.ids, job.limits)?;
+    let roots = confine(&targets, job.ids, job.limits, matches!(job.task, Task::Receive { .. }))?;
     drop(targets);
     let meter = Meter::new(total, move |done, total| {
         // Nobody listens any more: nothing is left to do.
@@ -86,6 +90,15 @@ fn serve(daemon: &OwnedFd) -> Result<UnpackReport> {
             process::exit_now(3);
         }
     });
+    if let Task::Receive { .. } = job.task {
+        let make = |place: usize, from: Option<usize>| ask(daemon, place, from);
+        let targets = received::Targets {
+            places: places.into_iter().zip(roots).collect(),
+            ids: job.ids.size,
+            make: &make,
+        };
+        return told(daemon, received::restore(meta, &targets, job.limits, &meter)?);
+    }
     let mut trees = roots.into_iter().map(|root| Tree::new(root, job.ids.size, job.limits));
     match job.task {
         Task::Inspect => {
@@ -100,12 +113,9 @@ fn serve(daemon: &OwnedFd) -> Result<UnpackReport> {
             Ok(UnpackReport::default())
         }
         Task::Restore { .. } => {
-            let restored = read::restore(meta, places.into_iter().zip(trees).collect(), job.limits, &meter)?;
-            if let Some(metadata) = &restored.metadata {
-                tell(daemon, metadata)?;
-            }
-            Ok(restored.report)
+            told(daemon, read::restore(meta, places.into_iter().zip(trees).collect(), job.limits, &meter)?)
         }
+        Task::Receive { .. } => Ok(UnpackReport::default()),
         Task::Unpack => {
             let missing = || Error::Talk { source: io::Error::from(io::ErrorKind::UnexpectedEof) };
             let mut tree = trees.next().ok_or_else(missing)?;
@@ -121,6 +131,25 @@ fn serve(daemon: &OwnedFd) -> Result<UnpackReport> {
             }
             tree.finish()
         }
+    }
+}
+
+/// Sends what is known of a backup beside its trees.
+fn told(daemon: &OwnedFd, restored: read::Restored) -> Result<UnpackReport> {
+    if let Some(metadata) = &restored.metadata {
+        tell(daemon, metadata)?;
+    }
+    Ok(restored.report)
+}
+
+/// Has the daemon make a subvolume.
+fn ask(daemon: &OwnedFd, place: usize, from: Option<usize>) -> Result<()> {
+    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    send(daemon, &Answer::Make { place: number(place), from: from.map(number) })?;
+    let (reply, _) = socket::recv(daemon).map_err(|source| Error::Talk { source })?;
+    match reply.is_empty() {
+        true => Err(Error::Talk { source: io::Error::from(io::ErrorKind::UnexpectedEof) }),
+        false => Ok(()),
     }
 }
 

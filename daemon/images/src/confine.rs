@@ -28,8 +28,13 @@ fn step<T>(step: &'static str, done: io::Result<T>) -> Result<T> {
     done.map_err(|source| Error::Confine { step, source })
 }
 
-/// Confines this process for good. What comes back are the targets, in their order.
-pub(crate) fn confine(targets: &[OwnedFd], ids: IdRange, limits: Limits) -> Result<Vec<OwnedFd>> {
+/// Confines this process for good; `streams` says whether it does what streams of btrfs say. What comes back are the targets, in their order.
+pub(crate) fn confine(
+    targets: &[OwnedFd],
+    ids: IdRange,
+    limits: Limits,
+    streams: bool,
+) -> Result<Vec<OwnedFd>> {
     step("no new privileges", process::set_no_new_privs())?;
     let map = [IdRun { inside: 0, outside: ids.base, count: ids.size }];
     let userns = step("user namespace", namespace::user_namespace(&map))?;
@@ -61,7 +66,7 @@ pub(crate) fn confine(targets: &[OwnedFd], ids: IdRange, limits: Limits) -> Resu
     }
     let allowed: Vec<_> = roots.iter().map(|root| (root.as_fd(), Access::All)).collect();
     step("landlock", landlock::restrict(&allowed, Tcp::Denied))?;
-    step("system call filter", seccomp::load(&filter()))?;
+    step("system call filter", seccomp::load(&filter(streams)))?;
     Ok(roots)
 }
 
@@ -131,6 +136,15 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
+/// What doing what a stream says takes beyond that: moving files about, and hearing that a subvolume is there.
+const STREAM_CALLS: &[libc::c_long] = &[
+    libc::SYS_recvmsg,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_fremovexattr,
+    libc::SYS_getdents64,
+];
+
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
@@ -145,15 +159,22 @@ const EQUALS: u16 = 0x15;
 const AND: u16 = 0x54;
 const RETURN: u16 = 0x06;
 
-fn filter() -> Vec<Instruction> {
+fn filter(streams: bool) -> Vec<Instruction> {
     let op = |code, k| Instruction { code, jt: 0, jf: 0, k };
     let jump = |k, jt, jf| Instruction { code: EQUALS, jt, jf, k };
     let number = |call: libc::c_long| u32::try_from(call).unwrap_or(u32::MAX);
     // Offsets into seccomp_data: the call 0, the architecture 4, the third argument 32.
     let mut program = vec![op(LOAD, 4), jump(ARCHITECTURE, 1, 0), op(RETURN, KILL), op(LOAD, 0)];
-    for call in CALLS {
+    let more = if streams { STREAM_CALLS } else { &[] };
+    for call in CALLS.iter().chain(more) {
         program.push(jump(number(*call), 0, 1));
         program.push(op(RETURN, ALLOW));
+    }
+    if streams {
+        // ioctl shares parts of files and nothing else: its second argument lies at 24.
+        let share = u32::try_from(cabin_sys::btrfs::stream::share_range_request()).unwrap_or(0);
+        program.push(jump(number(libc::SYS_ioctl), 0, 4));
+        program.extend([op(LOAD, 24), jump(share, 0, 1), op(RETURN, ALLOW), op(RETURN, REFUSE)]);
     }
     // mknodat makes pipes and nothing else.
     program.push(jump(number(libc::SYS_mknodat), 0, 4));

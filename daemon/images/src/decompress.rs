@@ -129,6 +129,7 @@ fn decode<'a>(input: impl Read + 'a, compression: Compression, limit: u64) -> Re
     let decoder: Box<dyn Read + 'a> = match compression {
         Compression::None => Box::new(input),
         Compression::Gzip => Box::new(Decoder(flate2::bufread::MultiGzDecoder::new(input))),
+        Compression::Bzip2 => Box::new(Decoder(bzip2::bufread::MultiBzDecoder::new(input))),
         Compression::Xz => {
             let stream =
                 liblzma::stream::Stream::new_stream_decoder(MAX_WINDOW, liblzma::stream::CONCATENATED)

@@ -27,7 +27,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Neither a tarball nor a squashfs in a form we know.
-    #[error("not a tarball (plain, gzip, xz, zstd) or squashfs")]
+    #[error("not a tarball (plain, gzip, bzip2, xz, zstd) or squashfs")]
     UnknownFormat,
     /// A file of a kind that cannot be used for this part of an image.
     #[error("a {found} cannot be used as {wanted}")]

@@ -21,6 +21,8 @@ pub enum Compression {
     None,
     /// gzip.
     Gzip,
+    /// bzip2.
+    Bzip2,
     /// xz.
     Xz,
     /// Zstandard.
@@ -34,6 +36,7 @@ impl Compression {
         Some(match name {
             "none" => Compression::None,
             "gzip" | "pigz" => Compression::Gzip,
+            "bzip2" | "pbzip2" => Compression::Bzip2,
             "xz" | "pxz" => Compression::Xz,
             "zstd" | "pzstd" => Compression::Zstd,
             _ => return None,
@@ -46,6 +49,7 @@ impl Compression {
         match self {
             Compression::None => ".tar",
             Compression::Gzip => ".tar.gz",
+            Compression::Bzip2 => ".tar.bz2",
             Compression::Xz => ".tar.xz",
             Compression::Zstd => ".tar.zst",
         }
@@ -99,6 +103,8 @@ pub(crate) fn identify(head: &[u8]) -> Result<Shape> {
     }
     let compression = if head.starts_with(&[0x1f, 0x8b]) {
         Compression::Gzip
+    } else if head.starts_with(b"BZh") && head.get(3).is_some_and(|level| (b'1'..=b'9').contains(level)) {
+        Compression::Bzip2
     } else if head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
         Compression::Xz
     } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
@@ -120,9 +126,11 @@ mod tests {
     fn the_first_bytes_say_what_a_file_is() {
         let mut tar = vec![0u8; 512];
         tar[257..262].copy_from_slice(b"ustar");
-        let cases: [(&[u8], Option<Shape>); 7] = [
+        let cases: [(&[u8], Option<Shape>); 9] = [
             (b"hsqs....", Some(Shape::Squashfs)),
             (&[0x1f, 0x8b, 8], Some(Shape::Tarball(Compression::Gzip))),
+            (b"BZh91AY&SY", Some(Shape::Tarball(Compression::Bzip2))),
+            (b"BZh", None),
             (&[0xfd, b'7', b'z', b'X', b'Z', 0], Some(Shape::Tarball(Compression::Xz))),
             (&[0x28, 0xb5, 0x2f, 0xfd], Some(Shape::Tarball(Compression::Zstd))),
             (&tar, Some(Shape::Tarball(Compression::None))),

@@ -17,11 +17,12 @@ mod message;
 mod metadata;
 mod pack;
 mod squash;
+mod stream;
 mod tarball;
 mod tree;
 mod unpacker;
 
-pub use backup::{BackupWriter, Place, RestoreTo, ShiftRun};
+pub use backup::{BackupWriter, Place, RestoreTo, ShiftRun, StreamSource};
 pub use child::main as child_main;
 pub use error::{Error, Kind, Reported, Result};
 pub use fingerprint::{Fingerprint, HashingWriter, digest, fingerprint};

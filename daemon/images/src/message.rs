@@ -49,6 +49,8 @@ pub(crate) enum Task {
     Index,
     /// The trees of a backup, from a stream. Messages with so many places and their directories follow.
     Restore { places: u32 },
+    /// The same for a backup in the own form of btrfs.
+    Receive { places: u32 },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,6 +59,8 @@ pub(crate) enum Answer {
     Progress { done: u64, total: u64 },
     /// A piece of the metadata (postcard), in order.
     Piece(Vec<u8>),
+    /// The subvolume of a place is needed, from that of another one if one is named. A message says that it is there.
+    Make { place: u32, from: Option<u32> },
     /// The end of a successful job.
     Done(UnpackReport),
     /// The end of a failed one: whether the image is at fault, and the chain of reasons.

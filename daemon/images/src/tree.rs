@@ -38,7 +38,7 @@ pub(crate) struct Extent {
     pub length: u64,
 }
 
-const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+pub(crate) const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
@@ -276,7 +276,7 @@ impl Tree {
 
 /// Attributes an image has a say in. `trusted.*` steers overlays, the rest of `security.*` the host's own
 /// security modules; `user.overlay.*` steers overlays mounted inside containers.
-fn may_have(name: &[u8]) -> bool {
+pub(crate) fn may_have(name: &[u8]) -> bool {
     name == b"security.capability"
         || name == b"system.posix_acl_access"
         || name == b"system.posix_acl_default"
@@ -287,7 +287,7 @@ fn is_not_a_directory(e: &io::Error) -> bool {
     matches!(Errno::from_io_error(e), Some(Errno::NOTDIR | Errno::LOOP))
 }
 
-fn split(path: &[u8]) -> (&[u8], &OsStr) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &OsStr) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], OsStr::from_bytes(&path[at + 1..])),
         None => (b"", OsStr::from_bytes(path)),

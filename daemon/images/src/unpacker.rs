@@ -102,11 +102,40 @@ impl Unpacker {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(UnpackReport, Option<Metadata>)> {
         let count = u32::try_from(places.len()).unwrap_or(u32::MAX);
-        let task = Task::Restore { places: count };
+        self.take_in(Task::Restore { places: count }, input, places, progress, &mut |_, _| {
+            Err(io::ErrorKind::Unsupported.into())
+        })
+    }
+
+    /// Makes the subvolumes of a backup in the own form of btrfs. The directories of `places` are those in which
+    /// subvolumes named `rootfs` are to be made: `make` does that, with the number of the place, and of the one it is to
+    /// be a snapshot of.
+    ///
+    /// # Errors
+    /// As [`Unpacker::restore`], or when one cannot be made.
+    pub fn receive(
+        &self,
+        input: File,
+        places: &[RestoreTo],
+        progress: &mut dyn FnMut(u64),
+        make: &mut dyn FnMut(usize, Option<usize>) -> io::Result<()>,
+    ) -> Result<(UnpackReport, Option<Metadata>)> {
+        let count = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        self.take_in(Task::Receive { places: count }, input, places, progress, make)
+    }
+
+    fn take_in(
+        &self,
+        task: Task,
+        input: File,
+        places: &[RestoreTo],
+        progress: &mut dyn FnMut(u64),
+        make: &mut dyn FnMut(usize, Option<usize>) -> io::Result<()>,
+    ) -> Result<(UnpackReport, Option<Metadata>)> {
         let job = Job { task, split: false, ids: self.ids, limits: self.limits };
         let mut bytes = Vec::new();
-        let mut heard = |done, _| progress(done);
-        let report = self.talk(&job, places, &mut heard, &mut bytes, move |ours, job| {
+        let mut hearing = Hearing { progress: &mut |done, _| progress(done), pieces: &mut bytes, make };
+        let report = self.talk(&job, places, &mut hearing, move |ours, job| {
             // From then on the child alone holds the stream, so that its writer learns when nobody reads.
             let sent = socket::send(ours, job, &[input.as_fd()]);
             drop(input);
@@ -126,7 +155,9 @@ impl Unpacker {
         progress: &mut dyn FnMut(u64, u64),
         pieces: &mut Vec<u8>,
     ) -> Result<UnpackReport> {
-        self.talk(job, &[], progress, pieces, |ours, job| socket::send(ours, job, fds))
+        let mut hearing =
+            Hearing { progress, pieces, make: &mut |_, _| Err(io::ErrorKind::Unsupported.into()) };
+        self.talk(job, &[], &mut hearing, |ours, job| socket::send(ours, job, fds))
     }
 
     /// Starts the process and hears it to its end. `hand` sends the job with its descriptors.
@@ -134,8 +165,7 @@ impl Unpacker {
         &self,
         job: &Job,
         places: &[RestoreTo],
-        progress: &mut dyn FnMut(u64, u64),
-        pieces: &mut Vec<u8>,
+        hearing: &mut Hearing<'_>,
         hand: impl FnOnce(&OwnedFd, &[u8]) -> io::Result<()>,
     ) -> Result<UnpackReport> {
         let talk = |source| Error::Talk { source };
@@ -154,7 +184,7 @@ impl Unpacker {
                 let fds: Vec<_> = some.iter().map(|to| to.tree.as_fd()).collect();
                 socket::send(&ours, &names, &fds).map_err(talk)?;
             }
-            listen(&ours, progress, pieces)
+            listen(&ours, hearing)
         });
         // Whatever it still does, nobody waits for it any more.
         let _ = child.kill();
@@ -178,12 +208,16 @@ impl Unpacker {
     }
 }
 
+/// What becomes of the answers of the process.
+struct Hearing<'a> {
+    progress: &'a mut dyn FnMut(u64, u64),
+    pieces: &'a mut Vec<u8>,
+    make: &'a mut dyn FnMut(usize, Option<usize>) -> io::Result<()>,
+}
+
 /// Hears answers until the last one; `None` when the process ended without one.
-fn listen(
-    socket: &OwnedFd,
-    progress: &mut dyn FnMut(u64, u64),
-    pieces: &mut Vec<u8>,
-) -> Result<Option<UnpackReport>> {
+fn listen(socket: &OwnedFd, hearing: &mut Hearing<'_>) -> Result<Option<UnpackReport>> {
+    let Hearing { progress, pieces, make } = hearing;
     loop {
         let (bytes, _fds) = socket::recv(socket).map_err(|source| Error::Talk { source })?;
         if bytes.is_empty() {
@@ -196,6 +230,11 @@ fn listen(
                 if pieces.len() > MAX_ANSWER {
                     return Err(Error::Archive { why: "its metadata is beyond all measure" });
                 }
+            }
+            Answer::Make { place, from } => {
+                make(place as usize, from.map(|from| from as usize))
+                    .map_err(|source| Error::Make { path: "subvolume".to_owned(), source })?;
+                socket::send(socket, b"made", &[]).map_err(|source| Error::Talk { source })?;
             }
             Answer::Done(report) => return Ok(Some(report)),
             Answer::Failed { invalid, chain } => {

@@ -61,7 +61,9 @@ fn every_form_of_an_image_gives_the_same_tree_and_metadata() {
     let source = dir.path().join("source");
     tree(&source);
     let before = snapshot(&source);
-    for compression in [Compression::None, Compression::Gzip, Compression::Xz, Compression::Zstd] {
+    for compression in
+        [Compression::None, Compression::Gzip, Compression::Bzip2, Compression::Xz, Compression::Zstd]
+    {
         let name = format!("unified{}", compression.extension());
         let archive = dir.path().join(&name);
         pack_unified(

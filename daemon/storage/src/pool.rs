@@ -23,11 +23,13 @@ mod fill;
 mod images;
 mod layers;
 mod limits;
+mod received;
 mod replace;
 mod snapshots;
 
 pub use diff::Moment;
 use layers::LAYERS;
+pub use received::make_coming;
 pub use snapshots::{Activity, Origin, Staged};
 
 /// Where unpacked images lie in a pool.
@@ -348,8 +350,6 @@ impl Pool {
     /// # Errors
     /// When something cannot be removed; the rest is, up to there.
     pub fn sweep(&self) -> Result<Vec<String>> {
-        self.alive()?;
-        let mut removed = Vec::new();
         self.sweep_but(&[])
     }
 
@@ -358,8 +358,10 @@ impl Pool {
     /// # Errors
     /// As [`Pool::sweep`].
     pub fn sweep_but(&self, undecided: &[VolumeName]) -> Result<Vec<String>> {
-        let mut directories: Vec<String> = DIRECTORIES.iter().map(|&name| name.to_owned()).collect();
+        self.alive()?;
         let aside: Vec<String> = undecided.iter().map(snapshots::replaced).collect();
+        let mut removed = Vec::new();
+        let mut directories: Vec<String> = DIRECTORIES.iter().map(|&name| name.to_owned()).collect();
         for kind in [VolumeKind::Container, VolumeKind::Custom] {
             let owners = self.names(kind.snapshots())?;
             directories.extend(owners.iter().map(|name| format!("{}/{name}", kind.snapshots())));

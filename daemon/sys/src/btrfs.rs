@@ -2,6 +2,8 @@
 //!
 //! What a subvolume is for, and when quotas are worth their price, others decide.
 
+pub mod stream;
+
 use std::collections::HashSet;
 use std::ffi::{OsStr, c_ulong};
 use std::io;

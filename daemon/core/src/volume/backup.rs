@@ -72,8 +72,12 @@ impl Drop for Copy {
 /// # Errors
 /// As for instances.
 pub fn check_new_export(post: &VolumeBackupsPost) -> Result<(), Error> {
+    if post.optimized_storage {
+        let what = "a backup of a volume in the storage driver's own form".to_owned();
+        let reason = "volumes are written as trees of files, which every server and storage driver can read";
+        return Err(Error::Unsupported { what, reason });
+    }
     check_export(&InstanceBackupsPost {
-        optimized_storage: post.optimized_storage,
         compression_algorithm: post.compression_algorithm.clone(),
         target: post.target.clone(),
         ..InstanceBackupsPost::default()

@@ -40,7 +40,7 @@ fn back(id: u32, runs: &[ShiftRun], applies: impl Fn(&ShiftRun) -> bool) -> u32 
 }
 
 /// Gives a member the owners it has inside. Without runs nothing changes.
-pub(super) fn take_back(attributes: &mut Attributes, runs: &[ShiftRun]) {
+pub(crate) fn take_back(attributes: &mut Attributes, runs: &[ShiftRun]) {
     if runs.is_empty() {
         return;
     }

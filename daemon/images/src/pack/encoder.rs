@@ -10,6 +10,7 @@ const THREADS: u32 = 2;
 pub(crate) enum Encoder<W: Write> {
     None(W),
     Gzip(flate2::write::GzEncoder<W>),
+    Bzip2(bzip2::write::BzEncoder<W>),
     Xz(Box<liblzma::write::XzEncoder<W>>),
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
@@ -20,6 +21,9 @@ impl<W: Write> Encoder<W> {
             Compression::None => Encoder::None(out),
             Compression::Gzip => {
                 Encoder::Gzip(flate2::write::GzEncoder::new(out, flate2::Compression::new(6)))
+            }
+            Compression::Bzip2 => {
+                Encoder::Bzip2(bzip2::write::BzEncoder::new(out, bzip2::Compression::best()))
             }
             Compression::Xz => {
                 let stream = liblzma::stream::MtStreamBuilder::new()
@@ -41,6 +45,7 @@ impl<W: Write> Encoder<W> {
         let mut out = match self {
             Encoder::None(out) => out,
             Encoder::Gzip(encoder) => encoder.finish()?,
+            Encoder::Bzip2(encoder) => encoder.finish()?,
             Encoder::Xz(encoder) => encoder.finish()?,
             Encoder::Zstd(encoder) => encoder.finish()?,
         };
@@ -53,6 +58,7 @@ impl<W: Write> Write for Encoder<W> {
         match self {
             Encoder::None(out) => out.write(bytes),
             Encoder::Gzip(encoder) => encoder.write(bytes),
+            Encoder::Bzip2(encoder) => encoder.write(bytes),
             Encoder::Xz(encoder) => encoder.write(bytes),
             Encoder::Zstd(encoder) => encoder.write(bytes),
         }

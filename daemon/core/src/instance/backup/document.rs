@@ -110,14 +110,15 @@ fn travels(key: &str) -> bool {
 }
 
 impl Document {
-    pub(super) fn index(&self) -> Result<String, Error> {
+    /// `optimized` says whether the files are in the own form of the storage driver.
+    pub(super) fn index(&self, optimized: bool) -> Result<String, Error> {
         yaml(&Index {
             name: &self.container.name,
             backend: &self.pool.driver,
             pool: &self.pool.name,
             snapshots: self.names().collect(),
-            optimized: false,
-            optimized_header: false,
+            optimized,
+            optimized_header: optimized,
             kind: "container",
             config: self,
         })

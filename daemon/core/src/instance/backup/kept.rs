@@ -12,7 +12,7 @@ use cabin_undo::{atomically, fault};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{check_export, export};
+use super::{check_export, check_form, export};
 use crate::instance::load;
 use crate::instance::snapshot::{expiry, row_name};
 use crate::{DEFAULT_PROJECT, Error, Host, Op, clock, limits};
@@ -62,7 +62,7 @@ fn render(name: String, row: rows::Backup) -> InstanceBackup {
         expires_at: if row.expires_at.is_empty() { ZERO_TIME.to_owned() } else { row.expires_at },
         instance_only: row.instance_only,
         container_only: row.instance_only,
-        optimized_storage: false,
+        optimized_storage: row.optimized,
     }
 }
 
@@ -107,6 +107,7 @@ pub fn check_new_backup(
 ) -> Result<(), Error> {
     load(host, project, instance)?;
     check_export(post)?;
+    check_form(host, project, instance, post)?;
     expiry(&post.expires_at)?;
     let present = rows_of(host, project, instance)?;
     if post.name.is_empty() {
@@ -144,6 +145,7 @@ pub fn create_backup(
         created_at: clock::now(),
         expires_at,
         instance_only: post.instance_only || post.container_only,
+        optimized: post.optimized_storage,
         file: file.clone(),
     };
     atomically(|undo| -> Result<(), Error> {

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use cabin_api::backup::InstanceBackupsPost;
-use cabin_images::{BackupWriter, Compression, Metadata, Place, TreeSource};
+use cabin_images::{BackupWriter, Compression, Metadata, Place, StreamSource, TreeSource};
 use cabin_storage::{Activity, Layers, Origin, Pool, VolumeName};
 use cabin_store::rows;
 use cabin_undo::atomically;
@@ -32,12 +32,20 @@ const COMPRESSION: Compression = Compression::Zstd;
 pub struct Export {
     index: String,
     config: String,
-    trees: Vec<(Place, TreeSource)>,
+    content: Content,
     metadata: Metadata,
     compression: Compression,
     // Goes before the turn: its name is the instance's to give.
     _copy: Option<Copy>,
     turn: Turn,
+}
+
+/// In which form the files are written.
+enum Content {
+    /// Trees of files, which every server and driver can read.
+    Trees(Vec<(Place, TreeSource)>),
+    /// Streams of btrfs.
+    Streams(Vec<StreamSource>),
 }
 
 /// The copy of a running instance's tree, as long as it is read.
@@ -73,27 +81,39 @@ pub fn compression(name: &str) -> Result<Compression, Error> {
     }
     Compression::from_name(name).ok_or_else(|| {
         let name: String = name.chars().take(40).collect::<String>().escape_debug().to_string();
-        Error::invalid(format!("`{name}` is no compression: use none, gzip, xz or zstd"))
+        Error::invalid(format!("`{name}` is no compression: use none, gzip, bzip2, xz or zstd"))
     })
 }
 
 /// Refuses what this version does not do.
 ///
 /// # Errors
-/// For a target elsewhere, a form of the storage driver's own, or an unknown compression.
+/// For a target elsewhere or an unknown compression.
 pub fn check_export(post: &InstanceBackupsPost) -> Result<(), Error> {
     if post.target.is_some() {
         let reason = "this version sends backups to who asks for them";
         return Err(Error::Unsupported { what: "a backup to another server".to_owned(), reason });
     }
-    if post.optimized_storage {
-        let reason = "this version writes trees of files, which every server and storage driver can read";
-        return Err(Error::Unsupported {
-            what: "a backup in the storage driver's own form".to_owned(),
-            reason,
-        });
-    }
     compression(&post.compression_algorithm).map(drop)
+}
+
+/// Refuses the own form of a storage driver that has none.
+///
+/// # Errors
+/// When it is wished for and the pool's driver is not btrfs.
+pub fn check_form(
+    host: &Host,
+    project: &str,
+    instance: &str,
+    post: &InstanceBackupsPost,
+) -> Result<(), Error> {
+    let pool = storage::pool(host, &load(host, project, instance)?.row.pool)?;
+    if post.optimized_storage && !pool.has_subvolumes() {
+        let what = format!("a backup in the own form of a storage driver, of pool `{}`,", pool.name());
+        let reason = "only the driver `btrfs` has one; export it without `--optimized-storage`";
+        return Err(Error::Unsupported { what, reason });
+    }
+    Ok(())
 }
 
 /// Prepares an export. A running instance stands still for the moment in which what it changed is copied.
@@ -107,6 +127,7 @@ pub fn export(
     post: &InstanceBackupsPost,
 ) -> Result<Export, Error> {
     check_export(post)?;
+    check_form(host, project, name, post)?;
     let turn = turn(host, project, name, "export")?;
     let row = load(host, project, name)?.row;
     let templates = host.store().rows::<rows::Templates>().get(project, name)?;
@@ -115,27 +136,59 @@ pub fn export(
         document::document(host, project, &row, name, !(post.instance_only || post.container_only))?;
     let pool = storage::pool(host, &row.pool)?;
     let volume = VolumeName::container(name)?;
-    let mut trees = Vec::new();
-    // In the order Incus has them.
-    for snapshot in document.names() {
-        let layers = pool.snapshot_layers(&volume, snapshot)?;
-        trees.push((Place::Snapshot(snapshot.to_owned()), source(layers)));
-    }
     let copy = match activity(host, name) {
+        // What is sent is a subvolume that nobody may write in.
+        _ if post.optimized_storage => Some(copied(host, project, name, &pool, &volume)?),
         Activity::Running => Some(copied(host, project, name, &pool, &volume)?),
         Activity::Stopped => None,
     };
-    let own = pool.layers(copy.as_ref().map_or(&volume, |copy| &copy.volume))?;
-    trees.push((Place::Container, source(own)));
+    let own = copy.as_ref().map_or(&volume, |copy| &copy.volume);
+    let snapshots: Vec<&str> = document.names().collect();
+    let content = match post.optimized_storage {
+        true => Content::Streams(streams(&pool, &volume, own, &snapshots)?),
+        false => Content::Trees(trees(&pool, &volume, own, &snapshots)?),
+    };
     Ok(Export {
-        index: document.index()?,
+        index: document.index(post.optimized_storage)?,
         config: document.render()?,
-        trees,
+        content,
         metadata: metadata(&row, templates, document::seconds(&row.created_at)),
         compression: compression(&post.compression_algorithm)?,
         _copy: copy,
         turn,
     })
+}
+
+/// The trees of an instance, in the order Incus has them.
+fn trees(
+    pool: &Pool,
+    volume: &VolumeName,
+    own: &VolumeName,
+    snapshots: &[&str],
+) -> Result<Vec<(Place, TreeSource)>, Error> {
+    let mut trees = Vec::new();
+    for snapshot in snapshots {
+        let layers = pool.snapshot_layers(volume, snapshot)?;
+        trees.push((Place::Snapshot((*snapshot).to_owned()), source(layers)));
+    }
+    trees.push((Place::Container, source(pool.layers(own)?)));
+    Ok(trees)
+}
+
+/// Its subvolumes, in the same order.
+fn streams(
+    pool: &Pool,
+    volume: &VolumeName,
+    own: &VolumeName,
+    snapshots: &[&str],
+) -> Result<Vec<StreamSource>, Error> {
+    let mut sources = Vec::new();
+    for snapshot in snapshots {
+        let (place, tree) = (Place::Snapshot((*snapshot).to_owned()), pool.to_send(volume, Some(snapshot))?);
+        sources.push(StreamSource { place, tree });
+    }
+    sources.push(StreamSource { place: Place::Container, tree: pool.to_send(own, None)? });
+    Ok(sources)
 }
 
 /// Copies the tree of a running instance. A crash leaves a volume that no row has.
@@ -181,8 +234,13 @@ impl Export {
     pub fn write(self, out: impl Write) -> Result<Turn, Error> {
         let made_at = self.metadata.creation_date;
         let mut backup = BackupWriter::new(out, self.compression, &self.index, made_at)?;
-        for (place, tree) in &self.trees {
-            backup.tree(place, &self.config, &self.metadata, tree)?;
+        match &self.content {
+            Content::Trees(trees) => {
+                for (place, tree) in trees {
+                    backup.tree(place, &self.config, &self.metadata, tree)?;
+                }
+            }
+            Content::Streams(sources) => backup.streams(sources, &self.config, &self.metadata)?,
         }
         backup.finish()?;
         Ok(self.turn)

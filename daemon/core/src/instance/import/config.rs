@@ -26,6 +26,8 @@ struct Index {
     snapshots: Option<Vec<String>>,
     #[serde(default)]
     optimized: Option<bool>,
+    #[serde(default)]
+    backend: Option<String>,
     #[serde(default, rename = "type")]
     kind: Option<String>,
     #[serde(default)]
@@ -72,11 +74,6 @@ pub(super) fn plan(host: &Host, project: &str, index: &str, wishes: &Wishes) -> 
     if index.kind.as_deref().is_some_and(|kind| kind != "container") {
         return Err(Error::invalid("it is not the backup of a container"));
     }
-    if index.optimized == Some(true) {
-        let reason = "export it again without `--optimized-storage`";
-        let what = "a backup in a storage driver's own form".to_owned();
-        return Err(Error::Unsupported { what, reason });
-    }
     let old_name = index.name.unwrap_or_default();
     let name = wishes.name.clone().unwrap_or_else(|| old_name.clone());
     cabin_profiles::value::name::instance(&name)?;
@@ -96,6 +93,10 @@ pub(super) fn plan(host: &Host, project: &str, index: &str, wishes: &Wishes) -> 
     let mut row = reading.instance(described, renamed)?;
     row.pool = reading.pool(&mut row, index.pool.as_deref())?;
     reading.accept(&row)?;
+    let optimized = index.optimized == Some(true);
+    if optimized {
+        check_form(host, index.backend.as_deref(), &row.pool)?;
+    }
     let snapshots = snapshots
         .into_iter()
         .map(|snapshot| {
@@ -107,7 +108,22 @@ pub(super) fn plan(host: &Host, project: &str, index: &str, wishes: &Wishes) -> 
             Ok(PlannedSnapshot { name, row, shift })
         })
         .collect::<Result<Vec<_>, Error>>()?;
-    Ok(Planned { name, row, shift, snapshots })
+    Ok(Planned { name, row, shift, snapshots, optimized })
+}
+
+/// Refuses a storage driver's own form where it cannot be had.
+fn check_form(host: &Host, backend: Option<&str>, pool: &str) -> Result<(), Error> {
+    if backend != Some("btrfs") {
+        let what = "a backup in the own form of another storage driver than btrfs".to_owned();
+        let reason = "export it again without `--optimized-storage`";
+        return Err(Error::Unsupported { what, reason });
+    }
+    if !crate::storage::pool(host, pool)?.has_subvolumes() {
+        let what = format!("a backup in the own form of btrfs, in pool `{pool}` of another driver,");
+        let reason = "name a pool of driver `btrfs` with `--storage`, or export it again without `--optimized-storage`";
+        return Err(Error::Unsupported { what, reason });
+    }
+    Ok(())
 }
 
 /// One line of what another server remembers about the ids on its disk.

@@ -1,0 +1,120 @@
+//! Subvolumes that are sent and received whole, in pools of driver `btrfs`.
+//!
+//! Those that come are made in a directory of their own beside all else that belongs to a volume, which is the only one
+//! that the process that fills them can see.
+
+use std::io;
+
+use cabin_sys::btrfs::{self, Access};
+use cabin_sys::dir::HostDir;
+use cabin_undo::Undo;
+use rustix::fs::Mode;
+
+use crate::driver::{DriverKind, ROOTFS};
+use crate::error::{Error, Result};
+use crate::name::{VolumeName, check_snapshot};
+
+use super::snapshots::{Pending, Place, Staged, snapshot_path, snapshots_of};
+use super::{Origin, Pool, STAGING};
+
+/// The directory in a staged volume in which its subvolume comes.
+const COMING: &str = "coming";
+
+impl Pool {
+    /// Whether its volumes are subvolumes, which can be sent and received.
+    #[must_use]
+    pub fn has_subvolumes(&self) -> bool {
+        self.inner.kind == DriverKind::Btrfs
+    }
+
+    /// The root of a volume or snapshot that is to be sent. From now on nobody writes in it.
+    ///
+    /// # Errors
+    /// No such volume or snapshot, or a failure of the disk.
+    pub fn to_send(&self, volume: &VolumeName, snapshot: Option<&str>) -> Result<HostDir> {
+        self.alive()?;
+        let (path, origin) = match snapshot {
+            Some(snapshot) => {
+                check_snapshot(snapshot)?;
+                (snapshot_path(volume, snapshot), Origin::Snapshot(volume, snapshot))
+            }
+            None => (volume.path(), Origin::Volume(volume, super::Activity::Stopped)),
+        };
+        if !self.inner.root.exists(&path) {
+            return Err(self.no_origin(origin));
+        }
+        let tree = self.inner.root.open_dir(&format!("{path}/{ROOTFS}"));
+        tree.and_then(|tree| btrfs::set_access(&tree, Access::ReadOnly).map(|()| tree))
+            .map_err(|source| self.volume_error("send", volume, source))
+    }
+
+    /// A new volume, or a new snapshot of one that is not shown yet, and the directory in which its subvolume is to
+    /// come.
+    ///
+    /// # Errors
+    /// One of that name, or a failure of the disk.
+    pub fn stage_received(
+        &self,
+        volume: &VolumeName,
+        snapshot: Option<&str>,
+        undo: &mut Undo,
+    ) -> Result<(Staged, HostDir)> {
+        self.alive()?;
+        let wrong = |source| self.volume_error("receive", volume, source);
+        let (place, staging) = match snapshot {
+            None if self.inner.root.exists(&volume.path()) => return Err(self.exists_already(volume)),
+            None => {
+                let staging = format!("{}/{STAGING}{}", volume.kind().directory(), volume.name());
+                (Place::New(volume.clone()), staging)
+            }
+            Some(snapshot) => {
+                check_snapshot(snapshot)?;
+                let (pool, owner) = (self.clone(), volume.clone());
+                self.inner.root.ensure_dir(&snapshots_of(volume), 0o700).map_err(wrong)?;
+                undo.push(format!("directory of the snapshots of {volume}"), move || pool.tidy(&owner))?;
+                let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(volume));
+                (Place::Snapshot(volume.clone(), snapshot.to_owned()), staging)
+            }
+        };
+        let what = place.to_string();
+        let staged = self.stage_place(&place, &staging, &what, undo)?;
+        let coming = staged.create_dir(COMING, 0o700).map_err(wrong)?;
+        Ok((Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing }, coming))
+    }
+}
+
+/// Makes the subvolume that comes in a directory of [`Pool::stage_received`]: empty, or a snapshot of the one that came
+/// in another.
+///
+/// # Errors
+/// As the ioctls.
+pub fn make_coming(place: &HostDir, from: Option<&HostDir>) -> io::Result<()> {
+    match from {
+        Some(from) => btrfs::snapshot(from.open_dir(ROOTFS)?, place, ROOTFS, Access::Writable),
+        None => {
+            btrfs::create_subvolume(place, ROOTFS)?;
+            Ok(rustix::fs::fchmod(place.open_dir(ROOTFS)?, Mode::from_raw_mode(0o755))?)
+        }
+    }
+}
+
+impl Staged {
+    /// The subvolume has come: it takes its place in what is staged. That of a snapshot is written by nobody any more.
+    ///
+    /// # Errors
+    /// When none came, or the disk fails.
+    pub fn came(&self) -> Result<()> {
+        let root = &self.pool.inner.root;
+        let (from, to) =
+            (format!("{}/{COMING}/{ROOTFS}", self.staging), format!("{}/{ROOTFS}", self.staging));
+        let came = || -> io::Result<()> {
+            root.rename(&from, &to)?;
+            root.remove_empty(&format!("{}/{COMING}", self.staging))?;
+            match self.place {
+                Place::Snapshot(..) => btrfs::set_access(root.open_dir(&to)?, Access::ReadOnly),
+                Place::New(_) | Place::Replaces(_) => Ok(()),
+            }
+        };
+        came().map_err(|source| Error::Copy { path: self.what.clone(), source })
+    }
+}

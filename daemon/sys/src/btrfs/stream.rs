@@ -1,0 +1,68 @@
+//! Sending subvolumes as streams (btrfs-send(8)), and sharing parts of files, which is what streams also say.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use super::{WRITE, call, info, request};
+
+const CLONE_RANGE: std::ffi::c_ulong = request(WRITE, 13, size_of::<CloneRange>());
+const SEND: std::ffi::c_ulong = request(WRITE, 38, size_of::<SendArguments>());
+
+#[repr(C)]
+struct CloneRange {
+    from: i64,
+    from_offset: u64,
+    length: u64,
+    to_offset: u64,
+}
+
+#[repr(C)]
+struct SendArguments {
+    to: i64,
+    sources_count: u64,
+    sources: *const u64,
+    parent: u64,
+    flags: u64,
+    version: u32,
+    reserved: [u8; 28],
+}
+
+// What `call` relies on.
+const _: () = assert!(size_of::<CloneRange>() == 32 && size_of::<SendArguments>() == 72);
+
+/// The request number of [`share_range`], for filters of system calls.
+#[must_use]
+pub fn share_range_request() -> u64 {
+    CLONE_RANGE
+}
+
+/// Writes the read-only subvolume with this root into `to` as a stream of version 1: what it has otherwise than the
+/// read-only subvolume `parent`, or all of it. Comes back when all is written.
+///
+/// # Errors
+/// As the ioctl; `EPERM` when one is not read-only, `EPIPE` when nobody reads any more.
+pub fn send(of: impl AsFd, parent: Option<&dyn AsFd>, to: impl AsFd) -> io::Result<()> {
+    let parent = parent.map(|parent| Ok::<_, io::Error>(info(parent.as_fd())?.id)).transpose()?;
+    let sources: Vec<u64> = parent.into_iter().collect();
+    let mut arguments = SendArguments {
+        to: i64::from(to.as_fd().as_raw_fd()),
+        sources_count: sources.len() as u64,
+        sources: sources.as_ptr(),
+        parent: parent.unwrap_or(0),
+        flags: 0,
+        version: 0,
+        reserved: [0; 28],
+    };
+    // `sources` lives until the call is over, and is as long as it says.
+    call(of.as_fd(), SEND, &mut arguments)
+}
+
+/// Lets `length` bytes of a file at `to_offset` be those of another one at `from_offset`, which both then share.
+///
+/// # Errors
+/// As ioctl_ficlonerange(2).
+pub fn share_range(from: &File, from_offset: u64, length: u64, to: &File, to_offset: u64) -> io::Result<()> {
+    let mut arguments = CloneRange { from: i64::from(from.as_raw_fd()), from_offset, length, to_offset };
+    call(to.as_fd(), CLONE_RANGE, &mut arguments)
+}
