@@ -9,9 +9,10 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use cabin_sys::dir::HostDir;
 use rustix::fs::{self as rfs, AtFlags, FileType, Mode, Stat, Timestamps};
 use rustix::io::Errno;
 
@@ -20,10 +21,12 @@ use crate::error::{Error, Result};
 
 mod aside;
 mod content;
+mod earlier;
 mod known;
 mod place;
 
 use aside::Aside;
+pub(crate) use earlier::{Earlier, noted};
 use known::Known;
 use place::{Place, release};
 
@@ -32,7 +35,7 @@ const MAX_THREADS: usize = 4;
 
 /// Copies what is in `from`, and its own attributes, into the empty directory `to`. Nothing is synced.
 pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, role: Role) -> Result<()> {
-    let mut copy = Copy::new(from, to, role).map_err(begun)?;
+    let mut copy = Copy::new(from, to, role, None).map_err(begun)?;
     copy.pass(Manner::Once)?;
     copy.clean()
 }
@@ -43,9 +46,14 @@ pub(crate) struct Ahead(Copy);
 
 impl Ahead {
     /// Copies what is in `from` into the empty directory `to` while somebody may be writing there: all of it, and
-    /// then what changed while that went on.
-    pub(crate) fn begin(from: BorrowedFd<'_>, to: BorrowedFd<'_>, role: Role) -> Result<Ahead> {
-        let mut copy = Copy::new(from, to, role).map_err(begun)?;
+    /// then what changed while that went on. What an earlier copy has already need not be copied.
+    pub(crate) fn begin(
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        role: Role,
+        earlier: Option<Earlier>,
+    ) -> Result<Ahead> {
+        let mut copy = Copy::new(from, to, role, earlier).map_err(begun)?;
         copy.pass(Manner::Ahead)?;
         copy.pass(Manner::Ahead)?;
         Ok(Ahead(copy))
@@ -54,6 +62,15 @@ impl Ahead {
     /// Copies what changed since. It is the state of one moment if nobody writes now.
     pub(crate) fn catch_up(&mut self) -> Result<()> {
         self.0.pass(Manner::Last)
+    }
+
+    /// Keeps in the directory beside the copy what was copied when, for a later one, if blocks cannot be shared.
+    pub(crate) fn remember(&self, beside: &HostDir) -> Result<()> {
+        let large = lock(&self.0.known).large();
+        if large.is_empty() || self.0.reflinks.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        earlier::write(beside, &large).map_err(begun)
     }
 
     /// Removes what was only needed for the copying. Nothing is synced.
@@ -135,6 +152,7 @@ struct Copy {
     /// Files with several names that were copied in this pass.
     renewed: Mutex<HashSet<u64>>,
     aside: Aside,
+    earlier: Option<Earlier>,
     root_times: Mutex<Option<Timestamps>>,
     /// Whether the filesystem can share blocks, as far as is known.
     reflinks: AtomicBool,
@@ -200,8 +218,14 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 impl Copy {
-    fn new(from: BorrowedFd<'_>, to: BorrowedFd<'_>, role: Role) -> io::Result<Copy> {
+    fn new(
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        role: Role,
+        earlier: Option<Earlier>,
+    ) -> io::Result<Copy> {
         Ok(Copy {
+            earlier,
             from: from.try_clone_to_owned()?,
             to: to.try_clone_to_owned()?,
             role,
@@ -376,6 +400,13 @@ impl Copy {
                 return Ok(Outcome::Kept);
             }
             self.aside.discard(&pair.to, name)?;
+        }
+        if let Some(earlier) = &self.earlier
+            && let Some(path) = pair.place.whole_path()
+            && let Some(copy) = earlier.link(&stat, &path, &pair.to, name)
+        {
+            lock(&self.known).note(&stat, copy);
+            return Ok(Outcome::Made);
         }
         let made = content::make(&pair.to, name, &pair.from, &stat)?;
         self.fill(pair, name, &stat, made)?;

@@ -127,8 +127,14 @@ pub(crate) trait Driver: Send + Sync {
     }
 
     /// As [`Driver::copy`], while somebody is writing in `from`; what changes until it stands still is copied then.
-    /// `None` when a copy of all takes no time, and is made when it stands still.
-    fn copy_ahead(&self, _from: &HostDir, _to: &HostDir) -> Result<Option<Ahead>> {
+    /// `None` when a copy of all takes no time, and is made when it stands still. What the `earlier` snapshot of the same
+    /// volume has may be shared with it.
+    fn copy_ahead(
+        &self,
+        _from: &HostDir,
+        _to: &HostDir,
+        _earlier: Option<&HostDir>,
+    ) -> Result<Option<Ahead>> {
         Ok(None)
     }
 

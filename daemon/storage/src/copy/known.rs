@@ -8,8 +8,10 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 
-use rustix::fs::{self as rfs, Stat};
+use rustix::fs::{self as rfs, FileType, Stat};
 use rustix::time::{ClockId, clock_gettime};
+
+use super::earlier::{Entry, LARGE};
 
 /// Filesystems whose notes of changes are known to be kept so (ext4, xfs, btrfs, f2fs, bcachefs). Of any other,
 /// all is copied again.
@@ -27,6 +29,8 @@ struct Copied {
     changed: Option<(i64, u64)>,
     /// The inode of its copy.
     copy: u64,
+    /// Whether it is a large regular file with one name.
+    large: bool,
 }
 
 /// What was copied so far, by inode.
@@ -52,18 +56,30 @@ impl Known {
         let at = i128::from(stat.st_ctime) * 1_000_000_000 + i128::from(stat.st_ctime_nsec);
         let lag = if stat.st_ctime_nsec == 0 { LAG_OF_SECONDS } else { LAG };
         let changed = (at + lag < self.since).then_some((stat.st_ctime, stat.st_ctime_nsec));
-        self.copied.insert(stat.st_ino, Copied { changed, copy });
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let large = regular && stat.st_nlink == 1 && stat.st_size >= LARGE;
+        self.copied.insert(stat.st_ino, Copied { changed, copy, large });
     }
 
     /// Notes that a directory was made in the copy, and not filled yet.
     pub(super) fn note_made(&mut self, inode: u64, copy: u64) {
-        self.copied.insert(inode, Copied { changed: None, copy });
+        self.copied.insert(inode, Copied { changed: None, copy, large: false });
     }
 
     /// The inode of a file's copy, if there is one and the file did not change since.
     pub(super) fn unchanged(&self, stat: &Stat) -> Option<u64> {
         let copied = self.copied.get(&stat.st_ino)?;
         (copied.changed == Some((stat.st_ctime, stat.st_ctime_nsec))).then_some(copied.copy)
+    }
+
+    /// The large files of which a change would show.
+    pub(super) fn large(&self) -> Vec<Entry> {
+        let large = self.copied.iter().filter(|(_, copied)| copied.large);
+        large
+            .filter_map(|(inode, copied)| {
+                Some(Entry { inode: *inode, changed: copied.changed?, copy: copied.copy })
+            })
+            .collect()
     }
 
     /// The inode of the copy, if there is one.

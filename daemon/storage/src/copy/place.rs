@@ -100,6 +100,22 @@ impl Place {
         }
     }
 
+    /// Its path from the root, when the kernel takes one as long at once.
+    pub(super) fn whole_path(&self) -> Option<Vec<u8>> {
+        let (mut names, mut length) = (Vec::new(), 0);
+        let mut above = self;
+        while let Some(parent) = &above.parent {
+            names.push(above.name.to_bytes());
+            length += above.name.to_bytes().len() + 1;
+            if length > LONGEST {
+                return None;
+            }
+            above = parent;
+        }
+        names.reverse();
+        Some(names.join(&b'/'))
+    }
+
     /// Its path from the root, shortened, for messages.
     pub(super) fn path(&self) -> String {
         let mut names = Vec::new();

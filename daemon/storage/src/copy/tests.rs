@@ -103,7 +103,7 @@ fn all_that_changes_while_a_tree_is_copied_is_in_the_copy() {
     note(&a, "keep", "one");
     settle();
     let (from, to) = (fs::File::open(&a).unwrap(), fs::File::open(&b).unwrap());
-    let mut ahead = Ahead::begin(from.as_fd(), to.as_fd(), Role::Whole).unwrap();
+    let mut ahead = Ahead::begin(from.as_fd(), to.as_fd(), Role::Whole, None).unwrap();
     let kept = b.join("keep").metadata().unwrap().ino();
     file(&a, "grow", "grow and more");
     let before = a.join("same-size").metadata().unwrap();
@@ -146,7 +146,7 @@ fn a_tree_deeper_than_a_path_can_say_is_copied() {
         at = at.create_dir(&name, 0o750).unwrap();
     }
     at.create_file("bottom", 0o600).unwrap();
-    let mut ahead = Ahead::begin(a.as_fd(), b.as_fd(), Role::Whole).unwrap();
+    let mut ahead = Ahead::begin(a.as_fd(), b.as_fd(), Role::Whole, None).unwrap();
     ahead.catch_up().unwrap();
     ahead.clean().unwrap();
     let mut copy = b.open_dir(&name).unwrap();
@@ -156,4 +156,61 @@ fn a_tree_deeper_than_a_path_can_say_is_copied() {
     assert!(copy.exists("bottom"));
     top.remove_tree("a").unwrap();
     top.remove_tree("b").unwrap();
+}
+
+/// Copies a tree in use into a new directory `t` in `volume`, until so much time is over since it changed that a later
+/// copy may rely on it.
+fn noted_copy(from: &std::path::Path, volume: &std::path::Path, earlier: Option<&std::path::Path>) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !volume.join("copied").exists() {
+        assert!(std::time::Instant::now() < deadline, "nothing is noted");
+        let _ = fs::remove_dir_all(volume);
+        fs::create_dir_all(volume.join("t")).unwrap();
+        let (a, b) = (fs::File::open(from).unwrap(), fs::File::open(volume.join("t")).unwrap());
+        let handle = |path: &std::path::Path| HostDir::open(path).unwrap();
+        let earlier = earlier.map(|path| Earlier::open(&handle(path), "t").unwrap());
+        let mut ahead = Ahead::begin(a.as_fd(), b.as_fd(), Role::Whole, earlier).unwrap();
+        ahead.catch_up().unwrap();
+        ahead.0.reflinks.store(false, Ordering::Relaxed);
+        ahead.remember(&handle(volume)).unwrap();
+        ahead.clean().unwrap();
+    }
+}
+
+#[test]
+fn a_later_copy_shares_with_an_earlier_one_the_large_files_that_did_not_change() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let place = |name: &str| dir.path().join(name);
+    let a = place("a");
+    fs::create_dir_all(a.join("deep/er")).unwrap();
+    for name in ["same", "changed", "moved", "other", "deep/er/same"] {
+        fs::write(a.join(name), vec![7u8; 2 << 20]).unwrap();
+    }
+    fs::write(a.join("small"), b"small").unwrap();
+    noted_copy(&a, &place("v1"), None);
+    let written = fs::File::options().write(true).open(a.join("changed")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&written, b"new", 1 << 20).unwrap();
+    fs::rename(a.join("moved"), a.join("else")).unwrap();
+    fs::set_permissions(a.join("other"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    noted_copy(&a, &place("v2"), Some(&place("v1")));
+    let inode = |volume: &str, name: &str| place(volume).join("t").join(name).metadata().unwrap().ino();
+    for name in ["same", "deep/er/same"] {
+        assert_eq!(inode("v1", name), inode("v2", name), "{name} was copied again");
+    }
+    for name in ["changed", "other", "small"] {
+        assert_ne!(inode("v1", name), inode("v2", name), "{name} is shared");
+    }
+    for name in ["same", "changed", "else", "other", "deep/er/same", "small"] {
+        let (old, new) = (a.join(name), place("v2").join("t").join(name));
+        assert_eq!(fs::read(&old).unwrap(), fs::read(&new).unwrap(), "{name}");
+        assert_eq!(old.metadata().unwrap().mode(), new.metadata().unwrap().mode(), "{name}");
+    }
+    assert_eq!(fs::read(place("v1").join("t/changed")).unwrap(), vec![7u8; 2 << 20]);
+    // The third shares what the second has only by a link, too; and nothing is believed that another boot noted.
+    noted_copy(&a, &place("v3"), Some(&place("v2")));
+    assert_eq!(inode("v3", "same"), inode("v1", "same"));
+    let mut record = fs::read(place("v3").join("copied")).unwrap();
+    record[0] ^= 1;
+    fs::write(place("v3").join("copied"), record).unwrap();
+    assert!(Earlier::open(&HostDir::open(&place("v3")).unwrap(), "t").is_none());
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cabin_sys::dir::HostDir;
 
 use crate::attributes::Role;
-use crate::copy::{self, Ahead};
+use crate::copy::{self, Ahead, Earlier};
 use crate::error::{Error, Result};
 
 use super::{Driver, Layers, ROOTFS};
@@ -38,9 +38,10 @@ impl Driver for Dir {
         copy::tree(old.as_fd(), new.as_fd(), Role::Whole)
     }
 
-    fn copy_ahead(&self, from: &HostDir, to: &HostDir) -> Result<Option<Ahead>> {
+    fn copy_ahead(&self, from: &HostDir, to: &HostDir, earlier: Option<&HostDir>) -> Result<Option<Ahead>> {
         let (old, new) = roots(from, to)?;
-        Ahead::begin(old.as_fd(), new.as_fd(), Role::Whole).map(Some)
+        let earlier = earlier.and_then(|volume| Earlier::open(volume, ROOTFS));
+        Ahead::begin(old.as_fd(), new.as_fd(), Role::Whole, earlier).map(Some)
     }
 
     fn stands_on_image(&self) -> bool {

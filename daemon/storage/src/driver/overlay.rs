@@ -12,7 +12,7 @@ use cabin_sys::dir::HostDir;
 use rustix::fs as rfs;
 
 use crate::attributes::{Role, carry, times};
-use crate::copy::{self, Ahead};
+use crate::copy::{self, Ahead, Earlier};
 use crate::error::{Error, Result};
 
 use super::{Driver, Layers, ROOTFS, dir};
@@ -80,9 +80,10 @@ impl Driver for Overlay {
         copy::tree(old.as_fd(), new.as_fd(), role)
     }
 
-    fn copy_ahead(&self, from: &HostDir, to: &HostDir) -> Result<Option<Ahead>> {
+    fn copy_ahead(&self, from: &HostDir, to: &HostDir, earlier: Option<&HostDir>) -> Result<Option<Ahead>> {
         let (old, new, role) = self.uppers(from, to)?;
-        Ahead::begin(old.as_fd(), new.as_fd(), role).map(Some)
+        let earlier = earlier.and_then(|volume| Earlier::open(volume, self.own(from)));
+        Ahead::begin(old.as_fd(), new.as_fd(), role, earlier).map(Some)
     }
 
     fn stands_on_image(&self) -> bool {

@@ -9,7 +9,7 @@ use std::path::Path;
 use cabin_sys::dir::HostDir;
 use cabin_undo::Undo;
 
-use crate::copy::Ahead;
+use crate::copy::{Ahead, noted};
 use crate::driver::{Driver, IMAGE, RESTORED};
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
@@ -213,13 +213,25 @@ impl Pool {
             (true, _) => driver.branch(&from, &to).map_err(wrong)?,
             (false, true) => pending = copy_now(driver, &from, &to, kept)?,
             (false, false) => {
-                pending = match driver.copy_ahead(&from, &to)? {
+                let earlier = if kept { self.newest_noted(volume) } else { None };
+                pending = match driver.copy_ahead(&from, &to, earlier.as_ref())? {
                     Some(ahead) => Pending::Changes(ahead),
                     None => Pending::All { from, to, kept },
                 };
             }
         }
         Ok(Staged { pool: self.clone(), what, staging, place, pending })
+    }
+
+    /// The snapshot of a volume of which it was noted last what was copied into it when.
+    fn newest_noted(&self, volume: &VolumeName) -> Option<HostDir> {
+        let names = self.list_snapshots(volume).ok()?;
+        let open = |name: &String| self.inner.root.open_dir(&snapshot_path(volume, name)).ok();
+        let noted = names.iter().filter_map(|name| {
+            let dir = open(name)?;
+            Some((noted(&dir)?, dir))
+        });
+        noted.max_by_key(|(at, _)| *at).map(|(_, dir)| dir)
     }
 
     fn link_image(&self, path: &str, to: &HostDir, deep: bool) -> Result<()> {
@@ -348,18 +360,6 @@ impl Pool {
         }
     }
 
-    /// Removes the tree that a restoring took the place of; none is success.
-    ///
-    /// # Errors
-    /// A failure of the disk.
-    pub fn forget_replaced(&self, volume: &VolumeName) -> Result<()> {
-        self.alive()?;
-        let stood_on = self.stood_on(&replaced(volume));
-        self.inner
-            .root
-            .remove_tree(&replaced(volume))
-            .map_err(|source| self.volume_error("remove the old tree of", volume, source))?;
-        self.let_go(stood_on)
     /// Puts back the tree that a restoring with this mark took the place of, if it did, and removes what it brought or
     /// was going to bring.
     ///
@@ -373,6 +373,18 @@ impl Pool {
         self.forget_replaced(volume)
     }
 
+    /// Removes the tree that a restoring took the place of; none is success.
+    ///
+    /// # Errors
+    /// A failure of the disk.
+    pub fn forget_replaced(&self, volume: &VolumeName) -> Result<()> {
+        self.alive()?;
+        let stood_on = self.stood_on(&replaced(volume));
+        self.inner
+            .root
+            .remove_tree(&replaced(volume))
+            .map_err(|source| self.volume_error("remove the old tree of", volume, source))?;
+        self.let_go(stood_on)
     }
 
     /// The directory of a volume's snapshots goes with the last of them.
@@ -470,6 +482,10 @@ impl Staged {
                 false
             }
             Pending::Caught(ahead) => {
+                if matches!(place, Place::Snapshot(..)) {
+                    let beside = pool.inner.root.open_dir(&staging);
+                    ahead.remember(&beside.map_err(|source| Error::Copy { path: what.clone(), source })?)?;
+                }
                 ahead.clean()?;
                 false
             }
