@@ -50,8 +50,9 @@ torture: packages build ## the long forms of all promises, again and again for M
 	MINUTES=$${MINUTES:-10} sh .ci/torture
 
 .PHONY: bench
-bench: packages release ## times beside Incus and LXD when they are given: see docs/bench.md
-	CABIN_PROFILE=release $(CARGO) run -q -p cabin-tests --bin cabin-bench -- $(BENCH_ARGS)
+bench: packages release ## times; with PEERS=debian beside Incus and LXD: see docs/bench.md
+	$(if $(PEERS),$(CARGO) build -q -p cabin-tests --bin cabin-peers &&) \
+	$(if $(PEERS),CABIN_PEERS=$(TARGET)/debug/cabin-peers) CABIN_PROFILE=release $(CARGO) run -q -p cabin-tests --bin cabin-bench -- $(BENCH_ARGS)
 
 .PHONY: build release packages
 build:
