@@ -43,6 +43,15 @@ impl Daemon {
     /// When it is not ready within 30 seconds.
     #[must_use]
     pub fn start_with(args: &[&str]) -> Daemon {
+        Daemon::start_in(args, |_| {})
+    }
+
+    /// Starts one with these arguments in a network namespace that is prepared before.
+    ///
+    /// # Panics
+    /// When it is not ready within 30 seconds.
+    #[must_use]
+    pub fn start_in(args: &[&str], prepare: impl FnOnce(&str)) -> Daemon {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         // One name must not be the beginning of another.
         let id = format!("{}-{number:03}", std::process::id());
@@ -55,6 +64,7 @@ impl Daemon {
         std::fs::create_dir(&daemon.dir).expect("a directory of its own");
         host_ok(&["ip", "netns", "add", &daemon.netns]);
         host_ok(&["ip", "-n", &daemon.netns, "link", "set", "lo", "up"]);
+        prepare(&daemon.netns);
         daemon.boot();
         daemon
     }

@@ -19,6 +19,26 @@ fn two_daemons_share_a_host() {
 }
 
 #[test]
+fn a_daemon_beside_others_makes_a_bridge_of_another_name() {
+    let taken = |netns: &str| {
+        for name in ["cabinbr0", "cabinbr1"] {
+            cabin_tests::cli::host(&["ip", "-n", netns, "link", "add", name, "type", "bridge"]).ok();
+        }
+    };
+    let fresh = Daemon::start_in(&[], taken);
+    let bare = Daemon::start_in(&["--bare"], taken);
+    bare.cabin(&["admin", "init", "--auto"]).ok();
+    for daemon in [fresh, bare] {
+        assert_eq!(daemon.get("/1.0/profiles/default")["devices"]["eth0"]["network"], "cabinbr2");
+        assert_eq!(daemon.get("/1.0/networks/cabinbr2")["managed"], true);
+        assert_eq!(daemon.get("/1.0/networks/cabinbr0")["managed"], false);
+        for name in ["cabinbr0", "cabinbr1"] {
+            cabin_tests::cli::host(&["ip", "-n", &daemon.netns, "link", "delete", name]).ok();
+        }
+    }
+}
+
+#[test]
 fn a_bare_daemon_has_nothing_set_up() {
     let daemon = Daemon::start_with(&["--bare"]);
     assert_eq!(daemon.get("/1.0/storage-pools"), serde_json::json!([]));

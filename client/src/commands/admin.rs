@@ -114,8 +114,8 @@ async fn init(context: &Context, args: Init) -> anyhow::Result<()> {
 }
 
 async fn create_network(context: &Context, client: &Client) -> anyhow::Result<String> {
-    let mut post =
-        NetworksPost { name: "cabinbr0".to_owned(), kind: "bridge".to_owned(), ..NetworksPost::default() };
+    let name = free_name(client).await?;
+    let mut post = NetworksPost { name, kind: "bridge".to_owned(), ..NetworksPost::default() };
     for key in ["ipv4.address", "ipv6.address"] {
         post.config.0.insert(key.to_owned(), "auto".to_owned());
     }
@@ -123,4 +123,17 @@ async fn create_network(context: &Context, client: &Client) -> anyhow::Result<St
     context.finish(client, reply, "Creating the network").await?;
     output::line(format!("Network {} created", post.name))?;
     Ok(post.name)
+}
+
+/// The first name of a bridge that no interface of the daemon's host has.
+async fn free_name(client: &Client) -> anyhow::Result<String> {
+    let mut number = 0;
+    loop {
+        let name = format!("cabinbr{number}");
+        match client.network(&name).await {
+            Ok(_) => number += 1,
+            Err(why) if why.is_not_found() => return Ok(name),
+            Err(why) => return Err(why.into()),
+        }
+    }
 }

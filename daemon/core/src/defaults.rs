@@ -9,8 +9,10 @@ use cabin_undo::atomically;
 
 use crate::{DEFAULT_PROJECT, Error, Host, resolve};
 
-/// The network of a fresh host.
-const NETWORK: &str = "cabinbr0";
+/// The network of a fresh host, before its number: the first one that no interface of the host has.
+const NETWORK: &str = "cabinbr";
+/// How many numbers are tried.
+const NUMBERS: u32 = 100;
 /// The pool of a fresh host.
 const POOL: &str = "default";
 
@@ -34,7 +36,7 @@ pub(crate) fn ensure(host: &Arc<Host>) -> Result<(), Error> {
     }
     let mut txn = host.store().begin();
     let bare = host.settings().bare;
-    let (mut pool, mut network) = (false, false);
+    let (mut pool, mut network) = (false, None);
     if !bare {
         match make_pool(host) {
             Ok(row) => {
@@ -44,9 +46,9 @@ pub(crate) fn ensure(host: &Arc<Host>) -> Result<(), Error> {
             Err(error) => tracing::error!(error = %error.report(), "the default storage pool cannot be made"),
         }
         match make_network(host) {
-            Ok(row) => {
-                txn = txn.write(DEFAULT_PROJECT, NETWORK, &row)?;
-                network = true;
+            Ok((name, row)) => {
+                txn = txn.write(DEFAULT_PROJECT, &name, &row)?;
+                network = Some(name);
             }
             Err(error) => tracing::error!(error = %error.report(), "the default network cannot be made"),
         }
@@ -61,7 +63,10 @@ pub(crate) fn ensure(host: &Arc<Host>) -> Result<(), Error> {
         if *name == "default" {
             row.devices.retain(|_, device| match device.get("type").map(String::as_str) {
                 Some("disk") => pool,
-                Some("nic") => network,
+                Some("nic") => network.as_ref().is_some_and(|network| {
+                    device.insert("network".to_owned(), network.clone());
+                    true
+                }),
                 _ => true,
             });
         } else if bare {
@@ -87,11 +92,17 @@ fn make_pool(host: &Arc<Host>) -> Result<rows::Pool, Error> {
     Ok(row)
 }
 
-fn make_network(host: &Arc<Host>) -> Result<rows::Network, Error> {
+/// The network by the name it got: another daemon of this host may have the first.
+fn make_network(host: &Arc<Host>) -> Result<(String, rows::Network), Error> {
     let mut config = rows::Config::new();
     resolve::resolve_auto(host, &mut config, true)?;
     let row = rows::Network { kind: "bridge".to_owned(), config, ..rows::Network::default() };
-    let spec = resolve::bridge(NETWORK, &row)?;
-    atomically(|undo| host.network().create_bridge(&spec, undo).map_err(Error::from))?;
-    Ok(row)
+    for name in (0..NUMBERS).map(|number| format!("{NETWORK}{number}")) {
+        if host.network().host_state(&resolve::interface(&name)?)?.is_none() {
+            let spec = resolve::bridge(&name, &row)?;
+            atomically(|undo| host.network().create_bridge(&spec, undo).map_err(Error::from))?;
+            return Ok((name, row));
+        }
+    }
+    Err(Error::Exists { what: "interface", name: format!("{NETWORK}{}` and every one before `it", NUMBERS - 1) })
 }
