@@ -6,16 +6,9 @@
 
 mod lab;
 
-use cabin_runtime::spec::{IdMap, InitSpec, RenderedFile, Rlimit, RootSpec};
+use cabin_runtime::spec::{IdMap, RenderedFile, Rlimit, RootSpec};
 use cabin_runtime::{ExecStatus, Exit};
 use lab::Lab;
-
-/// A Debian tree (it has perl, for calls no tool makes) with an init that only waits.
-fn waiting(lab: &Lab) -> InitSpec {
-    let mut spec = lab.spec(lab.debian("bookworm"));
-    spec.argv = vec!["/bin/sleep".into(), "infinity".into()];
-    spec
-}
 
 fn refused(lab: &Lab, script: &str, why: &str) {
     let (status, out, err) = lab.exec(&["/bin/sh", "-c", script]);
@@ -26,7 +19,7 @@ fn refused(lab: &Lab, script: &str, why: &str) {
 #[test]
 fn sockets_and_calls_of_the_deny_list_are_refused() {
     let lab = Lab::new();
-    lab.start(&waiting(&lab));
+    lab.start(&lab.waiting());
     for family in [38, 33, 40] {
         refused(
             &lab,
@@ -51,7 +44,7 @@ fn sockets_and_calls_of_the_deny_list_are_refused() {
 #[test]
 fn devices_stay_closed() {
     let lab = Lab::new();
-    lab.start(&waiting(&lab));
+    lab.start(&lab.waiting());
     refused(&lab, "mknod /tmp/sda b 8 0", "not permitted");
     refused(&lab, "mount -o remount,bind,dev /", "denied");
     assert!(lab.shell("grep ' / / ' /proc/self/mountinfo").contains("nodev"));
@@ -68,7 +61,7 @@ fn devices_stay_closed() {
 #[test]
 fn nothing_of_the_host_shows_in_the_mounts_and_the_masks_are_on() {
     let lab = Lab::new();
-    lab.start(&waiting(&lab));
+    lab.start(&lab.waiting());
     let mounts = lab.shell("cat /proc/self/mountinfo");
     assert!(!mounts.contains(&*lab.dir.to_string_lossy()), "{mounts}");
     assert!(!mounts.contains("/var/cache"), "{mounts}");
@@ -91,7 +84,7 @@ fn nothing_of_the_host_shows_in_the_mounts_and_the_masks_are_on() {
 #[test]
 fn capabilities_limits_and_inheritance_are_as_told() {
     let lab = Lab::new();
-    let mut spec = waiting(&lab);
+    let mut spec = lab.waiting();
     spec.rlimits = vec![Rlimit { name: "nproc".into(), soft: Some(700), hard: Some(800) }];
     lab.start(&spec);
     let status = lab.shell("cat /proc/1/status");
@@ -124,7 +117,7 @@ fn capabilities_limits_and_inheritance_are_as_told() {
 #[test]
 fn an_overlay_root_behaves_as_a_disk_and_its_owners_are_plain_on_the_host() {
     let lab = Lab::new();
-    lab.start(&waiting(&lab));
+    lab.start(&lab.waiting());
     lab.shell("echo x > /root/f && chown 1000:1000 /root/f && chmod 4755 /root/f && rm /etc/motd 2>/dev/null; mv /opt /opt2");
     lab.shell("setcap cap_net_raw=ep /root/f 2>/dev/null || perl -e '1'");
     use std::os::unix::fs::MetadataExt;
@@ -165,10 +158,10 @@ fn files_are_written_before_init_and_links_lead_nowhere_else() {
 fn a_container_may_hold_containers_only_with_nesting() {
     let inner = "unshare --user --map-root-user --pid --fork --mount-proc sh -c 'echo $$'";
     let lab = Lab::new();
-    lab.start(&waiting(&lab));
+    lab.start(&lab.waiting());
     refused(&lab, inner, "mount");
     let lab = Lab::new();
-    let mut spec = waiting(&lab);
+    let mut spec = lab.waiting();
     spec.nesting = true;
     lab.start(&spec);
     assert_eq!(lab.shell(inner), "1");
@@ -177,7 +170,7 @@ fn a_container_may_hold_containers_only_with_nesting() {
 #[test]
 fn a_privileged_container_runs_with_its_settings_read_only() {
     let lab = Lab::new();
-    let mut spec = waiting(&lab);
+    let mut spec = lab.waiting();
     spec.ids = IdMap::Privileged;
     let supervisor = lab.start(&spec);
     assert_eq!(lab.shell("id -u; cat /proc/self/uid_map | tr -s ' '"), "0\n 0 0 4294967295".trim());

@@ -8,6 +8,7 @@
 pub mod btrfs;
 pub mod caps;
 pub mod command;
+pub mod device_filter;
 pub mod dir;
 pub mod keyring;
 pub mod landlock;

@@ -54,6 +54,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The devices that containers may open could not be told.
+    #[error("cannot bar devices from cgroup `{}`", path.display())]
+    Devices {
+        /// The cgroup.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A file of a cgroup could not be written.
     #[error("cannot write `{value}` to `{file}` of cgroup `{}`", path.display())]
     Write {

@@ -7,6 +7,7 @@
 //! reach its limits. Version 1 controllers are written through cgroups-rs ([`v1`]), cgroup2 by file
 //! ([`unified`]).
 
+mod devices;
 mod entry;
 mod error;
 mod group;
@@ -143,6 +144,9 @@ impl Cgroups {
                 v1::fill_cpuset(&root, &prefix)?;
             }
             v1::bound(&prefix)?;
+            if self.inner.layout == Layout::Legacy && mount.controllers.iter().any(|c| c == "devices") {
+                devices::bar_v1(&prefix)?;
+            }
             let group = prefix.create(name)?;
             if cpuset {
                 v1::fill_cpuset(&prefix, &group)?;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::group::Group;
-use super::{Error, room};
+use super::{Error, devices, room};
 use crate::spec::CgroupLimits;
 
 /// The child that is given to the container.
@@ -42,6 +42,7 @@ pub(super) fn create(
         prefix.write("pids.max", &room::of_all().to_string())?;
     }
     enable(&prefix, &needed)?;
+    devices::bar(&prefix)?;
     let group = prefix.create(name)?;
     // What the container can hand on to groups of its own; no limit of ours depends on it.
     enable(&group, &[])?;

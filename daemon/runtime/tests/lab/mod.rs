@@ -79,6 +79,12 @@ impl Lab {
         RootSpec::Overlay { lowers: vec![tree(suite, SYSTEMD)], state: self.dir.join("state") }
     }
 
+    /// A Debian tree (it has perl, for calls no tool makes) with an init that only waits.
+    pub fn waiting(&self) -> InitSpec {
+        let argv = vec!["/bin/sleep".into(), "infinity".into()];
+        InitSpec { argv, ..self.spec(self.debian("bookworm")) }
+    }
+
     /// Debian 12 with sysvinit instead of systemd.
     pub fn sysvinit(&self) -> RootSpec {
         RootSpec::Overlay { lowers: vec![tree("bookworm", SYSVINIT)], state: self.dir.join("state") }

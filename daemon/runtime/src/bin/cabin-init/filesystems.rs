@@ -34,7 +34,7 @@ const HIDDEN: &[&str] = &[
 ];
 
 /// What may be read only.
-const READ_ONLY: &[&str] = &["proc/bus", "proc/fs", "proc/irq", "proc/sysrq-trigger"];
+const READ_ONLY: &[&str] = &["proc/bus", "proc/fs", "proc/irq", "proc/mtrr", "proc/sysrq-trigger"];
 
 /// Mounts fresh /proc and /sys and hides what is not the container's business. With nesting less is hidden:
 /// the kernel lets an inner container mount its own /proc only where nothing of the outer one is covered.
