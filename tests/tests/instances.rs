@@ -147,6 +147,23 @@ fn a_frozen_instance_stands_still() {
 }
 
 #[test]
+fn a_forced_stop_overtakes_a_restart_that_the_guest_does_not_heed() {
+    let lab = Lab::shared();
+    lab.busybox("deaf");
+    lab.sh("deaf", "echo '::shutdown:/bin/sleep 1000' >>/etc/inittab; kill -HUP 1");
+    std::thread::scope(|threads| {
+        let restart = threads.spawn(|| lab.cabin(&["restart", "deaf"]));
+        until_true("the guest to hang", 20, || lab.sh("deaf", "ps").contains("sleep 1000"));
+        lab.cabin(&["stop", "--force", "deaf"]).ok();
+        let refused = restart.join().unwrap().refused();
+        assert!(refused.contains("was stopped by force meanwhile"), "{refused}");
+    });
+    assert_eq!(lab.status("deaf"), "Stopped");
+    lab.cabin(&["start", "deaf"]).ok();
+    lab.cabin(&["delete", "-f", "deaf"]).ok();
+}
+
+#[test]
 fn an_ephemeral_instance_goes_when_it_stops() {
     let lab = Lab::shared();
     lab.launch("busybox", "mayfly", &["--ephemeral"]);

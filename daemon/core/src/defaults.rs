@@ -104,5 +104,8 @@ fn make_network(host: &Arc<Host>) -> Result<(String, rows::Network), Error> {
             return Ok((name, row));
         }
     }
-    Err(Error::Exists { what: "interface", name: format!("{NETWORK}{}` and every one before `it", NUMBERS - 1) })
+    Err(Error::Exists {
+        what: "interface",
+        name: format!("{NETWORK}{}` and every one before `it", NUMBERS - 1),
+    })
 }

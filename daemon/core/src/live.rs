@@ -44,6 +44,8 @@ pub struct Live {
     pub frozen: AtomicBool,
     /// Whether a stop was asked for, so that its end is no accident.
     pub stopping: AtomicBool,
+    /// Somebody stopped it by force while it was to be restarted: it is not started again.
+    pub stays_down: AtomicBool,
     /// Held while the container's interfaces are read.
     pub asking: Mutex<()>,
     ended: Mutex<Option<Exit>>,
@@ -61,6 +63,7 @@ impl Live {
             nics: Mutex::new(nics),
             frozen: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            stays_down: AtomicBool::new(false),
             asking: Mutex::new(()),
             ended: Mutex::new(None),
             end: Condvar::new(),

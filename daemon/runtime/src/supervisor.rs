@@ -164,6 +164,21 @@ impl Supervisor {
         read().map_err(|e| self.failed(act, e))
     }
 
+    /// Whether init is sure to hear that signal: it catches it, or has it kept until it looks. Any other that comes
+    /// from outside the kernel throws away (pid_namespaces(7)), which is what befalls a signal that comes before init
+    /// has set itself up. An init that waits in sigtimedwait(2), as busybox's does, hears it and does not look so.
+    ///
+    /// # Errors
+    /// When init has ended.
+    pub fn hears(&self, number: i32) -> Result<bool> {
+        let read = || -> io::Result<bool> {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.init_pid()))?;
+            process::signal(&self.pidfd, 0)?;
+            Ok(is_in_a_mask(&status, number))
+        };
+        read().map_err(|e| self.failed("look at the init's signals", e))
+    }
+
     /// The kept console output: the last 128 KiB.
     ///
     /// # Errors
@@ -283,5 +298,29 @@ impl Watch {
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// Whether a process with that status (proc_pid_status(5)) blocks or catches the signal.
+fn is_in_a_mask(status: &str, number: i32) -> bool {
+    let bit = u32::try_from(number - 1).ok().and_then(|place| 1u64.checked_shl(place)).unwrap_or(0);
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+    };
+    (mask("SigBlk:") | mask("SigCgt:")) & bit != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_in_a_mask;
+
+    #[test]
+    fn a_signal_is_heard_when_it_is_blocked_or_caught() {
+        let status = "SigPnd:\t0000001000000000\nSigBlk:\t0000001000000000\nSigIgn:\t0000000000001000\n\
+                      SigCgt:\t0000000020000800\n";
+        for (number, heard) in [(37, true), (12, true), (30, true), (13, false), (38, false), (15, false)] {
+            assert_eq!(is_in_a_mask(status, number), heard, "{number}");
+        }
     }
 }

@@ -119,8 +119,8 @@ pub fn change_state(
         0 => Some(PATIENCE),
         seconds => Some(Duration::from_secs(seconds.unsigned_abs())),
     };
-    // A clean stop may hold the turn for minutes; force must not wait for it.
-    if action == Action::Stop && put.force && host.busy().doing(name) == Some("stop") {
+    // A clean stop may hold the turn for minutes, that of a restart too; force must not wait for it.
+    if action == Action::Stop && put.force && matches!(host.busy().doing(name), Some("stop" | "restart")) {
         allowed(host, name, action)?;
         return stop::force_ahead(host, name);
     }
@@ -168,7 +168,11 @@ fn restart(
     atomically(|undo| -> Result<(), Error> {
         // A daemon that dies in between starts it when it comes back.
         super::intent::note(host, project, name, &Intent::Restart, undo)?;
+        let run = host.live().get(name);
         stop::stop(host, project, name, force, timeout, Power::Stopped)?;
+        if run.is_some_and(|run| run.stays_down.load(Ordering::SeqCst)) {
+            return Err(Error::invalid(format!("instance `{name}` was stopped by force meanwhile")));
+        }
         start::start(host, project, name)
     })?;
     Ok(())

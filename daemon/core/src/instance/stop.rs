@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cabin_runtime::Exit;
 use cabin_store::rows::{self, Power};
@@ -18,6 +18,13 @@ const KILL: i32 = 9;
 
 /// How long the kernel may take to tear a killed container down.
 const TEARDOWN: Duration = Duration::from_secs(60);
+
+/// How soon an init that may not have heard is told again: at first, and at the most.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const LAST_LOOK: Duration = Duration::from_secs(10);
+
+/// How long the end of an instance whose init is gone may take to be known.
+const GONE: Duration = Duration::from_secs(5);
 
 /// Stops a running instance; the caller holds its turn. No timeout waits for ever. `then` is what it is to do
 /// when the daemon comes back.
@@ -62,10 +69,13 @@ pub(crate) fn store_power(host: &Host, project: &str, name: &str, power: Power) 
     Ok(())
 }
 
-/// Ends a container while somebody else waits for its clean stop; the other one cleans up.
+/// Ends a container while somebody else waits for its clean stop; the other one cleans up, and does not start it again.
 pub(super) fn force_ahead(host: &Arc<Host>, name: &str) -> Result<(), Error> {
     match host.live().get(name) {
-        Some(live) => kill(host, &live),
+        Some(live) => {
+            live.stays_down.store(true, Ordering::SeqCst);
+            kill(host, &live)
+        }
         None => Ok(()),
     }
 }
@@ -74,15 +84,48 @@ fn ask(host: &Arc<Host>, live: &Arc<Live>, timeout: Option<Duration>) -> Result<
     if live.is_frozen() {
         super::power::thaw(host, &live.name)?;
     }
-    live.supervisor.signal(live.supervisor.init_kind()?.poweroff_signal())?;
-    match live.wait(timeout) {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let mut pause = FIRST_LOOK;
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let told = match tell(live) {
+            // It ended while it was looked at.
+            Err(_) if live.wait(Some(GONE)).is_some() => return Ok(()),
+            told => told?,
+        };
+        let patience = match told {
+            Told::Heard => left,
+            Told::Maybe => Some(left.map_or(pause, |left| left.min(pause))),
+        };
         // A guest that reboots when it is told to stop has stopped all the same.
-        Some(_) => Ok(()),
-        None => Err(Error::StopTimedOut {
-            name: live.name.clone(),
-            seconds: timeout.map_or(0, |timeout| timeout.as_secs()),
-        }),
+        if live.wait(patience).is_some() {
+            return Ok(());
+        }
+        if told == Told::Heard || left.is_some_and(|left| left <= pause) {
+            return Err(Error::StopTimedOut {
+                name: live.name.clone(),
+                seconds: timeout.map_or(0, |timeout| timeout.as_secs()),
+            });
+        }
+        pause = (pause * 2).min(LAST_LOOK);
     }
+}
+
+/// What became of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Init had set itself up for it.
+    Heard,
+    /// It may have come before that, and be lost: it is sent again.
+    Maybe,
+}
+
+/// Tells init to shut down.
+fn tell(live: &Live) -> Result<Told, Error> {
+    let signal = live.supervisor.init_kind()?.poweroff_signal();
+    let told = if live.supervisor.hears(signal)? { Told::Heard } else { Told::Maybe };
+    live.supervisor.signal(signal)?;
+    Ok(told)
 }
 
 fn kill(host: &Arc<Host>, live: &Arc<Live>) -> Result<(), Error> {
