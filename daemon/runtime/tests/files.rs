@@ -283,6 +283,63 @@ fn opens_append_and_insist_on_a_new_file() {
     });
 }
 
+/// Directory and link change places as fast as they can, as a hostile container would have them.
+#[test]
+fn a_link_that_takes_a_directorys_place_meanwhile_leads_no_file_out() {
+    Lab::each(|lab| {
+        // What lies below an overlay must not change while it is mounted.
+        if lab.overlay {
+            return;
+        }
+        let (root, outside) = (lab.dir.join("rootfs"), lab.dir.join("outside"));
+        for dir in [root.join("x"), outside.clone()] {
+            std::fs::create_dir(&dir).unwrap();
+        }
+        std::fs::write(root.join("x/secret"), "inside").unwrap();
+        std::fs::write(outside.join("secret"), "host").unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("y")).unwrap();
+        let enough = std::sync::atomic::AtomicBool::new(false);
+        let exchange = || {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            while !enough.load(Ordering::Relaxed) {
+                renameat_with(CWD, root.join("x"), CWD, root.join("y"), RenameFlags::EXCHANGE).unwrap();
+            }
+        };
+        let (mut inside, mut refused) = (0, 0);
+        std::thread::scope(|threads| {
+            threads.spawn(exchange);
+            lab.client(async |client| {
+                for n in 0..500 {
+                    match pull(&client, "/x/secret").await {
+                        Ok(content) => {
+                            assert_eq!(content, b"inside");
+                            inside += 1;
+                        }
+                        Err(_) => refused += 1,
+                    }
+                    let path = format!("/x/new{n}");
+                    if let Ok(opened) = client.open(path.as_str(), NEW, FileAttributes::empty()).await {
+                        client.close(opened.handle).await.unwrap();
+                    }
+                    let _ = client.mkdir(format!("/x/dir{n}"), FileAttributes::empty()).await;
+                    let _ = client
+                        .setstat(
+                            "/x/secret",
+                            FileAttributes { permissions: Some(0o600), ..FileAttributes::empty() },
+                        )
+                        .await;
+                }
+            });
+            enough.store(true, Ordering::Relaxed);
+        });
+        assert!(inside > 0 && refused > 0, "{inside} inside, {refused} refused: they never met");
+        let found: Vec<_> = std::fs::read_dir(&outside).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(found, ["secret"]);
+        let kept = std::fs::metadata(outside.join("secret")).unwrap();
+        assert_eq!(kept.permissions().mode() & 0o777, 0o644);
+    });
+}
+
 #[test]
 fn a_pipe_without_a_peer_does_not_hold_up_the_session() {
     Lab::each(|lab| {
