@@ -4,20 +4,18 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::cli::host;
-use crate::daemon::Daemon;
 
-/// Everything of a stopped daemon without instances that should no longer be there.
+/// Everything of a stopped daemon without instances that should no longer be there: what is below its directory, and
+/// in its network namespace.
 #[must_use]
-pub fn leftovers(daemon: &Daemon) -> Vec<String> {
+pub fn leftovers(dir: &Path, netns: &str) -> Vec<String> {
     let mut found = Vec::new();
-    found.extend(links(&daemon.netns).into_iter().map(|it| format!("link {it}")));
-    found.extend(tables(&daemon.netns).into_iter().map(|it| format!("nft table {it}")));
-    found.extend(
-        processes(&daemon.dir, &daemon.netns).into_iter().map(|(pid, it)| format!("process {pid}: {it}")),
-    );
-    found.extend(mounts(&daemon.dir).into_iter().map(|it| format!("mount {it}")));
-    found.extend(cgroups(&daemon.dir).into_iter().map(|it| format!("cgroup {}", it.display())));
-    found.extend(loop_devices(&daemon.dir).into_iter().map(|it| format!("loop device of {it}")));
+    found.extend(links(netns).into_iter().map(|it| format!("link {it}")));
+    found.extend(tables(netns).into_iter().map(|it| format!("nft table {it}")));
+    found.extend(processes(dir, netns).into_iter().map(|(pid, it)| format!("process {pid}: {it}")));
+    found.extend(mounts(dir).into_iter().map(|it| format!("mount {it}")));
+    found.extend(cgroups(dir).into_iter().map(|it| format!("cgroup {}", it.display())));
+    found.extend(loop_devices(dir).into_iter().map(|it| format!("loop device of {it}")));
     found
 }
 
@@ -38,7 +36,7 @@ pub fn tables(netns: &str) -> Vec<String> {
     host(&["nsenter", &net, "nft", "list", "tables"]).out.lines().map(str::to_owned).collect()
 }
 
-/// Processes that name the directory, or live in the network namespace.
+/// Processes that name the directory, hold a file in it, or live in the network namespace.
 #[must_use]
 pub fn processes(dir: &Path, netns: &str) -> Vec<(u32, String)> {
     let needle = dir.to_string_lossy().into_owned();
@@ -51,10 +49,16 @@ pub fn processes(dir: &Path, netns: &str) -> Vec<(u32, String)> {
         .filter_map(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            (inside.contains(&pid) || line.contains(&needle)).then(|| (pid, line.trim().to_owned()))
+            let is_its = inside.contains(&pid) || line.contains(&needle) || holds(pid, dir);
+            is_its.then(|| (pid, line.trim().to_owned()))
         })
         .filter(|(pid, _)| *pid != std::process::id())
         .collect()
+}
+
+fn holds(pid: u32, dir: &Path) -> bool {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|to| to.starts_with(dir))
 }
 
 /// Mount points below the directory, or made from it, in any process's view.
@@ -131,7 +135,8 @@ pub fn clear(dir: &Path, netns: &str) {
     let _ = host(&["rm", "-rf", "--one-file-system", &dir.to_string_lossy()]);
 }
 
-fn pids() -> impl Iterator<Item = u32> {
+/// Every process there is.
+pub fn pids() -> impl Iterator<Item = u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

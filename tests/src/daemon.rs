@@ -255,10 +255,7 @@ impl Daemon {
     /// Waits until an instance has an IPv4 address of its bridge, and gives it.
     pub fn wait_address(&self, name: &str, seconds: u64) -> String {
         until(&format!("an address of `{name}`"), seconds, || {
-            let state = self.get(&format!("/1.0/instances/{name}/state"));
-            let addresses = state["network"]["eth0"]["addresses"].as_array()?.clone();
-            let inet = addresses.iter().find(|it| it["family"] == "inet" && it["scope"] == "global")?;
-            Some(inet["address"].as_str()?.to_owned())
+            address(&self.get(&format!("/1.0/instances/{name}/state")))
         })
     }
 
@@ -321,7 +318,7 @@ impl Drop for Daemon {
             return;
         }
         let mut wrong = self.stop();
-        wrong.extend(audit::leftovers(self));
+        wrong.extend(audit::leftovers(&self.dir, &self.netns));
         audit::clear(&self.dir, &self.netns);
         let log = self.log_tail();
         let _ = std::fs::remove_file(self.log_path());
@@ -330,6 +327,14 @@ impl Drop for Daemon {
             panic!("left behind by cabind:\n  {}\n{log}", wrong.join("\n  "));
         }
     }
+}
+
+/// The IPv4 address of its bridge that the state of an instance tells.
+#[must_use]
+pub fn address(state: &Value) -> Option<String> {
+    let addresses = state["network"]["eth0"]["addresses"].as_array()?;
+    let inet = addresses.iter().find(|it| it["family"] == "inet" && it["scope"] == "global")?;
+    Some(inet["address"].as_str()?.to_owned())
 }
 
 /// Our command line, or the one that CABIN_CLI names: `incus` understands the same words.

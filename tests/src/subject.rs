@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::api::{self, Reply};
 use crate::cli::host;
-use crate::daemon::{PLACE, PREFIX};
+use crate::daemon::{PLACE, PREFIX, address};
 use crate::disk::Disk;
 use crate::wait::{until, until_true};
 use crate::{audit, binary, images};
@@ -218,17 +218,7 @@ impl Subject {
     #[must_use]
     pub fn processes(&self) -> Vec<(u32, String)> {
         let own = self.child.as_ref().map(Child::id);
-        let needle = self.dir.to_string_lossy().into_owned();
         let mut found = audit::processes(&self.dir, &self.netns);
-        for pid in pids() {
-            let holds =
-                std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().any(|fd| {
-                    std::fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().starts_with(&needle))
-                });
-            if holds && !found.iter().any(|(known, _)| *known == pid) {
-                found.push((pid, name_of(pid)));
-            }
-        }
         found.retain(|(pid, _)| Some(*pid) != own && *pid != std::process::id());
         found.sort();
         found
@@ -441,10 +431,7 @@ impl Subject {
     /// Waits until an instance has an IPv4 address of its bridge, and gives it.
     pub fn wait_address(&self, name: &str, seconds: u64) -> String {
         until(&format!("an address of `{name}`"), seconds, || {
-            let state = self.get(&format!("/1.0/instances/{name}/state"));
-            let addresses = state["network"]["eth0"]["addresses"].as_array()?.clone();
-            let inet = addresses.iter().find(|it| it["family"] == "inet" && it["scope"] == "global")?;
-            Some(inet["address"].as_str()?.to_owned())
+            address(&self.get(&format!("/1.0/instances/{name}/state")))
         })
     }
 
@@ -474,11 +461,7 @@ impl Subject {
         wrong.extend(self.strays().into_iter().map(|it| format!("audit: {it}")));
         let _ = self.call("PUT", "/internal/shutdown", None);
         self.wait_gone();
-        wrong.extend(self.processes().into_iter().map(|(pid, it)| format!("process {pid}: {it}")));
-        wrong.extend(audit::links(&self.netns).into_iter().map(|it| format!("link {it}")));
-        wrong.extend(audit::tables(&self.netns).into_iter().map(|it| format!("nft {it}")));
-        wrong.extend(audit::mounts(&self.dir).into_iter().map(|it| format!("mount {it}")));
-        wrong.extend(audit::cgroups(&self.dir).into_iter().map(|it| format!("cgroup {}", it.display())));
+        wrong.extend(audit::leftovers(&self.dir, &self.netns));
         wrong
     }
 }
@@ -518,14 +501,4 @@ impl Drop for Subject {
 /// A path as it is among the mounts of that process, or our own.
 fn reach(view: Option<u32>, path: &Path) -> PathBuf {
     view.map_or_else(|| path.to_owned(), |pid| PathBuf::from(format!("/proc/{pid}/root{}", path.display())))
-}
-
-fn name_of(pid: u32) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
-}
-
-/// Every process of the host.
-pub fn pids() -> impl Iterator<Item = u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

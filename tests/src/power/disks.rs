@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::audit::pids;
 use crate::cli::{Outcome, host};
 use crate::daemon::{PLACE, PREFIX};
-use crate::subject::pids;
 use crate::wait::until_true;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
