@@ -142,14 +142,21 @@ fn every_crate_shares_the_lints() {
 fn the_architecture_names_tests_that_exist() {
     let page = std::fs::read_to_string(cabin_tests::root().join("ARCHITECTURE.md")).unwrap();
     let tests: String = files(&["rs"]).iter().map(|file| file.bare.clone()).collect();
-    let named: Vec<&str> = page
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .filter_map(|word| word.strip_prefix("tidy::"))
-        .filter(|name| *name != "…")
-        .collect();
-    assert!(named.len() > 8, "the table of invariants names {} tests", named.len());
+    let words: Vec<&str> = page.split('`').skip(1).step_by(2).collect();
+    // A test is named by a sentence, with or without its file before it.
+    let sentence = |word: &&str| word.matches('_').count() > 2 && !word.contains(['/', ' ', '.']);
+    let bare = words.iter().map(|word| word.rsplit("::").next().unwrap_or(word));
+    let of_tidy = words.iter().filter_map(|word| word.strip_prefix("tidy::"));
+    let named: Vec<&str> = bare.filter(sentence).chain(of_tidy).filter(|name| *name != "…").collect();
+    assert!(named.len() > 20, "the table of invariants names {} tests", named.len());
+    for path in
+        words.iter().filter(|word| word.contains('/') && word.ends_with(".rs") && !word.contains(['{', '*']))
+    {
+        assert!(
+            cabin_tests::root().join(path).exists(),
+            "ARCHITECTURE.md names `{path}`, which does not exist"
+        );
+    }
     for name in named {
         assert!(
             tests.contains(&format!("fn {name}()")),
