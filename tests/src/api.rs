@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::machine;
+
 /// An answer of the daemon.
 #[derive(Debug, Clone)]
 pub struct Reply {
@@ -85,8 +87,8 @@ pub fn send(
 /// When the daemon closes the connection without an answer, or does not answer within 60 seconds.
 pub fn raw(socket: &Path, bytes: &[u8]) -> std::io::Result<Reply> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(60)))?;
+    stream.set_read_timeout(Some(machine::time(Duration::from_secs(60))))?;
+    stream.set_write_timeout(Some(machine::time(Duration::from_secs(60))))?;
     // A daemon that refuses early may close before it has read all: its answer is still there to read.
     let sent = stream.write_all(bytes);
     let mut answer = Vec::new();

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::api::{self, Reply};
 use crate::cli::{Outcome, run, run_with};
 use crate::wait::{until, until_true};
-use crate::{audit, binary};
+use crate::{audit, binary, machine};
 
 /// Where the directories of test daemons lie; short, for a socket's path may have 107 bytes.
 pub const PLACE: &str = "/var/tmp";
@@ -296,7 +296,7 @@ impl Daemon {
                 std::thread::park_timeout(std::time::Duration::from_millis(20));
                 child.try_wait().is_ok_and(|ended| ended.is_some())
             })
-            .take(1500)
+            .take(1500 * usize::try_from(machine::slower()).unwrap_or(1))
             .any(|gone| gone);
             if !gone {
                 wrong.push("cabind does not end after PUT /internal/shutdown".to_owned());

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::audit;
 use crate::cli::host;
+use crate::machine;
 use crate::subject::Subject;
 
 /// The state, a line for each thing.
@@ -122,7 +123,7 @@ pub fn settled_within(
     subject: &Subject,
     wanted: &[(&HostState, Look)],
 ) -> Result<usize, String> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    let deadline = std::time::Instant::now() + machine::time(std::time::Duration::from_secs(seconds));
     loop {
         let found = HostState::of(subject, Look::Exact);
         let masked = found.masked();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::machine;
 use crate::subject::Subject;
 
 /// What a client may put in a frame's first byte.
@@ -62,7 +63,7 @@ impl Line {
 
     /// Waits for an answer's head: its status, or nothing when the daemon hung up or said nothing in time.
     pub fn status(&mut self, seconds: u64) -> Option<u16> {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let deadline = Instant::now() + machine::time(Duration::from_secs(seconds));
         while !self.read.windows(4).any(|four| four == b"\r\n\r\n") {
             if !self.more(deadline)? {
                 return None;
@@ -76,7 +77,7 @@ impl Line {
 
     /// Waits until the daemon hangs up, throwing away what it says before; whether it did in time.
     pub fn is_hung_up(&mut self, seconds: u64) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let deadline = Instant::now() + machine::time(Duration::from_secs(seconds));
         loop {
             self.read.clear();
             match self.more(deadline) {
@@ -151,7 +152,7 @@ impl Line {
 
     /// Waits for the daemon's next frame: its first byte and payload.
     pub fn next_frame(&mut self, seconds: u64) -> Option<(u8, Vec<u8>)> {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let deadline = Instant::now() + machine::time(Duration::from_secs(seconds));
         loop {
             if let Some((first, payload, whole)) = parse(&self.read) {
                 self.read.drain(..whole);
@@ -165,7 +166,7 @@ impl Line {
 
     /// Waits for the daemon's goodbye: its code, 0 without one; nothing when it does not part in time.
     pub fn parting(&mut self, seconds: u64) -> Option<u16> {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let deadline = Instant::now() + machine::time(Duration::from_secs(seconds));
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).as_secs();
             match self.next_frame(left) {

@@ -16,6 +16,7 @@ pub mod host_state;
 pub mod hostile;
 pub mod images;
 pub mod lab;
+pub mod machine;
 pub mod manifest;
 pub mod peer;
 pub mod pool_verbs;
@@ -42,6 +43,12 @@ pub fn root() -> PathBuf {
     tests.parent().map_or_else(|| tests.clone(), std::path::Path::to_path_buf)
 }
 
+/// Which build is tested: `debug`, or what CABIN_PROFILE says.
+#[must_use]
+pub fn profile() -> String {
+    std::env::var("CABIN_PROFILE").unwrap_or_else(|_| "debug".to_owned())
+}
+
 /// The path of a program of the workspace: as built without `--release`, or with it when CABIN_PROFILE says
 /// `release`.
 ///
@@ -49,8 +56,7 @@ pub fn root() -> PathBuf {
 /// When it has not been built.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
-    let profile = std::env::var("CABIN_PROFILE").unwrap_or_else(|_| "debug".to_owned());
-    let path = root().join("target/x86_64-unknown-linux-gnu").join(&profile).join(name);
+    let path = root().join("target/x86_64-unknown-linux-gnu").join(profile()).join(name);
     assert!(path.exists(), "`{}` is missing: run `make build` (or `make release`) first", path.display());
     path
 }

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::api;
 use crate::subject::Subject;
 use crate::sweep::audited;
+use crate::{api, machine};
 
 /// How long an operation may take before it counts as stuck, in seconds.
 const DEADLINE: u64 = 40;
@@ -177,7 +177,7 @@ impl Score {
     /// Runs a race `rounds` times, each time from the start.
     pub fn run(&mut self, subject: &Subject, race: &Race, rounds: usize) {
         let began = Instant::now();
-        for round in 0..rounds * race.often {
+        for round in 0..(rounds * race.often).div_ceil(machine::every()) {
             (race.before)(subject);
             let asked = (race.asked)(subject);
             let answers = at_once(subject, &asked);
@@ -205,7 +205,8 @@ impl Score {
     /// When it was.
     pub fn close(self, what: &str) {
         let (rounds, wrong, left) = (self.rounds, self.wrong.len(), self.leftovers.len());
-        eprintln!("races{what}: {rounds} rounds, {wrong} wrong answers, {left} leftovers");
+        let every = machine::told_every();
+        eprintln!("races{what}: {rounds} rounds{every}, {wrong} wrong answers, {left} leftovers");
         let told = [self.wrong, self.leftovers].concat();
         assert!(told.is_empty(), "{}", told.join("\n"));
     }

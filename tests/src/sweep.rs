@@ -1,6 +1,7 @@
 //! Sweeps: a verb is done again and again, and each time another of its steps fails, or the daemon dies there.
 
 use crate::host_state::{HostState, Look, settled, settled_within};
+use crate::machine;
 use crate::subject::{Point, Subject};
 use crate::verbs::Verb;
 
@@ -9,17 +10,26 @@ use crate::verbs::Verb;
 pub struct Tally {
     /// Steps that were made to fail, or at which the daemon died.
     pub points: usize,
+    /// Those that there were, tried or not.
+    pub met: usize,
     /// What was wrong after one of them.
     pub wrong: Vec<String>,
 }
 
 impl Tally {
+    /// Whether the next point is one of those that this machine has time for.
+    pub fn takes(&mut self) -> bool {
+        self.met += 1;
+        (self.met - 1).is_multiple_of(machine::every())
+    }
+
     /// Prints the numbers, and fails when anything was wrong.
     ///
     /// # Panics
     /// When a step left something behind.
     pub fn close(self, what: &str) {
-        eprintln!("{what}: {} points, {} leftovers", self.points, self.wrong.len());
+        let every = machine::told_every();
+        eprintln!("{what}: {} points{every}, {} leftovers", self.points, self.wrong.len());
         assert!(self.points > 0, "{what}: no points at all");
         assert!(self.wrong.is_empty(), "{what}:\n{}", self.wrong.join("\n"));
     }
@@ -63,7 +73,7 @@ pub fn fail_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
         let points = count(subject, verb);
         let halfway = halfway(subject, verb);
         for (number, point) in points.iter().enumerate().map(|(at, point)| (at + 1, point)) {
-            if !point.fails {
+            if !point.fails || !tally.takes() {
                 continue;
             }
             tally.points += 1;
@@ -114,7 +124,7 @@ pub fn fail_once(subject: &Subject, verb: &Verb, tally: &mut Tally) {
 
 /// What the daemon's own audit finds that does not go away by itself within three seconds.
 pub fn audited(subject: &Subject) -> Vec<String> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
+    let deadline = std::time::Instant::now() + machine::time(std::time::Duration::from_secs(3));
     loop {
         let found = subject.strays();
         if found.is_empty() || std::time::Instant::now() >= deadline {
@@ -146,7 +156,7 @@ pub fn kill_every(subject: &mut Subject, verbs: &[Verb], apart: usize, again: Ag
         let points = count(subject, verb);
         let halfway = halfway(subject, verb);
         for (number, point) in points.iter().enumerate().map(|(at, point)| (at + 1, point)) {
-            if !(points.len() - number).is_multiple_of(apart) {
+            if !(points.len() - number).is_multiple_of(apart) || !tally.takes() {
                 continue;
             }
             let told = format!("{}, step {number} (`{}`)", verb.name, point.what);

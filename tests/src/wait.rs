@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-/// Looks until `look` finds something, for at most `seconds`.
+use crate::machine;
+
+/// Looks until `look` finds something, for at most `seconds` (longer on a machine that is slower).
 ///
 /// # Panics
 /// When the deadline passes; the message names `what`.
 pub fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<T>) -> T {
+    let seconds = machine::seconds(seconds);
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         if let Some(found) = look() {

@@ -29,6 +29,9 @@ struct Squeeze<'a> {
 fn squeezed(subject: &Subject, squeeze: &Squeeze<'_>, verbs: &[Verb], tally: &mut Tally) {
     for verb in verbs {
         (verb.before)(subject);
+        if !tally.takes() {
+            continue;
+        }
         let before = HostState::of(subject, Look::Exact);
         (squeeze.tighten)();
         let done = (verb.act)(subject);

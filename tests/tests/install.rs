@@ -13,7 +13,12 @@ use cabin_tests::{api, audit, images};
 fn make(target: &str, dest: &Path) {
     let dest = format!("DESTDIR={}", dest.display());
     let mut command = std::process::Command::new("make");
-    command.current_dir(cabin_tests::root()).args([target, &dest, "PREFIX=/usr", "PROFILE=debug"]);
+    command.current_dir(cabin_tests::root()).args([
+        target,
+        &dest,
+        "PREFIX=/usr",
+        &format!("PROFILE={}", cabin_tests::profile()),
+    ]);
     run(&mut command).ok();
 }
 

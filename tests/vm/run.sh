@@ -5,6 +5,8 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=/dev/null
 . "$here/settings"
+# shellcheck source=tests/vm/work.sh
+. "$here/work.sh"
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 began=$(date +%s)
 done=0 failed=0
@@ -237,24 +239,63 @@ life() {
     check "its state stays" test -d /var/lib/cabin/database
 }
 
-# The test programs of the tree, where they expect to be and with the images they ask for.
-suites() {
-    mkdir -p "$(dirname "$TOP")" "$(dirname "$CACHE")"
-    ln -sfn "$here/tree" "$TOP"
-    cp -r "$here/images" "$CACHE"
-    # Some start a Debian without any daemon, from a tree that they would otherwise make.
-    (cd "${CACHE%/*}" && tar --numeric-owner -xf "$here/debian-12.tar.zst" rootfs && mv rootfs bookworm-systemd)
-    for program in "$here"/tests/*; do
-        [ -x "$program" ] || continue
-        # How quick something is says nothing here; the next two have short deadlines, and `life` does the same with
-        # long ones; the sweeps would take hours.
-        CABIN_PROFILE=$PROFILE RUST_TEST_THREADS=2 RUST_BACKTRACE=0 \
-            check "$(basename "$program") passes" "$program" \
-            --skip quick --skip a_frozen_instance --skip processor_time --skip a_daemon_that_dies
-        sed -n 's/^test result: /       /p' $note | tail -1
+# Programs whose tests take longest come last, so that a machine that is stopped has run as many as it can.
+LAST='hostile races power exhaustion faults recovery'
+in_order() {
+    pattern=$(echo "$LAST" | tr ' ' '|')
+    grep -vE "^cabin-tests:test/.*($pattern)" "$here/programs"
+    for word in $LAST; do grep -E "^cabin-tests:test/.*$word" "$here/programs"; done
+}
+
+# left_out NAME: the tests of a program that do not run, each after `--skip`; one that it does not have is an error.
+left_out() {
+    sed 's/ *#.*//' "$here/left-out" | while read -r name test; do
+        [ "$name" = "$1" ] && [ -n "$test" ] || continue
+        echo "--skip $test"
+    done
+}
+all_there() {
+    left_out "$1" | cut -d' ' -f2 | while read -r test; do
+        "$2" --list 2>/dev/null | grep -qx "$test: test" || { echo "left-out: $1 has no test $test"; exit 1; }
     done
 }
 
+# The programs of tests of the tree, where they expect to be and with the images they ask for.
+suites() {
+    mkdir -p "$(dirname "$TOP")" "$(dirname "$CACHE")"
+    # Writable, as a tree is where one builds.
+    cp -r "$here/tree" "$TOP"
+    cp -r "$here/images" "$CACHE"
+    cp -r "$here"/clients/* "${CACHE%/*}"
+    # Some start a Debian without any daemon, from a tree that they would otherwise make.
+    (cd "${CACHE%/*}" && tar --numeric-owner -xf "$here/debian-12.tar.zst" rootfs && mv rootfs bookworm-systemd)
+    inside=$(work_took /var/tmp)
+    slower=$(((inside + OUTSIDE - 1) / OUTSIDE))
+    echo "a piece of work takes $inside ms, outside $OUTSIDE ms: deadlines are $slower times as long; sweeps try 1 point of $EVERY"
+    in_order >/run/v2-programs
+    while read -r name number; do
+        from=$(date +%s)
+        [ -z "$(left_out "$name")" ] || check "what is left out of $name is there" all_there "$name" "$here/tests/$number"
+        folder=$(folder_of "$name")
+        # shellcheck disable=SC2046 # words are meant
+        CABIN_PROFILE=$PROFILE CABIN_SLOWER=$slower CABIN_EVERY=$EVERY RUST_TEST_THREADS=2 RUST_BACKTRACE=0 \
+            check "$name passes" within_folder "$TOP/$folder" timeout 7200 "$here/tests/$number" --show-output --exact $(left_out "$name")
+        sed -n 's/^test result: /       /p' $note | tail -1 | sed "s/; finished.*/; $(($(date +%s) - from)) s/"
+        grep -hE '[0-9] (points|deaths|rounds|bombs|traps|crash images|squeezes|harms)' $note | sed 's/^/       /'
+    done </run/v2-programs
+}
+# The folder of a package, where cargo starts its tests.
+folder_of() {
+    wanted=${1%%:*}
+    (cd "$TOP" && grep -lx "name = \"$wanted\"" Cargo.toml */Cargo.toml */*/Cargo.toml | head -1 | xargs dirname)
+}
+within_folder() {
+    folder=$1
+    shift
+    # What it reads is not the list of programs.
+    (cd "$folder" && "$@" </dev/null)
+}
+
 [ "$LIFE" = no ] || life
-suites
+[ ! -s "$here/programs" ] || suites
 finish

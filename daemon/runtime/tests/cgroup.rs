@@ -117,11 +117,16 @@ impl Process {
 }
 
 fn wait(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + patience(Duration::from_secs(60));
     while !condition() {
         assert!(Instant::now() < deadline, "waited for {what}");
         std::thread::yield_now();
     }
+}
+
+/// What usually takes at most so long, as many times longer as an emulated machine is slower (`CABIN_SLOWER`).
+fn patience(usual: Duration) -> Duration {
+    usual * std::env::var("CABIN_SLOWER").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 /// A command as the container's root would run it, seen from the host.

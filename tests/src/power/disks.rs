@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::audit::pids;
 use crate::cli::{Outcome, host};
 use crate::daemon::{PLACE, PREFIX};
+use crate::machine;
 use crate::wait::until_true;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -236,7 +237,7 @@ impl Disks {
         }
         drop(held);
         // The device goes with the last view that has its filesystem, and with it what the kernel keeps of that.
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + machine::time(Duration::from_secs(10));
         while before.is_some() && number_of(device) == before {
             assert!(Instant::now() < deadline, "{device} is still in use: {}", holders(at).join(", "));
             std::thread::park_timeout(Duration::from_millis(10));

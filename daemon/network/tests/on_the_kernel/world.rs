@@ -46,11 +46,16 @@ pub fn run(name: &str, args: &[&str]) -> String {
 
 /// Polls until `holds`, or fails saying what it waited for.
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + patience(Duration::from_secs(10));
     while !holds() {
-        assert!(Instant::now() < deadline, "waited 10 s for {what}");
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
         std::thread::yield_now();
     }
+}
+
+/// What usually takes at most so long, as many times longer as an emulated machine is slower (`CABIN_SLOWER`).
+fn patience(usual: Duration) -> Duration {
+    usual * std::env::var("CABIN_SLOWER").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 /// A network namespace with a process in it.

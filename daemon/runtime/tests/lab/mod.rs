@@ -214,11 +214,16 @@ pub fn read_all(fd: OwnedFd) -> String {
 }
 
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool, seen: impl Fn() -> String) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + patience(Duration::from_secs(30));
     while !done() {
-        assert!(Instant::now() < deadline, "waited 30 s until {what}; seen: {}", seen());
+        assert!(Instant::now() < deadline, "waited in vain until {what}; seen: {}", seen());
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// What usually takes at most so long, as many times longer as an emulated machine is slower (`CABIN_SLOWER`).
+fn patience(usual: Duration) -> Duration {
+    usual * std::env::var("CABIN_SLOWER").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 fn make_executable(path: &Path) {
