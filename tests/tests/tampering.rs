@@ -6,7 +6,7 @@ use cabin_tests::cli::host;
 use cabin_tests::host_state::{HostState, Look, settled_within};
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::audited;
-use cabin_tests::wait::{until, until_true};
+use cabin_tests::wait::{until, until_true, while_others_go_on};
 use serde_json::{Value, json};
 
 const BRIDGE: &str = "cabinbr0";
@@ -190,11 +190,14 @@ fn a_port_that_is_deleted_is_plugged_in_again() {
     assert!(!subject.log_tail().contains("cannot be put right"), "{}", subject.log_tail());
 }
 
-#[test]
-fn a_container_whose_control_groups_are_taken_away_can_be_stopped_and_deleted() {
-    let (subject, _) = lab();
-    let before = subject.init_pid("box");
-    for group in audit::cgroups(&subject.dir).into_iter().filter(|group| group.ends_with("box")) {
+/// The control groups of the container, in every hierarchy.
+fn groups(subject: &Subject) -> Vec<std::path::PathBuf> {
+    audit::cgroups(&subject.dir).into_iter().filter(|group| group.ends_with("box")).collect()
+}
+
+/// Moves all that is in the container's control groups to the top, as a careless program of the host might.
+fn move_out(subject: &Subject) {
+    for group in groups(subject) {
         let top = group.parent().and_then(std::path::Path::parent).expect("a hierarchy").join("cgroup.procs");
         until_true("the group to be empty", 5, || {
             let listed =
@@ -202,19 +205,122 @@ fn a_container_whose_control_groups_are_taken_away_can_be_stopped_and_deleted() 
             listed.out.lines().for_each(|pid| drop(std::fs::write(&top, pid)));
             listed.out.trim().is_empty()
         });
-        let words = ["find", &group.to_string_lossy(), "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"];
-        host(&words).ok();
     }
-    assert_eq!(subject.status("box"), "Running");
-    assert_eq!(subject.init_pid("box"), before);
-    let refused = subject.exec("box", "true").expect_err("no place for a command");
-    assert!(refused.contains("cgroup"), "{refused}");
-    assert!(!audited(&subject).is_empty(), "the audit does not see it");
+}
+
+/// Takes the container's control groups away.
+fn take_groups(subject: &Subject) {
+    let all = groups(subject);
+    assert!(!all.is_empty(), "no control groups");
+    move_out(subject);
+    for group in all {
+        let words = ["find", &group.to_string_lossy(), "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"];
+        // A daemon that is there may already be making it again.
+        let _ = host(&words);
+    }
+}
+
+/// Whether the container's first process is in its groups of every hierarchy.
+fn is_inside(subject: &Subject) -> bool {
+    let own = groups(subject);
+    let Some(end) = own.first().and_then(|group| Some(group.parent()?.file_name()?.to_string_lossy())) else {
+        return false;
+    };
+    let table =
+        std::fs::read_to_string(format!("/proc/{}/cgroup", subject.init_pid("box"))).expect("its groups");
+    let inside = table.lines().filter(|line| format!("{line}/").contains(&format!("/{end}/box/"))).count();
+    inside >= own.len()
+}
+
+/// What the files hold that a limit of processes and one of memory are written to.
+fn limits(subject: &Subject) -> Vec<(std::path::PathBuf, String)> {
+    let files = ["pids.max", "memory.max", "memory.limit_in_bytes"];
+    let all = groups(subject).into_iter().flat_map(|group| files.map(|file| group.join(file)));
+    all.filter_map(|file| std::fs::read_to_string(&file).ok().map(|text| (file, text))).collect()
+}
+
+#[test]
+fn control_groups_that_are_taken_away_from_a_running_container_are_made_again() {
+    let (mut subject, _) = lab();
+    let init = subject.init_pid("box");
+    let body = json!({ "config": { "limits.memory": "256MiB", "limits.processes": "300" } });
+    subject.must("PATCH", "/1.0/instances/box", &body);
+    let (all, held) = (groups(&subject), limits(&subject));
+    assert!(held.len() >= 2, "{held:?}");
+    let as_before = |subject: &Subject| {
+        let whole = || is_inside(subject) && groups(subject) == all && limits(subject) == held;
+        until_true("the container to be in its groups again", 10, whole);
+        assert_eq!((subject.init_pid("box"), subject.status("box").as_str()), (init, "Running"));
+        assert_eq!(subject.exec("box", "echo well").as_deref(), Ok("well"));
+        repaired(subject, "/1.0/instances/box");
+        clean(subject);
+    };
+    take_groups(&subject);
+    // Who comes first waits for nobody else to notice.
+    assert_eq!(subject.exec("box", "echo well").as_deref(), Ok("well"));
+    as_before(&subject);
+    take_groups(&subject);
+    as_before(&subject);
+    // The limits hold all that is in it, what was there before too.
+    subject
+        .exec("box", "i=0; while [ $i -lt 320 ]; do sleep 60 & i=$((i + 1)); done")
+        .expect_err("300 processes");
+    subject.exec("box", "killall sleep").ok();
+    // The same while no daemon is there to see it.
+    subject.crash();
+    take_groups(&subject);
+    subject.boot_well();
+    until_true("the container to be in its groups again", 10, || is_inside(&subject));
+    assert_eq!((groups(&subject), limits(&subject), subject.init_pid("box")), (all, held, init));
     subject.power("box", "stop").expect("a stop");
-    assert!(!std::path::Path::new(&format!("/proc/{before}")).exists());
+    assert!(!std::path::Path::new(&format!("/proc/{init}")).exists());
     clean(&subject);
     subject.power("box", "start").expect("a start");
+    take_groups(&subject);
     subject.must("DELETE", "/1.0/instances/box?force=true", &Value::Null);
+    clean(&subject);
+}
+
+#[test]
+fn limits_that_somebody_else_writes_are_set_again() {
+    let (mut subject, _) = lab();
+    let body = json!({ "config": { "limits.memory": "256MiB", "limits.processes": "300" } });
+    subject.must("PATCH", "/1.0/instances/box", &body);
+    let held = limits(&subject);
+    let loosen = || {
+        for (file, _) in &held {
+            let none = if file.ends_with("memory.limit_in_bytes") { "-1" } else { "max" };
+            std::fs::write(file, none).expect("the right to write it");
+        }
+    };
+    loosen();
+    until_true("the limits as they were", 10, || limits(&subject) == held);
+    repaired(&subject, "/1.0/instances/box");
+    subject.crash();
+    loosen();
+    subject.boot_well();
+    assert_eq!(limits(&subject), held);
+    clean(&subject);
+    // What a user changes is nobody's fault.
+    subject.must("PATCH", "/1.0/instances/box", &json!({ "config": { "limits.processes": "400" } }));
+    assert!(!subject.log_tail().contains("cannot be put right"), "{}", subject.log_tail());
+    assert_ne!(limits(&subject), held);
+}
+
+#[test]
+fn a_frozen_container_whose_control_groups_are_taken_away_is_frozen_again() {
+    let (subject, _) = lab();
+    subject.exec("box", "(while :; do date +%s%N >/root/beat; done) >/dev/null 2>&1 &").expect("a loop");
+    subject.power("box", "freeze").expect("a freeze");
+    take_groups(&subject);
+    until_true("the container to be in its groups again", 10, || is_inside(&subject));
+    repaired(&subject, "/1.0/instances/box");
+    let beat = || subject.call("GET", "/1.0/instances/box/files?path=/root/beat", None).expect("a file").body;
+    let first = beat();
+    while_others_go_on(std::time::Duration::from_millis(300));
+    assert_eq!((subject.status("box").as_str(), beat()), ("Frozen", first));
+    subject.power("box", "unfreeze").expect("a thaw");
+    assert_eq!(subject.exec("box", "echo well").as_deref(), Ok("well"));
     clean(&subject);
 }
 

@@ -24,6 +24,7 @@ pub struct Host {
     storage: Storage,
     network: Network,
     runtime: Runtime,
+    groups: Option<Arc<cabin_runtime::cgroup::CgroupWatch>>,
     programs: Programs,
     unpacker: cabin_images::Unpacker,
     events: Arc<Events>,
@@ -81,6 +82,7 @@ impl Host {
             unpacking: parking_lot::Mutex::new(()),
             shipped: OnceLock::new(),
             building: parking_lot::Mutex::new(()),
+            groups: recover::watch_groups(runtime.cgroups()),
             busy: Arc::default(),
             ready: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -117,6 +119,7 @@ impl Host {
         recover::instances(self);
         recover::keep(self);
         recover::keep_run_dir(self);
+        recover::keep_groups(self);
         crate::instance::watch_snapshots(self);
         self.runtime.keep_helper();
         self.ready.store(true, Ordering::SeqCst);
@@ -156,6 +159,11 @@ impl Host {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::SeqCst)
+    }
+
+    /// Tells of what others do to cgroups, when the kernel lets it.
+    pub(crate) fn groups(&self) -> Option<&Arc<cabin_runtime::cgroup::CgroupWatch>> {
+        self.groups.as_ref()
     }
 
     /// The daemon's own settings.

@@ -7,6 +7,7 @@
 mod adopt;
 mod boot;
 mod emptied;
+mod groups;
 mod keep;
 mod order;
 mod strays;
@@ -23,6 +24,9 @@ use crate::{DEFAULT_PROJECT, Error, Host, instance};
 
 use adopt::Found;
 pub(crate) use emptied::watch as keep_run_dir;
+pub(crate) use groups::{
+    announce as look_after, begin as watch_groups, mend_for as mend_groups, watch as keep_groups,
+};
 pub(crate) use keep::watch as keep;
 pub(crate) use order::stop_all;
 

@@ -30,6 +30,8 @@ pub(crate) enum Trouble {
     Tampered,
     /// A nic of a running instance is not there.
     Nic,
+    /// The cgroups of a running instance are not as they should be.
+    Cgroups,
     /// The place of sockets and records was emptied.
     RunDir,
     /// The host's clock was set.
@@ -44,6 +46,7 @@ impl Trouble {
             Trouble::Pool => "Storage pool unavailable",
             Trouble::Tampered => "Changed by somebody else and repaired",
             Trouble::Nic => "Network device unavailable",
+            Trouble::Cgroups => "Cgroups unavailable",
             Trouble::RunDir => "Runtime directory emptied",
             Trouble::Clock => "Clock was set",
         }
@@ -51,7 +54,7 @@ impl Trouble {
 
     fn severity(self) -> &'static str {
         match self {
-            Trouble::Network | Trouble::Pool => "high",
+            Trouble::Network | Trouble::Pool | Trouble::Cgroups => "high",
             Trouble::Autostart | Trouble::Nic | Trouble::RunDir => "moderate",
             Trouble::Tampered | Trouble::Clock => "low",
         }

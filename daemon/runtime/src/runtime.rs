@@ -253,6 +253,17 @@ impl Runtime {
         self.inner.run_dir().exists(&socket_name(name))
     }
 
+    /// Makes the cgroups of a running container again where somebody took them away, with these limits: see
+    /// [`Cgroups::renew`].
+    ///
+    /// # Errors
+    /// [`Error::Cgroup`].
+    pub fn renew_cgroups(&self, supervisor: &Supervisor, limits: &CgroupLimits) -> Result<()> {
+        let (name, owner) = (supervisor.name(), start::owner(supervisor.standing().ids));
+        let done = self.inner.cgroups.renew(name, limits, owner, supervisor.init_pid());
+        done.map_err(|source| Error::Cgroup { name: name.to_owned(), source })
+    }
+
     /// The cgroups of this runtime's containers.
     #[must_use]
     pub fn cgroups(&self) -> &Cgroups {

@@ -75,6 +75,14 @@ impl Starting {
     }
 }
 
+/// The host's ids of a container's root.
+pub(crate) fn owner(ids: IdMap) -> (u32, u32) {
+    match ids {
+        IdMap::Isolated(range) => (range.base, range.base),
+        IdMap::Privileged => (0, 0),
+    }
+}
+
 pub(crate) fn spawn(
     runtime: &Runtime,
     spec: &InitSpec,
@@ -83,10 +91,7 @@ pub(crate) fn spawn(
 ) -> Result<Starting> {
     check_name(&spec.name)?;
     let name = spec.name.clone();
-    let owner = match spec.ids {
-        IdMap::Isolated(range) => (range.base, range.base),
-        IdMap::Privileged => (0, 0),
-    };
+    let owner = owner(spec.ids);
     let cgroups = runtime.cgroups();
     let cgroup_failed = |source| Error::Cgroup { name: name.clone(), source };
     cgroups.create(&name, limits, owner, undo).map_err(cgroup_failed)?;

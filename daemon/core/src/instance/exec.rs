@@ -8,7 +8,7 @@ use cabin_runtime::spec::{ExecSpec, Streams};
 use serde_json::json;
 
 use super::{address, expand, load, profiles_of, running};
-use crate::{Error, Host};
+use crate::{Error, Host, recover};
 
 pub use cabin_runtime::{Exec as Session, Prepared};
 
@@ -82,7 +82,14 @@ pub fn prepare_exec(
         cwd: Some(post.cwd.clone()).filter(|cwd| !cwd.is_empty()),
         streams,
     };
-    Ok(host.runtime().prepare_exec(name, &spec, given)?)
+    let again = given.as_ref().map(copies).transpose().map_err(Error::io("copy the streams"))?;
+    match host.runtime().prepare_exec(name, &spec, given) {
+        // Somebody took its cgroups away.
+        Err(cabin_runtime::Error::Cgroup { .. }) if recover::mend_groups(host, &live) => {
+            Ok(host.runtime().prepare_exec(name, &spec, again)?)
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Lets a prepared command run.
@@ -105,6 +112,10 @@ pub fn run_prepared(
 /// Keeps a helper at hand for the next command. For when nobody waits.
 pub fn keep_exec_helper(host: &Host) {
     host.runtime().keep_helper();
+}
+
+fn copies(streams: &[OwnedFd; 3]) -> std::io::Result<[OwnedFd; 3]> {
+    Ok([streams[0].try_clone()?, streams[1].try_clone()?, streams[2].try_clone()?])
 }
 
 /// Refuses a command that cannot be one, before anything is made for it.

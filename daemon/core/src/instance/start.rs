@@ -9,7 +9,7 @@ use cabin_undo::{Undo, atomically};
 use super::{WHAT, expand, load, profiles_of};
 use crate::live::{Live, Plugged};
 use crate::resolve::{self, Start};
-use crate::{Error, Host, Kind, clock, quota};
+use crate::{Error, Host, Kind, clock, quota, recover};
 
 /// Starts a stopped instance; the caller holds its turn.
 pub(super) fn start(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
@@ -66,6 +66,7 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
 /// Enters the container into the table of running ones.
 fn running(host: &Arc<Host>, live: &Arc<Live>, undo: &mut Undo) -> Result<(), Error> {
     host.live().add(live.clone())?;
+    recover::look_after(host, &live.name);
     let (host, live) = (host.clone(), live.clone());
     undo.push(format!("running container `{}`", live.name), move || -> Result<(), Error> {
         live.stopping.store(true, std::sync::atomic::Ordering::SeqCst);

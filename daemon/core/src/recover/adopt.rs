@@ -66,10 +66,7 @@ fn adopt(
         supervisor.change_disks(&gone, &disks)?;
         fault::reach("disks put right");
     }
-    if matches!(intent, Some(Intent::Update | Intent::Disks { .. })) {
-        let config = expanded(host, &found.row)?.config;
-        host.runtime().cgroups().set(name, &resolve::limits(host, &config)?)?;
-    }
+    limits_as_told(host, found, &supervisor, intent)?;
     let kept = host.runtime().cgroups().sweep_leaves(name);
     if let Err(error) = kept {
         tracing::warn!(instance = name, error = %Error::from(error).report(), "cgroups of ended commands stay");
@@ -79,12 +76,38 @@ fn adopt(
     let live = Arc::new(Live::new(name, supervisor, found.row.last_used_at.clone(), nics));
     live.frozen.store(host.runtime().cgroups().is_frozen(name)?, Ordering::Relaxed);
     host.live().add(live.clone())?;
+    super::groups::announce(host, name);
     // A stop or restart that the daemon did not live to do is as if it had not been asked for.
     instance::write_running(host, DEFAULT_PROJECT, name, &live)?;
     if intent.is_some() {
         instance::forget_intent(host, DEFAULT_PROJECT, name)?;
     }
     Ok(())
+}
+
+/// Sets the limits again: what somebody did to them while no daemon was there is not known, nor how far a change
+/// came that was cut off.
+fn limits_as_told(
+    host: &Host,
+    found: &Versioned<rows::Instance>,
+    supervisor: &Supervisor,
+    intent: Option<&Intent>,
+) -> Result<(), Error> {
+    let name = &found.name;
+    let renew = || -> Result<(), Error> {
+        let limits = resolve::limits(host, &expanded(host, &found.row)?.config)?;
+        Ok(match host.runtime().cgroups().broken(name, supervisor.init_pid())? {
+            Some(_) => host.runtime().renew_cgroups(supervisor, &limits)?,
+            None => host.runtime().cgroups().set(name, &limits)?,
+        })
+    };
+    match renew() {
+        Err(error) if !matches!(intent, Some(Intent::Update | Intent::Disks { .. })) => {
+            tracing::error!(instance = name, error = %error.report(), "its cgroups cannot be put right");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 type Nic = (cabin_network::BridgeSpec, Plugged);

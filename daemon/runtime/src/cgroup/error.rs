@@ -131,6 +131,18 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The cgroups could not be watched.
+    #[error("cannot watch cgroups")]
+    Watch {
+        /// Why.
+        source: io::Error,
+    },
+    /// Processes are born outside faster than they are moved in.
+    #[error("cgroup `{name}` does not get hold of a container that starts processes without end")]
+    Escaping {
+        /// The cgroup's name.
+        name: String,
+    },
     /// A fault was injected by a test.
     #[error(transparent)]
     Fault(#[from] cabin_undo::Injected),

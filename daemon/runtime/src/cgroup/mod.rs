@@ -13,14 +13,16 @@ mod error;
 mod group;
 mod layout;
 mod leaf;
+mod renew;
 mod room;
 mod unified;
 mod usage;
 mod v1;
+mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cabin_undo::{Undo, fault};
@@ -31,6 +33,7 @@ pub use error::Error;
 pub use layout::Layout;
 pub use leaf::ExecLeaf;
 pub use usage::Usage;
+pub use watch::{CgroupWatch, News};
 
 use crate::spec::CgroupLimits;
 use group::Group;
@@ -48,6 +51,9 @@ const REMOVE: Duration = Duration::from_secs(5);
 /// How often version 1, which reports no events, is looked at.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// How a directory is made: one that must not be there yet, or one that may.
+type Make = fn(&Group, &str) -> Result<Group, Error>;
+
 /// The cgroups of one daemon. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Cgroups {
@@ -59,6 +65,8 @@ struct Inner {
     prefix: String,
     mounts: Mounts,
     layout: Layout,
+    /// What the files of limits held when they were set, by container.
+    set: Mutex<HashMap<String, renew::Values>>,
 }
 
 impl Cgroups {
@@ -83,7 +91,9 @@ impl Cgroups {
     fn of(prefix: &str, mounts: Mounts) -> Result<Cgroups, Error> {
         check_name(prefix)?;
         let layout = mounts.layout().ok_or(Error::NoHierarchy)?;
-        Ok(Cgroups { inner: Arc::new(Inner { prefix: prefix.to_owned(), mounts, layout }) })
+        Ok(Cgroups {
+            inner: Arc::new(Inner { prefix: prefix.to_owned(), mounts, layout, set: Mutex::default() }),
+        })
     }
 
     /// How the host's hierarchies are arranged.
@@ -136,6 +146,13 @@ impl Cgroups {
         // serves a creation that stops anywhere.
         let (cgroups, stray) = (self.clone(), name.to_owned());
         undo.push(format!("cgroup {name}"), move || cgroups.destroy(&stray))?;
+        self.lay_out(name, limits, owner, Group::create)?;
+        fault::pass("cgroup in every hierarchy")?;
+        self.set(name, limits)
+    }
+
+    /// The directories of a container, made by `make`, with all but their limits.
+    fn lay_out(&self, name: &str, limits: &CgroupLimits, owner: (u32, u32), make: Make) -> Result<(), Error> {
         for mount in &self.inner.mounts.v1 {
             let root = Group::open(&mount.path, "")?;
             let prefix = root.ensure(&self.inner.prefix)?;
@@ -147,7 +164,7 @@ impl Cgroups {
             if self.inner.layout == Layout::Legacy && mount.controllers.iter().any(|c| c == "devices") {
                 devices::bar_v1(&prefix)?;
             }
-            let group = prefix.create(name)?;
+            let group = make(&prefix, name)?;
             if cpuset {
                 v1::fill_cpuset(&prefix, &group)?;
             }
@@ -158,10 +175,10 @@ impl Cgroups {
             }
         }
         if let Some(mount) = &self.inner.mounts.unified {
-            unified::create(&Group::open(mount, "")?, &self.inner.prefix, name, limits, owner)?;
+            let root = Group::open(mount, "")?;
+            unified::lay_out(&root, (&self.inner.prefix, name), limits, owner, make)?;
         }
-        fault::pass("cgroup in every hierarchy")?;
-        self.set(name, limits)
+        Ok(())
     }
 
     /// Changes the limits to exactly these, while the container runs or not; a limit that is not given is
@@ -175,10 +192,11 @@ impl Cgroups {
         let mounts = &self.inner.mounts;
         v1::apply(mounts, &self.inner.prefix, &relative, limits)?;
         let on_v1 = |controller: &str| mounts.v1_of(controller).is_some();
-        match &mounts.unified {
-            Some(mount) => unified::apply(&Group::open(mount, &relative)?, limits, on_v1),
-            None => Ok(()),
+        if let Some(mount) = &mounts.unified {
+            unified::apply(&Group::open(mount, &relative)?, limits, on_v1)?;
         }
+        // A container that is just being started is looked at when somebody begins to look after it.
+        self.remember_again(name, &relative)
     }
 
     /// Moves a process into the container's cgroup of every hierarchy; on cgroup2, into the delegated one.
@@ -334,7 +352,7 @@ impl Cgroups {
     /// # Errors
     /// [`Error::Remove`] when a cgroup still has processes.
     pub fn destroy(&self, name: &str) -> Result<(), Error> {
-        check_name(name)?;
+        self.forget(name)?;
         let deadline = Instant::now() + REMOVE;
         let mut first = Ok(());
         for mount in self.mounts() {

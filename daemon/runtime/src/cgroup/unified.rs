@@ -3,7 +3,7 @@
 use std::io;
 
 use super::group::Group;
-use super::{Error, devices, room};
+use super::{Error, Make, devices, room};
 use crate::spec::CgroupLimits;
 
 /// The child that is given to the container.
@@ -28,12 +28,12 @@ pub(super) fn delegatable() -> Vec<String> {
 }
 
 /// Makes `<prefix>/<name>/init` below the root of the tree, `root`, and gives `init` to `owner`.
-pub(super) fn create(
+pub(super) fn lay_out(
     root: &Group,
-    prefix: &str,
-    name: &str,
+    (prefix, name): (&str, &str),
     limits: &CgroupLimits,
     owner: (u32, u32),
+    make: Make,
 ) -> Result<(), Error> {
     let needed = needed(limits);
     enable(root, &needed)?;
@@ -43,10 +43,10 @@ pub(super) fn create(
     }
     enable(&prefix, &needed)?;
     devices::bar(&prefix)?;
-    let group = prefix.create(name)?;
+    let group = make(&prefix, name)?;
     // What the container can hand on to groups of its own; no limit of ours depends on it.
     enable(&group, &[])?;
-    let delegated = group.create(DELEGATED)?;
+    let delegated = make(&group, DELEGATED)?;
     for (file, value) in BOUNDS {
         if delegated.has(file) {
             delegated.write(file, value)?;
