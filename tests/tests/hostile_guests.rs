@@ -7,11 +7,17 @@ use cabin_tests::subject::Subject;
 use cabin_tests::sweep::audited;
 use cabin_tests::vitals::{Answers, Vitals, answers_during};
 use cabin_tests::wait::{until_true, while_others_go_on};
-use cabin_tests::{api, audit};
+use cabin_tests::{api, audit, machine};
 use serde_json::{Value, json};
 
 /// How long others may wait for the API, in milliseconds: 99 of a hundred times.
 const LIMIT: u128 = 250;
+
+/// How long is looked how the machine answers before something is lit, and while it is at its worst.
+const CALM: Duration = Duration::from_millis(500);
+
+/// See [`CALM`].
+const PRESSED: Duration = Duration::from_millis(1500);
 
 /// How long a forced stop and a delete may take together.
 const END: Duration = Duration::from_secs(30);
@@ -127,7 +133,7 @@ const BOMBS: &[Bomb] = &[
     },
 ];
 
-fn torture() -> u64 {
+fn torture() -> u32 {
     std::env::var("CABIN_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
@@ -161,7 +167,7 @@ fn start_and_stop(subject: &Subject) -> Result<(), String> {
     subject.exec("third", "true")?;
     subject.power("third", "stop")?;
     let took = began.elapsed();
-    if took > END { Err(format!("it took {took:?}")) } else { Ok(()) }
+    if took > machine::time(END) { Err(format!("it took {took:?}")) } else { Ok(()) }
 }
 
 /// Puts the program that takes what the kernel counts into an instance.
@@ -187,6 +193,8 @@ fn explode(subject: &Subject, bomb: &Bomb, answers: &mut Answers) -> Vec<String>
     if bomb.script.contains("cabin-bomb") {
         arm(subject, "box");
     }
+    // How the machine itself is, with nothing lit.
+    let ((), calm) = answers_during(subject, "other", || while_others_go_on(CALM));
     let before = Vitals::of(subject.pid());
     let mut wrong = Vec::new();
     let (took, during) = answers_during(subject, "other", || {
@@ -200,22 +208,22 @@ fn explode(subject: &Subject, bomb: &Bomb, answers: &mut Answers) -> Vec<String>
         wrong.extend(
             started.err().map(|why| format!("another container cannot be started and stopped: {why}")),
         );
-        while_others_go_on(Duration::from_millis(300 * torture()));
+        while_others_go_on(PRESSED * torture());
         let elsewhere = subject.exec("other", bomb.elsewhere);
         wrong.extend(
             elsewhere.err().map(|why| format!("another container cannot `{}`: {why}", bomb.elsewhere)),
         );
         took
     });
-    wrong.extend(during.faults(LIMIT));
+    wrong.extend(during.faults(LIMIT, &calm));
     let began = Instant::now();
     let (ended, after) = answers_during(subject, "other", || {
         subject.power("box", "stop").and_then(|_| subject.ask("DELETE", "/1.0/instances/box", &Value::Null))
     });
     let end = began.elapsed();
     wrong.extend(ended.err().map(|why| format!("cannot be ended: {why}")));
-    wrong.extend(after.faults(LIMIT).into_iter().map(|why| format!("while it is ended: {why}")));
-    if end > END {
+    wrong.extend(after.faults(LIMIT, &calm).into_iter().map(|why| format!("while it is ended: {why}")));
+    if end > machine::time(END) {
         wrong.push(format!("its end took {end:?}"));
     }
     wrong.extend(audited(subject));
@@ -224,9 +232,10 @@ fn explode(subject: &Subject, bomb: &Bomb, answers: &mut Answers) -> Vec<String>
         wrong.push(format!("the daemon has grown by {growth} KiB"));
     }
     eprintln!(
-        "    {}: {}; lit after {} ms, ended in {} ms, memory +{growth} KiB",
+        "    {}: {}; at rest {}; lit after {} ms, ended in {} ms, memory +{growth} KiB",
         bomb.name,
         during.told(),
+        calm.told(),
         took.as_millis(),
         end.as_millis()
     );
@@ -248,7 +257,13 @@ fn no_container_takes_the_others_down() {
     let mut wrong = Vec::new();
     let mut count = 0;
     for bomb in BOMBS.iter().filter(|bomb| bomb.name.contains(&only)) {
-        wrong.extend(explode(&subject, bomb, &mut answers));
+        let mut found = explode(&subject, bomb, &mut answers);
+        if !found.is_empty() {
+            // What a container does to others it does each time; what else the machine does for a moment it does not.
+            eprintln!("    once more, for: {}", found.join(", "));
+            found = explode(&subject, bomb, &mut answers);
+        }
+        wrong.extend(found);
         count += 1;
     }
     eprintln!("hostile guests: {count} bombs, {}, {} leftovers and faults", answers.told(), wrong.len());
@@ -308,7 +323,8 @@ fn in_time(
     let began = Instant::now();
     let result = done();
     let took = began.elapsed();
-    let late = (took > Duration::from_secs(10)).then(|| format!("{what} took {took:?}: {result:?}"));
+    let late =
+        (took > machine::time(Duration::from_secs(10))).then(|| format!("{what} took {took:?}: {result:?}"));
     (result, late)
 }
 
