@@ -1,8 +1,9 @@
-//! The power is cut while a daemon works: what it acknowledged is on disk, what it did not is there wholly or not
+//! The power is cut while a daemon works for several clients at once: what it acknowledged is on disk, what it did not is there wholly or not
 //! at all, and the next daemon comes up by itself. The same when a disk ends under it.
 
 use std::time::{Duration, Instant};
 
+use cabin_tests::machine::{every, time};
 use cabin_tests::power::{Bench, Kind, ROUND, Setup, Verdict, Which, minutes};
 
 const SETUP: Setup = Setup { state: Kind::Ext4, pool: Kind::Ext4, driver: "dir", plan: "off", seed: 1 };
@@ -28,8 +29,10 @@ fn what_was_acknowledged_is_there_after_a_power_cut_at_any_moment() {
     let Some(minutes) = minutes() else {
         for setup in SETUPS {
             let bench = Bench::new(*setup);
-            bench.watched(|| bench.work(ROUND)).expect("the work");
-            verdict.add(bench.judge(4, Duration::from_secs(30)));
+            let (done, refused) = bench.watched(|| bench.beside_others(|| bench.work(ROUND)));
+            done.expect("the work");
+            assert_eq!(refused, Vec::<String>::new());
+            verdict.add(bench.judge(4, time(Duration::from_secs(30))));
         }
         return verdict.close("power loss");
     };
@@ -44,8 +47,10 @@ fn what_was_acknowledged_is_there_after_a_power_cut_at_any_moment() {
             break;
         }
         let bench = Bench::new(Setup { seed, ..*setup });
-        bench.watched(|| bench.work(ROUND)).expect("the work");
-        let refused = bench.watched(|| bench.work_freely(60));
+        let (done, beside) = bench.watched(|| bench.beside_others(|| bench.work(ROUND)));
+        done.expect("the work");
+        let (mut refused, more) = bench.watched(|| bench.beside_others(|| bench.work_freely(60)));
+        refused.extend(beside.into_iter().chain(more));
         let found = bench.judge(25, end.saturating_duration_since(Instant::now()));
         eprintln!("{setup:?}, seed {seed}: {} images; refused: {refused:?}", found.images);
         verdict.add(found);
@@ -60,7 +65,7 @@ fn a_power_cut_finds_what_is_not_sent_to_disk() {
         let noticed = (0..4).any(|_| {
             let bench = Bench::new(Setup { plan, ..SETUP });
             bench.work(&["import", "pool far", "instance create far"]).expect("the work");
-            bench.judge(1, Duration::from_secs(30)).is_bad()
+            bench.judge(1, time(Duration::from_secs(30))).is_bad()
         });
         assert!(noticed, "nobody noticed `{plan}`");
     }
@@ -69,7 +74,7 @@ fn a_power_cut_finds_what_is_not_sent_to_disk() {
 #[test]
 fn a_first_start_that_the_power_cut_short_is_finished_by_the_next() {
     let mut verdict = Verdict::default();
-    let stride = if minutes().is_some() { 1 } else { 5 };
+    let stride = if minutes().is_some() { 1 } else { 5 * every() };
     let kinds = [Kind::Ext4, Kind::Xfs, Kind::Btrfs];
     for (step, kind) in (1..).step_by(stride).zip(kinds.iter().cycle()) {
         let Some(found) = Bench::first_start(*kind, step) else { break };

@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::disks::{Disks, Kind, Which};
-use super::journal::{Journal, Known, State};
+use super::journal::{Journal, Known, State, part};
 use super::look::{self, Files};
-use super::work::{Deck, ROUND};
+use super::work::{BESIDE, Deck, ROUND};
+use crate::machine;
 use crate::subject::Subject;
 use crate::sweep::audited;
+
+/// The letters of the clients that work beside the main one.
+const OTHERS: &[&str] = &["x", "y"];
 
 /// What a bench is made of.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +41,10 @@ pub struct Bench {
     far: PathBuf,
     journal: Journal,
     deck: Mutex<Deck>,
+    /// The clients beside the main one.
+    others: Vec<(Mutex<Deck>, Journal)>,
     image: Mutex<Files>,
-    copies: Mutex<Vec<(usize, Known)>>,
+    copies: Mutex<Vec<(usize, Vec<Known>)>>,
     count: AtomicUsize,
     setup: Setup,
 }
@@ -72,12 +78,17 @@ impl Bench {
         assert!(subject.boot(setup.plan), "cabind ended at its start:\n{}", subject.log_tail());
         let journal = Journal::from(look::state(&subject, &far));
         let deck = Mutex::new(Deck::new(setup.seed, &far, setup.driver));
+        let others = OTHERS
+            .iter()
+            .map(|own| (Mutex::new(Deck::beside(setup.seed, &far, own)), Journal::from(State::new())))
+            .collect();
         let bench = Bench {
             subject,
             disks,
             far,
             journal,
             deck,
+            others,
             image: Mutex::default(),
             copies: Mutex::default(),
             count: AtomicUsize::new(0),
@@ -177,6 +188,33 @@ impl Bench {
         refused
     }
 
+    /// Does some work while other clients change things of their own; what the daemon said of those that it refused.
+    pub fn beside_others<T>(&self, work: impl FnOnce() -> T) -> (T, Vec<String>) {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let over = &over;
+            let clients: Vec<_> = self
+                .others
+                .iter()
+                .map(|(deck, journal)| {
+                    scope.spawn(move || {
+                        let mut refused = Vec::new();
+                        let going_on = BESIDE.iter().cycle().take_while(|_| !over.load(Ordering::SeqCst));
+                        for kind in going_on {
+                            refused
+                                .extend(lock(deck).play(kind, &self.subject, journal).and_then(Result::err));
+                        }
+                        refused
+                    })
+                })
+                .collect();
+            let done = work();
+            over.store(true, Ordering::SeqCst);
+            let refused = clients.into_iter().flat_map(|client| client.join().expect("a client")).collect();
+            (done, refused)
+        })
+    }
+
     /// Does some work while somebody else copies the disks at moments that nothing decides.
     pub fn watched<T>(&self, work: impl FnOnce() -> T) -> T {
         let over = AtomicBool::new(false);
@@ -198,12 +236,21 @@ impl Bench {
     /// Copies the disks as a power cut would leave them now.
     pub fn cut(&self) {
         let number = self.count.fetch_add(1, Ordering::SeqCst);
-        let known = self.journal.hold();
+        let held: Vec<_> = self.journals().map(Journal::hold).collect();
         let daemon = self.subject.pid();
         still(daemon);
         self.disks.copy(number);
         signal(daemon, rustix::process::Signal::CONT);
-        lock(&self.copies).push((number, known.clone()));
+        lock(&self.copies).push((number, held.iter().map(|known| (**known).clone()).collect()));
+    }
+
+    /// Those of all clients, the main one first.
+    fn journals(&self) -> impl Iterator<Item = &Journal> {
+        std::iter::once(&self.journal).chain(self.others.iter().map(|(_, journal)| journal))
+    }
+
+    fn known(&self) -> Vec<Known> {
+        self.journals().map(|journal| journal.hold().clone()).collect()
     }
 
     /// What an unpacked image looks like, once there is one.
@@ -230,7 +277,7 @@ impl Bench {
     pub fn judge(mut self, most: usize, time: Duration) -> Verdict {
         let mut verdict = Verdict::default();
         // A change that does not do what is expected of it is no matter of power.
-        let why = self.journal.hold().wrong(&look::state(&self.subject, &self.far));
+        let why = wrong(&self.known(), &look::state(&self.subject, &self.far));
         assert!(why.is_none(), "before any power cut:\n{}", why.unwrap_or_default());
         self.fall();
         let copies = std::mem::take(&mut *lock(&self.copies));
@@ -240,7 +287,7 @@ impl Bench {
             // Spread over all of them, the last always among them.
             let chosen = (place + 1) * most.min(count) / count > place * most.min(count) / count;
             if chosen && (began.elapsed() < time || place + 1 == count) {
-                let what = format!("copy {number}, after `{}`", known.last);
+                let what = format!("copy {number}, after `{}`", known[0].last);
                 match self.disks.mount(Some(number)) {
                     Ok(()) => {
                         self.look(&what, &known, &mut verdict);
@@ -259,16 +306,16 @@ impl Bench {
         self.subject.cut_power();
         self.disks.unmount();
         self.disks.mount(None).expect("a disk that is mounted again");
-        let known = self.journal.hold().clone();
+        let known = self.known();
         let mut verdict = Verdict::default();
         self.look(what, &known, &mut verdict);
         self.fall();
         verdict
     }
 
-    fn look(&mut self, what: &str, known: &Known, verdict: &mut Verdict) {
+    fn look(&mut self, what: &str, known: &[Known], verdict: &mut Verdict) {
         verdict.images += 1;
-        verdict.acknowledged = verdict.acknowledged.max(known.acknowledged);
+        verdict.acknowledged = verdict.acknowledged.max(known.iter().map(|known| known.acknowledged).sum());
         let mark = self.subject.reach(&self.subject.dir.join("run/boot-id"));
         if mark.exists() {
             std::fs::write(mark, "00000000-0000-0000-0000-000000000000\n").expect("another boot's mark");
@@ -278,7 +325,7 @@ impl Bench {
             return;
         }
         let found = look::state(&self.subject, &self.far);
-        if let Some(why) = known.wrong(&found) {
+        if let Some(why) = wrong(known, &found) {
             verdict.lost.push(format!("{what}:\n{why}"));
         }
         let torn = look::torn(&self.subject, &self.far, &lock(&self.image));
@@ -347,6 +394,14 @@ impl Verdict {
     }
 }
 
+/// What is wrong with a state that was found, each client's part of it looked at by what that client knows.
+fn wrong(known: &[Known], found: &State) -> Option<String> {
+    let owners = std::iter::once("").chain(OTHERS.iter().copied());
+    let faults: Vec<String> =
+        owners.zip(known).filter_map(|(own, known)| known.wrong(&part(found, own, OTHERS))).collect();
+    (!faults.is_empty()).then(|| faults.join("\n"))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -360,7 +415,7 @@ fn signal(pid: u32, signal: rustix::process::Signal) {
 /// Stops every thread of a process: of what it does later nothing can be in one copy and not in the other.
 fn still(pid: u32) {
     signal(pid, rustix::process::Signal::STOP);
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + machine::time(Duration::from_secs(10));
     loop {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         let mut stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());

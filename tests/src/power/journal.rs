@@ -6,6 +6,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// What a user sees of a daemon: what there is, and what it says of itself.
 pub type State = BTreeMap<String, String>;
 
+/// What of a state is a client's whose names end with that letter, before their number; without one, what is nobody's
+/// of `others`.
+#[must_use]
+pub fn part(state: &State, own: &str, others: &[&str]) -> State {
+    let is_of = |key: &str, letter: &str| {
+        let name = key.split(' ').nth(1).and_then(|name| name.split('/').next()).unwrap_or_default();
+        let word = name.trim_end_matches(|it: char| it.is_ascii_digit());
+        word.len() < name.len() && word.ends_with(letter)
+    };
+    let mine = |key: &str| match own {
+        "" => !others.iter().any(|letter| is_of(key, letter)),
+        letter => is_of(key, letter),
+    };
+    state.iter().filter(|(key, _)| mine(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
 /// What is known at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
@@ -83,6 +99,17 @@ fn differences(right: &State, found: &State) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_whose_is_told_by_the_name() {
+        let keys =
+            ["volume vx1", "part vx1/sx2", "volume v2", "profile proy12", "alias busybox", "profile pro3"];
+        let state: State = keys.map(|key| (key.to_owned(), String::new())).into();
+        let of = |own| part(&state, own, &["x", "y"]).into_keys().collect::<Vec<_>>();
+        assert_eq!(of("x"), ["part vx1/sx2", "volume vx1"]);
+        assert_eq!(of("y"), ["profile proy12"]);
+        assert_eq!(of(""), ["alias busybox", "profile pro3", "volume v2"]);
+    }
 
     #[test]
     fn what_was_acknowledged_must_be_there_and_what_was_asked_may_be() {

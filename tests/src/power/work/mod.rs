@@ -83,6 +83,26 @@ pub const ROUND: &[&str] = &[
     "network rename",
 ];
 
+/// The kinds of changes of a client beside the others, again and again. It needs nothing of theirs.
+pub const BESIDE: &[&str] = &[
+    "volume create near",
+    "profile create",
+    "volume mark",
+    "volume snapshot",
+    "network create",
+    "volume note",
+    "volume mark",
+    "profile update",
+    "volume restore",
+    "volume rename",
+    "profile rename",
+    "network update",
+    "volume delete snapshot",
+    "volume delete",
+    "network delete",
+    "profile delete",
+];
+
 /// What changes are made with: a way to choose, and names that nothing has yet.
 pub struct Deck {
     seed: u64,
@@ -90,6 +110,8 @@ pub struct Deck {
     running: BTreeSet<String>,
     far: PathBuf,
     driver: &'static str,
+    /// What its names have before their number, when others work beside it.
+    own: &'static str,
 }
 
 /// What is asked of the daemon.
@@ -116,7 +138,13 @@ impl Deck {
     #[must_use]
     pub fn new(seed: u64, far: &Path, driver: &'static str) -> Deck {
         let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        Deck { seed, made: 0, running: BTreeSet::new(), far: far.to_owned(), driver }
+        Deck { seed, made: 0, running: BTreeSet::new(), far: far.to_owned(), driver, own: "" }
+    }
+
+    /// One for a client beside others, with a letter for its names.
+    #[must_use]
+    pub fn beside(seed: u64, far: &Path, own: &'static str) -> Deck {
+        Deck { own, ..Deck::new(seed, far, "") }
     }
 
     /// A number below `end`.
@@ -130,7 +158,7 @@ impl Deck {
 
     fn fresh(&mut self, beginning: &str) -> String {
         self.made += 1;
-        format!("{beginning}{}", self.made)
+        format!("{beginning}{}{}", self.own, self.made)
     }
 
     fn choose(&mut self, now: &State, beginning: &str, fit: impl Fn(&str) -> bool) -> Option<String> {
