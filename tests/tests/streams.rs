@@ -61,6 +61,7 @@ fn an_instance_comes_back_whole_from_its_streams_with_its_snapshots() {
     let refused = lab.cabin(&["import", &file, "other", "-s", "default"]).refused();
     assert!(refused.contains("btrfs") && refused.contains("default"), "{refused}");
     lab.cabin(&["create", "busybox", "plain"]).ok();
+    let file = lab.home().join("plain").display().to_string();
     let refused = lab.cabin(&["export", "plain", &file, "--optimized-storage"]).refused();
     assert!(refused.contains("btrfs") && refused.contains("default"), "{refused}");
     lab.cabin(&["delete", "-f", "whole", "plain"]).ok();
