@@ -11,6 +11,7 @@ use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use cabin_sys::dir::HostDir;
 use rustix::fs::{self as rfs, AtFlags, FileType, Mode, Stat, Timestamps};
@@ -30,6 +31,9 @@ pub(crate) use earlier::{Earlier, noted};
 use known::Known;
 use place::{Place, release};
 
+/// A pass that takes no longer is not worth another one before the writers stand still.
+const SHORT: Duration = Duration::from_millis(30);
+
 /// The most threads of one copy.
 const MAX_THREADS: usize = 4;
 
@@ -46,7 +50,7 @@ pub(crate) struct Ahead(Copy);
 
 impl Ahead {
     /// Copies what is in `from` into the empty directory `to` while somebody may be writing there: all of it, and
-    /// then what changed while that went on. What an earlier copy has already need not be copied.
+    /// then, if that took long, what changed while it went on. What an earlier copy has already need not be copied.
     pub(crate) fn begin(
         from: BorrowedFd<'_>,
         to: BorrowedFd<'_>,
@@ -54,8 +58,12 @@ impl Ahead {
         earlier: Option<Earlier>,
     ) -> Result<Ahead> {
         let mut copy = Copy::new(from, to, role, earlier).map_err(begun)?;
+        let begin = Instant::now();
         copy.pass(Manner::Ahead)?;
-        copy.pass(Manner::Ahead)?;
+        // In a short time little can have changed, and looking for it costs another writing out of the filesystem.
+        if begin.elapsed() > SHORT {
+            copy.pass(Manner::Ahead)?;
+        }
         Ok(Ahead(copy))
     }
 
