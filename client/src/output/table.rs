@@ -105,7 +105,7 @@ impl Table {
             table.set_header(self.heads.iter().map(|head| Cell::new(head).set_alignment(alignment)));
         }
         for row in &self.rows {
-            table.add_row(row);
+            table.add_row(row.iter().map(|cell| visible(cell)));
         }
         table.load_style(match format.style {
             // Without rows the line under the heads is the last one.
@@ -126,6 +126,18 @@ impl Table {
         let rows = header.then_some(&self.heads).into_iter().chain(&self.rows);
         rows.map(|row| row.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",") + "\n").collect()
     }
+}
+
+/// A cell for people: names of files and descriptions are other people's, and must not steer the terminal.
+fn visible(cell: &str) -> String {
+    let mut text = String::with_capacity(cell.len());
+    for letter in cell.chars() {
+        match letter.is_control() && letter != '\n' {
+            true => text.extend(letter.escape_debug()),
+            false => text.push(letter),
+        }
+    }
+    text
 }
 
 fn quoted(cell: &str) -> String {
@@ -188,6 +200,17 @@ mod tests {
         assert_eq!(sample().render(format("csv")), expected);
         assert!(sample().render(format("csv,header")).starts_with("NAME,IPV4\n"));
         assert_eq!(quoted("say \"hi\""), "\"say \"\"hi\"\"\"");
+    }
+
+    #[test]
+    fn what_would_steer_the_terminal_is_shown_instead() {
+        let mut table = Table::new(["NAME"]);
+        table.row(["a\u{1b}[31m\r\u{9b}2J\tb"]);
+        let shown = table.render(format("table"));
+        assert!(shown.contains(r"a\u{1b}[31m\r\u{9b}2J\tb"), "{shown}");
+        assert!(!shown.contains(|letter: char| letter.is_control() && letter != '\n'), "{shown}");
+        // Programs get it as it is.
+        assert!(table.render(format("csv")).contains('\u{1b}'));
     }
 
     #[test]
