@@ -1,6 +1,9 @@
 //! Several daemons on one host, a daemon with nothing set up, and the stock client's way of setting one up.
 
-use cabin_tests::cli::run;
+use std::io::Read as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use cabin_tests::cli::{host, run};
 use cabin_tests::clients::Stock;
 use cabin_tests::daemon::Daemon;
 use cabin_tests::lab::Lab;
@@ -107,14 +110,39 @@ fn nobody_but_root_may_look_into_the_state() {
 
 #[test]
 fn a_daemon_is_only_activated_when_it_has_work() {
-    let lab = Lab::own();
-    let needed = || {
-        let net = format!("--net=/run/netns/{}", lab.netns);
-        let dir = lab.dir.display().to_string();
-        let cabind = cabin_tests::binary("cabind").display().to_string();
-        cabin_tests::cli::host(&["nsenter", &net, &cabind, "--dir", &dir, "activateifneeded"])
-    };
-    needed().ok();
+    let mut lab = Lab::own();
+    lab.image("busybox");
+    lab.cabin(&["create", "busybox", "later"]).ok();
+    lab.cabin(&["storage", "volume", "create", "default", "later"]).ok();
+    assert!(!is_woken(&mut lab), "nothing is to be done");
+    for words in [&["storage", "volume", "set", "default", "later"][..], &["config", "set", "later"]] {
+        lab.cabin(&[words, &["snapshots.schedule=@daily"]].concat()).ok();
+        assert!(is_woken(&mut lab), "after {words:?}");
+        lab.cabin(&[words, &["snapshots.schedule=@never"]].concat()).ok();
+    }
+    assert!(!is_woken(&mut lab), "nothing is to be done any more");
+    lab.cabin(&["config", "set", "later", "boot.autostart=true"]).ok();
+    assert!(is_woken(&mut lab), "it is to be started");
+    lab.wait_status("later", "Running", 20);
+}
+
+/// Whether somebody knocks at the socket of a daemon that is not there, when `activateifneeded` is run at boot.
+fn is_woken(lab: &mut Lab) -> bool {
+    lab.daemon_mut().terminate();
+    let listener = UnixListener::bind(lab.socket()).unwrap();
+    let asked = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        // Who only knocks, as we do below, says nothing.
+        client.read(&mut [0; 16]).unwrap() > 0
+    });
+    let net = format!("--net=/run/netns/{}", lab.netns);
+    let (dir, cabind) = (lab.dir.display().to_string(), cabin_tests::binary("cabind").display().to_string());
+    let _ = host(&["nsenter", &net, &cabind, "--dir", &dir, "activateifneeded"]);
+    drop(UnixStream::connect(lab.socket()));
+    let woken = asked.join().unwrap();
+    std::fs::remove_file(lab.socket()).unwrap();
+    lab.daemon_mut().boot();
+    woken
 }
 
 #[test]
