@@ -19,7 +19,7 @@ pub struct Export {
     /// Leave the snapshots out
     #[arg(long)]
     pub instance_only: bool,
-    /// How it is compressed: none, gzip, bzip2, xz or zstd (the default)
+    /// none, gzip, bzip2, xz or zstd; when not given as the file's name ends, else zstd
     #[arg(long, value_name = "ALGORITHM")]
     pub compression: Option<String>,
     /// Write streams of btrfs instead of files, from a pool of driver `btrfs`

@@ -130,7 +130,7 @@ pub enum Volume {
         /// Leave the snapshots out
         #[arg(long)]
         volume_only: bool,
-        /// none, gzip, bzip2, xz or zstd
+        /// none, gzip, bzip2, xz or zstd; when not given as the file's name ends, else zstd
         #[arg(long, value_name = "NAME")]
         compression: Option<String>,
         /// In the storage driver's own form, which is not supported yet

@@ -15,6 +15,21 @@ use crate::cli::backup::{Export, Import};
 use crate::output::progress::Progress;
 use crate::{output, remote, words};
 
+/// How a file is to be compressed: as asked, or as its name says, or by what is fast and small.
+pub fn compression(asked: Option<&str>, target: Option<&Path>) -> String {
+    let name = target.and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    match asked {
+        Some(asked) => asked,
+        None if ends(&[".gz", ".tgz"]) => "gzip",
+        None if ends(&[".bz2", ".tbz2"]) => "bzip2",
+        None if ends(&[".xz", ".txz"]) => "xz",
+        None if ends(&[".tar"]) => "none",
+        None => "zstd",
+    }
+    .to_owned()
+}
+
 /// `export`.
 pub async fn export(context: &Context, args: &Export) -> anyhow::Result<()> {
     let name = remote::local(&args.instance)?;
@@ -22,7 +37,7 @@ pub async fn export(context: &Context, args: &Export) -> anyhow::Result<()> {
     let post = InstanceBackupsPost {
         instance_only: args.instance_only,
         optimized_storage: args.optimized_storage,
-        compression_algorithm: args.compression.clone().unwrap_or_default(),
+        compression_algorithm: compression(args.compression.as_deref(), args.target.as_deref()),
         ..InstanceBackupsPost::default()
     };
     let download = context.client().await?.export_instance(name, &post).await?;
@@ -165,5 +180,27 @@ pub async fn watched(
             reply = &mut work => return Ok(reply?),
             _ = news.tick() => progress.bytes(sent.bytes(), size),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_file_says_how_it_is_compressed() {
+        for (asked, name, expected) in [
+            (None, "web.tar.gz", "gzip"),
+            (None, "web.tgz", "gzip"),
+            (None, "web.tar.bz2", "bzip2"),
+            (None, "web.tar.xz", "xz"),
+            (None, "web.tar", "none"),
+            (None, "web.tar.zst", "zstd"),
+            (None, "web", "zstd"),
+            (Some("xz"), "web.tar.gz", "xz"),
+        ] {
+            assert_eq!(compression(asked, Some(Path::new(name))), expected, "{name}");
+        }
+        assert_eq!(compression(None, None), "zstd");
     }
 }

@@ -27,7 +27,7 @@ pub async fn publish(context: &Context, args: &Publish) -> anyhow::Result<()> {
     let mut post = ImagesPost {
         source: from.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
         public: args.public,
-        compression_algorithm: args.compression.clone().unwrap_or_default(),
+        compression_algorithm: super::backup::compression(args.compression.as_deref(), None),
         format: args.format.clone(),
         expires_at: args.expire.clone().unwrap_or_default(),
         ..ImagesPost::default()

@@ -70,7 +70,7 @@ pub async fn run(context: &Context, command: Volume) -> anyhow::Result<()> {
             let post = VolumeBackupsPost {
                 volume_only,
                 optimized_storage,
-                compression_algorithm: compression.unwrap_or_default(),
+                compression_algorithm: backup::compression(compression.as_deref(), target.as_deref()),
                 ..VolumeBackupsPost::default()
             };
             let download = client.export_volume(pool, volume, &post).await?;

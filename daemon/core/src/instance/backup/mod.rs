@@ -25,8 +25,9 @@ pub use kept::{
 pub(super) use kept::{delete_expired, remove_file, rows_of};
 pub(crate) use kept::{strays, sweep};
 
-/// How backups are compressed when nothing is said.
-const COMPRESSION: Compression = Compression::Zstd;
+/// How backups and images are compressed when nothing is said: as Incus does (`backups.compression_algorithm`), for
+/// its clients give the file a name that says so.
+const COMPRESSION: Compression = Compression::Gzip;
 
 /// An export that can begin: the instance's turn is held, and a running one has been copied.
 pub struct Export {
