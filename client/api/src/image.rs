@@ -48,6 +48,9 @@ pub struct Image {
     pub uploaded_at: String,
     /// The project.
     pub project: String,
+    /// The members of a cluster that have it: `none` without one.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub locations: Vec<String>,
 }
 
 /// An alias inside an image.

@@ -17,6 +17,27 @@ pub struct ConfigMap(pub BTreeMap<String, String>);
 #[serde(transparent)]
 pub struct DevicesMap(pub BTreeMap<String, BTreeMap<String, String>>);
 
+impl ConfigMap {
+    /// The keys that have a value: an empty one is how clients unset a key.
+    #[must_use]
+    pub fn given(self) -> BTreeMap<String, String> {
+        given(self.0)
+    }
+}
+
+impl DevicesMap {
+    /// The devices with the properties that have a value, as [`ConfigMap::given`].
+    #[must_use]
+    pub fn given(self) -> BTreeMap<String, BTreeMap<String, String>> {
+        self.0.into_iter().map(|(name, properties)| (name, given(properties))).collect()
+    }
+}
+
+fn given(mut map: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    map.retain(|_, value| !value.is_empty());
+    map
+}
+
 fn scalar(key: &str, value: Value) -> Result<String, String> {
     match value {
         Value::Null => Ok(String::new()),
@@ -73,6 +94,15 @@ mod tests {
         let flat: Vec<_> = map.0.into_iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(flat, ["a=1", "b=true", "c=", "d=x"]);
         assert_eq!(serde_json::from_str::<ConfigMap>("null").unwrap(), ConfigMap::default());
+    }
+
+    #[test]
+    fn what_is_empty_is_not_given() {
+        let map: ConfigMap = serde_json::from_str(r#"{"a":"","b":null,"c":0}"#).unwrap();
+        assert_eq!(map.given().into_iter().collect::<Vec<_>>(), [("c".to_owned(), "0".to_owned())]);
+        let map: DevicesMap = serde_json::from_str(r#"{"d":{"type":"none","x":""},"e":null}"#).unwrap();
+        let devices = map.given();
+        assert_eq!((devices["d"].len(), devices["e"].len()), (1, 0));
     }
 
     #[test]

@@ -30,3 +30,6 @@ pub use status::StatusCode;
 
 /// The time that means "never" or "not set" on the wire.
 pub const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// The same for an image's end and an instance's last use, which Incus sends so.
+pub const UNIX_ZERO: &str = "1970-01-01T00:00:00Z";

@@ -97,8 +97,8 @@ pub struct VolumeSnapshot {
     pub config: ConfigMap,
     /// For people.
     pub description: String,
-    /// RFC 3339; the zero time for never.
-    pub expires_at: String,
+    /// RFC 3339; for never nothing in a list, and the zero time alone.
+    pub expires_at: Option<String>,
     /// In lists VOLUME/SNAPSHOT, alone without the volume.
     pub name: String,
     /// `filesystem`.
@@ -194,7 +194,7 @@ pub struct VolumeFull {
     pub volume: crate::storage::Volume,
     /// Its backups.
     #[serde(default)]
-    pub backups: Option<Vec<serde_json::Value>>,
+    pub backups: Option<Vec<VolumeBackup>>,
     /// Its snapshots.
     #[serde(default)]
     pub snapshots: Option<Vec<VolumeSnapshot>>,

@@ -1,10 +1,28 @@
-//! What happens, told to whoever listens.
+//! What happens, told to whoever listens, and who asked for it.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use cabin_api::event::{Event, Lifecycle, Requestor};
 use serde_json::Value;
 use tokio::sync::broadcast;
+
+thread_local! {
+    /// For whom this thread works now.
+    static ASKED_BY: RefCell<Option<Requestor>> = const { RefCell::new(None) };
+}
+
+/// Does `work` for somebody: what it tells of on this thread names them. A panic in it is the caller's to catch.
+pub fn on_behalf_of<T>(who: Option<&Requestor>, work: impl FnOnce() -> T) -> T {
+    struct Before(Option<Requestor>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            ASKED_BY.set(self.0.take());
+        }
+    }
+    let _before = Before(ASKED_BY.replace(who.cloned()));
+    work()
+}
 
 /// How many events a slow listener may lag behind before it loses some.
 const BACKLOG: usize = 1024;
@@ -27,7 +45,7 @@ impl Events {
         self.sender.subscribe()
     }
 
-    /// Tells that something happened to an object.
+    /// Tells that something happened to an object: asked for by `requestor`, or by whom this thread works for.
     pub fn lifecycle(
         &self,
         project: &str,
@@ -41,7 +59,7 @@ impl Events {
             action: action.to_owned(),
             source: source.to_owned(),
             context,
-            requestor: requestor.cloned(),
+            requestor: requestor.cloned().or_else(|| ASKED_BY.with_borrow(Clone::clone)),
             name: name.to_owned(),
             project: project.to_owned(),
         };
@@ -66,5 +84,35 @@ impl Events {
         };
         // No listener left since the check is no failure.
         let _ = self.sender.send(Arc::new(event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(username: &str) -> Requestor {
+        Requestor { username: username.into(), protocol: "unix".into(), address: "@".into() }
+    }
+
+    fn told(events: &Events) -> Option<String> {
+        let mut listener = events.subscribe();
+        events.lifecycle("default", "profile-updated", "/1.0/profiles/x", "x", Value::Null, None);
+        let event = listener.try_recv().unwrap();
+        event.metadata["requestor"]["username"].as_str().map(str::to_owned)
+    }
+
+    #[test]
+    fn what_happens_names_whom_the_thread_works_for_and_nobody_afterwards() {
+        let events = Events::default();
+        assert_eq!(told(&events), None);
+        let (outer, inner) = (who("ann"), who("bob"));
+        on_behalf_of(Some(&outer), || {
+            assert_eq!(on_behalf_of(Some(&inner), || told(&events)).as_deref(), Some("bob"));
+            assert_eq!(told(&events).as_deref(), Some("ann"));
+        });
+        let broken = std::panic::catch_unwind(|| on_behalf_of(Some(&outer), || panic!("broken")));
+        assert!(broken.is_err());
+        assert_eq!(told(&events), None);
     }
 }

@@ -36,7 +36,7 @@ pub mod warning;
 
 pub use error::{Error, Kind};
 pub use etag::etag;
-pub use event::Events;
+pub use event::{Events, on_behalf_of};
 pub use host::Host;
 pub use operation::{Op, Operations, Plan};
 pub use settings::{DEFAULT_DIR, Settings};

@@ -180,7 +180,8 @@ pub fn tag(network: &api::Network) -> String {
 pub fn create(host: &Arc<Host>, post: api::NetworksPost) -> Result<(), Error> {
     cabin_profiles::value::name::network(&post.name)?;
     let kind = if post.kind.is_empty() { "bridge".to_owned() } else { post.kind };
-    cabin_profiles::validate_network(&kind, &post.config.0)?;
+    let mut config = post.config.given();
+    cabin_profiles::validate_network(&kind, &config)?;
     let _alone = host.change_layout();
     let present = host.store().rows::<rows::Network>().list(DEFAULT_PROJECT)?;
     if present.iter().any(|network| network.name == post.name) {
@@ -190,7 +191,6 @@ pub fn create(host: &Arc<Host>, post: api::NetworksPost) -> Result<(), Error> {
     if host.network().host_state(&resolve::interface(&post.name)?)?.is_some() {
         return Err(Error::Exists { what: "host interface", name: post.name });
     }
-    let mut config = post.config.0;
     resolve::resolve_auto(host, &mut config, true)?;
     let row = rows::Network { description: post.description, kind, config };
     let spec = resolve::bridge(&post.name, &row)?;
@@ -218,7 +218,7 @@ pub fn update(host: &Arc<Host>, name: &str, put: ConfigPut, if_match: Option<&st
     let _alone = host.change_layout();
     let old = load(host, name)?;
     etag::check(WHAT, name, &tag(&render(old.clone(), &[])), if_match)?;
-    let mut config = put.config.0;
+    let mut config = put.config.given();
     cabin_profiles::validate_network(&old.row.kind, &config)?;
     resolve::resolve_auto(host, &mut config, false)?;
     let row = rows::Network { description: put.description, kind: old.row.kind.clone(), config };

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use crate::event::on_behalf_of;
 use crate::{Error, Host, clock};
 
 /// How long an ended operation can still be read (Incus: 5 s).
@@ -85,7 +86,11 @@ impl Operations {
         let fade = self.runtime.clone();
         self.runtime.spawn_blocking(move || {
             running.start();
-            let work = || catch_unwind(AssertUnwindSafe(|| work(&host, &running)));
+            let asked_by = running.requestor().cloned();
+            let work = || {
+                let work = || on_behalf_of(asked_by.as_ref(), || work(&host, &running));
+                catch_unwind(AssertUnwindSafe(work))
+            };
             let (outcome, steps) = if running.plan.timed { trace::record(work) } else { (work(), Vec::new()) };
             if running.plan.timed {
                 running.update(timings(&steps));
@@ -224,11 +229,8 @@ impl Op {
             status: state.status.text().to_owned(),
             status_code: state.status,
             resources,
-            metadata: match state.metadata.is_empty() {
-                true => Value::Null,
-                false => Value::Object(state.metadata.clone()),
-            },
-            may_cancel: false,
+            metadata: Value::Object(state.metadata.clone()),
+            may_cancel: self.class == Class::Websocket && !state.status.is_final(),
             err: state.error.clone(),
             location: "none".to_owned(),
         }

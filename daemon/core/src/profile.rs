@@ -71,9 +71,10 @@ fn address(name: &str) -> String {
 }
 
 fn checked(put: api::ProfilePut) -> Result<rows::Profile, Error> {
-    cabin_profiles::validate_instance_config(&put.config.0, Who::Profile)?;
-    cabin_profiles::validate_devices(&put.devices.0, Who::Profile)?;
-    Ok(rows::Profile { description: put.description, config: put.config.0, devices: put.devices.0 })
+    let (config, devices) = (put.config.given(), put.devices.given());
+    cabin_profiles::validate_instance_config(&config, Who::Profile)?;
+    cabin_profiles::validate_devices(&devices, Who::Profile)?;
+    Ok(rows::Profile { description: put.description, config, devices })
 }
 
 /// Makes a profile.

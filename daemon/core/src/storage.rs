@@ -205,14 +205,15 @@ pub fn tag(pool: &api::Pool) -> String {
 /// For a bad or taken name, an unknown driver or key, or when the host refuses.
 pub fn create(host: &Host, post: api::PoolsPost) -> Result<(), Error> {
     cabin_profiles::value::name::object(&post.name)?;
-    cabin_profiles::validate_pool(&post.driver, &post.config.0)?;
+    let config = post.config.given();
+    cabin_profiles::validate_pool(&post.driver, &config)?;
     let _alone = host.change_layout();
     let present = host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT)?;
     if present.iter().any(|pool| pool.name == post.name) {
         return Err(Error::Exists { what: WHAT, name: post.name });
     }
     limits::one_more("storage pools", present.len(), limits::POOLS)?;
-    let mut row = rows::Pool { description: post.description, driver: post.driver, config: post.config.0 };
+    let mut row = rows::Pool { description: post.description, driver: post.driver, config };
     settle(host, &post.name, &mut row)?;
     let spec = spec(host, &post.name, &row)?;
     atomically(|undo| -> Result<(), Error> {
@@ -232,7 +233,7 @@ pub fn create(host: &Host, post: api::PoolsPost) -> Result<(), Error> {
 pub fn update(host: &Host, name: &str, put: api::ConfigPut, if_match: Option<&str>) -> Result<(), Error> {
     let old = load(host, name)?;
     let revision = old.revision;
-    let (driver, mut config) = (old.row.driver.clone(), put.config.0);
+    let (driver, mut config) = (old.row.driver.clone(), put.config.given());
     let shown = render(host, old.clone(), &[]);
     etag::check(WHAT, name, &tag(&shown), if_match)?;
     let sent = config.remove("source").unwrap_or_default();

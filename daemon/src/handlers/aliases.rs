@@ -21,7 +21,7 @@ pub async fn list(call: Call) -> Result<Reply, Fault> {
 pub async fn show(call: Call) -> Result<Reply, Fault> {
     let name = call.name("name").to_owned();
     let found = call.blocking(move |host| image::alias(host, &name)).await?;
-    Reply::tagged(&found, cabin_core::etag(&(&found.description, &found.target)))
+    Reply::tagged(&found, image::alias_tag(&found))
 }
 
 /// POST of a new one.

@@ -74,7 +74,7 @@ pub async fn update(mut call: Call) -> Result<Reply, Fault> {
         let keep = |field: &str| patch && body.get(field).is_none();
         let put = VolumeSnapshotPut {
             description: if keep("description") { now.description } else { sent.description },
-            expires_at: if keep("expires_at") { now.expires_at } else { sent.expires_at },
+            expires_at: if keep("expires_at") { now.expires_at.unwrap_or_default() } else { sent.expires_at },
         };
         volume::update_snapshot(host, project, named, &put, tag.as_deref())
     })

@@ -93,7 +93,7 @@ pub fn rows(snapshots: &[Shown]) -> Table {
         table.row([
             name.to_owned(),
             text::time(&snapshot.created_at),
-            text::time(&snapshot.expires_at),
+            text::time(snapshot.expires_at.as_deref().unwrap_or_default()),
             snapshot.description.clone(),
         ]);
     }

@@ -48,6 +48,12 @@ pub fn alias(host: &Host, name: &str) -> Result<api::ImageAliasesEntry, Error> {
     load(host, name).map(render)
 }
 
+/// The tag of what PUT changes.
+#[must_use]
+pub fn alias_tag(alias: &api::ImageAliasesEntry) -> String {
+    etag::etag(&(&alias.description, &alias.target))
+}
+
 /// Makes an alias.
 ///
 /// # Errors
@@ -79,7 +85,7 @@ pub fn update_alias(
 ) -> Result<(), Error> {
     let _kept = host.keep_layout();
     let old = load(host, name)?;
-    etag::check(WHAT, name, &etag::etag(&render(old.clone())), if_match)?;
+    etag::check(WHAT, name, &alias_tag(&render(old.clone())), if_match)?;
     let target = match put.target.filter(|target| !target.is_empty()) {
         Some(target) => find(host, &target)?.name,
         None if patch => old.row.target,

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use cabin_api::image as api;
+use cabin_api::{UNIX_ZERO, image as api};
 use cabin_store::rows;
 use cabin_undo::{atomically, fault};
 use serde_json::Value;
 
-use super::{UNIX_ZERO, WHAT, address, get};
+use super::{WHAT, address, get};
 use crate::{DEFAULT_PROJECT, Error, Host, Op, clock, limits};
 
 /// Files of an image that is on its way in. What is not imported is removed when this is dropped.
@@ -187,7 +187,10 @@ fn row_of(
         properties,
         public: hints.public,
         expires_at: if expires_at == UNIX_ZERO { String::new() } else { expires_at },
-        profiles: hints.profiles.clone(),
+        profiles: match hints.profiles.is_empty() {
+            true => vec!["default".to_owned()],
+            false => hints.profiles.clone(),
+        },
         architecture: found.architecture,
         cached: false,
         filename: hints.filename.clone(),

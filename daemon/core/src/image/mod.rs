@@ -10,25 +10,22 @@ use std::fs::File;
 use std::sync::Arc;
 
 use cabin_api::image as api;
-use cabin_api::{ConfigMap, ZERO_TIME};
+use cabin_api::{ConfigMap, UNIX_ZERO, ZERO_TIME};
 use cabin_store::{Versioned, rows};
 use cabin_undo::fault;
 use serde_json::Value;
 
 use crate::{DEFAULT_PROJECT, Error, Host, clock, etag};
 
-pub use alias::{alias, aliases, create_alias, delete_alias, rename_alias, update_alias};
+pub use alias::{alias, alias_tag, aliases, create_alias, delete_alias, rename_alias, update_alias};
 pub use build::{build, shipped};
 pub use publish::{Publication, check_publish, publish};
 
 pub(crate) use import::templates;
 pub use import::{Hints, Staging, import, stage};
-pub(crate) use resolve::{Resolved, ensure_unpacked, obtain, resolve, still_here, sweep};
+pub(crate) use resolve::{Resolved, Wanted, ensure_unpacked, obtain, resolve, still_here, sweep};
 
 const WHAT: &str = "image";
-
-/// The time that stands for "never" in an image's `expires_at` and `last_used_at`.
-const UNIX_ZERO: &str = "1970-01-01T00:00:00Z";
 
 /// An image's files, opened.
 pub struct Export {
@@ -114,6 +111,7 @@ fn render(found: Versioned<rows::Image>, aliases: &[Versioned<rows::Alias>]) -> 
         last_used_at: if row.last_used_at.is_empty() { ZERO_TIME.to_owned() } else { row.last_used_at },
         uploaded_at: or_zero(row.uploaded_at),
         project: DEFAULT_PROJECT.to_owned(),
+        locations: vec!["none".to_owned()],
     }
 }
 
@@ -231,7 +229,6 @@ pub fn export(host: &Host, fingerprint: &str) -> Result<Export, Error> {
     let ending = |file: &File| cabin_images::detect(file).map(|shape| shape.extension()).unwrap_or_default();
     let meta_name = match found.row.split {
         true => format!("meta-{name}{}", dotted(ending(&meta))),
-        false if !found.row.filename.is_empty() => found.row.filename.clone(),
         false => format!("{name}{}", dotted(ending(&meta))),
     };
     let rootfs = match found.row.split {

@@ -11,7 +11,7 @@ use rand::RngExt as _;
 use serde_json::Value;
 
 use super::{WHAT, address, expand, profiles_of, root_pool};
-use crate::image::Resolved;
+use crate::image::{Resolved, Wanted};
 use crate::{Error, Host, Op, clock, ids, image, limits, quota, resolve, storage};
 
 /// Refuses at once what can be seen to fail, and fills in what was left out: name and profiles.
@@ -24,11 +24,17 @@ pub fn check_new(host: &Host, project: &str, post: &mut InstancesPost) -> Result
         let reason = "this server runs containers only";
         return Err(Error::Unsupported { what: format!("instance type `{}`", post.kind), reason });
     }
+    check_architecture(&post.put.architecture)?;
     if !post.instance_type.is_empty() {
         apply_size(post)?;
     }
     match post.source.kind.as_str() {
-        "image" => check_image(host, project, post)?,
+        "image" => {
+            let profiles = check_image(host, project, post)?;
+            if post.put.profiles.is_none() && !profiles.is_empty() {
+                post.put.profiles = Some(profiles);
+            }
+        }
         "none" => {}
         "copy" => {
             super::copy::check(host, project, post)?;
@@ -53,7 +59,8 @@ pub fn check_new(host: &Host, project: &str, post: &mut InstancesPost) -> Result
     limits::one_more("instances", present.len(), limits::INSTANCES)?;
     let profiles = post.put.profiles.get_or_insert_with(|| vec!["default".to_owned()]).clone();
     let row = row_of(post, Config::new());
-    check_config(host, project, &row, &profiles)
+    check_config(host, project, &row, &profiles)?;
+    resolve::check_paths(host, &rows::Devices::new(), &row.devices)
 }
 
 /// The final merged state must make sense, and what it names must exist.
@@ -79,37 +86,72 @@ pub(crate) fn check_expanded(host: &Host, expanded: &super::Expanded) -> Result<
     resolve::check_nics(host, &expanded.devices)
 }
 
+/// An instance is of this host's architecture; clients write it as the kernel does or as Debian does.
+fn check_architecture(asked: &str) -> Result<(), Error> {
+    let own = std::env::consts::ARCH;
+    let same = match asked {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        other => other,
+    };
+    if asked.is_empty() || same == own {
+        return Ok(());
+    }
+    let asked: String = asked.chars().take(40).collect();
+    Err(Error::invalid(format!("architecture `{asked}` does not run here: this server is `{own}`")))
+}
+
 /// Whether it is a copy that is there, and to be brought up to date.
 fn refreshes(host: &Host, project: &str, post: &InstancesPost) -> Result<bool, Error> {
     let wanted = post.source.kind == "copy" && post.source.refresh;
     Ok(wanted && host.store().rows::<rows::Instance>().get(project, &post.name)?.is_some())
 }
 
-fn check_image(host: &Host, project: &str, post: &InstancesPost) -> Result<(), Error> {
+/// The profiles that an image gives to whom asks for none; none when it is yet to be built.
+fn check_image(host: &Host, project: &str, post: &InstancesPost) -> Result<Vec<String>, Error> {
     let source = &post.source;
     if !source.server.is_empty() && source.protocol != "build" {
         let reason = "this version makes instances from local images and shipped definitions";
         return Err(Error::Unsupported { what: format!("the image server `{}`", source.server), reason });
     }
-    image::resolve(host, project, source).map(drop)
+    Ok(match image::resolve(host, project, source)? {
+        Wanted::Here(found) => found.row.profiles,
+        Wanted::Build(_) => Vec::new(),
+    })
 }
 
-/// `c2-m4` and `t2.micro`-like sizes: the first is understood, the others need a table we do not have.
+/// `c2-m4`, `c0.5-m0.2` and `t2.micro`-like sizes: the first two are understood, the last need a table we do not have.
+/// A part of a processor is one processor for that part of the time.
 fn apply_size(post: &mut InstancesPost) -> Result<(), Error> {
     let size = post.instance_type.clone();
     let parsed = size.split_once('-').and_then(|(cpu, memory)| {
-        Some((cpu.strip_prefix('c')?.parse::<u32>().ok()?, memory.strip_prefix('m')?.parse::<u32>().ok()?))
+        Some((hundredths(cpu.strip_prefix('c')?)?, hundredths(memory.strip_prefix('m')?)?))
     });
-    let Some((cpus, gib)) = parsed.filter(|(cpus, gib)| *cpus > 0 && *gib > 0) else {
+    let Some((cpu, memory)) = parsed.filter(|(cpu, memory)| *cpu > 0 && *memory > 0) else {
         return Err(Error::invalid(format!("instance size `{size}` is not known: use the form c2-m4")));
     };
-    post.put.config.0.entry("limits.cpu".into()).or_insert(cpus.to_string());
-    post.put.config.0.entry("limits.memory".into()).or_insert(format!("{}MiB", u64::from(gib) * 1024));
+    let config = &mut post.put.config.0;
+    let processors = cpu.div_ceil(100);
+    if cpu % 100 != 0 {
+        config.entry("limits.cpu.allowance".into()).or_insert(format!("{}%", cpu / processors));
+    }
+    config.entry("limits.cpu".into()).or_insert(processors.to_string());
+    config.entry("limits.memory".into()).or_insert(format!("{}MiB", memory * 1024 / 100));
     Ok(())
 }
 
+/// A number with at most two digits after its point, in hundredths.
+fn hundredths(text: &str) -> Option<u64> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !plain(whole) || !plain(part) || whole.len() > 6 || part.len() > 2 {
+        return None;
+    }
+    Some(whole.parse::<u64>().ok()? * 100 + format!("{part:0<2}").parse::<u64>().ok()?)
+}
+
 pub(super) fn row_of(post: &InstancesPost, added: Config) -> rows::Instance {
-    let mut config = post.put.config.0.clone();
+    let mut config = post.put.config.clone().given();
     config.extend(added);
     rows::Instance {
         description: post.put.description.clone(),
@@ -117,7 +159,7 @@ pub(super) fn row_of(post: &InstancesPost, added: Config) -> rows::Instance {
         ephemeral: post.put.ephemeral,
         profiles: post.put.profiles.clone().unwrap_or_else(|| vec!["default".to_owned()]),
         config,
-        devices: post.put.devices.0.clone(),
+        devices: post.put.devices.clone().given(),
         created_at: clock::now(),
         last_used_at: String::new(),
         pool: String::new(),
@@ -292,5 +334,37 @@ fn made_up_name(present: &[String]) -> String {
         if !present.contains(&name) {
             return name;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_processors_and_memory() {
+        for (size, cpu, allowance, memory) in [
+            ("c2-m4", "2", None, "4096MiB"),
+            ("c0.5-m0.2", "1", Some("50%"), "204MiB"),
+            ("c1.5-m1", "2", Some("75%"), "1024MiB"),
+        ] {
+            let mut post = InstancesPost { instance_type: size.to_owned(), ..InstancesPost::default() };
+            apply_size(&mut post).unwrap();
+            let said = |key: &str| post.put.config.0.get(key).map(String::as_str);
+            assert_eq!(said("limits.cpu"), Some(cpu), "{size}");
+            assert_eq!(said("limits.cpu.allowance"), allowance, "{size}");
+            assert_eq!(said("limits.memory"), Some(memory), "{size}");
+        }
+        for size in ["", "c1", "m1", "c0-m1", "c1-m0", "c-m", "c1.-m1", "c1.555-m1", "t2.micro", "c+1-m1"] {
+            let mut post = InstancesPost { instance_type: size.to_owned(), ..InstancesPost::default() };
+            assert!(apply_size(&mut post).is_err(), "{size}");
+        }
+    }
+
+    #[test]
+    fn an_instance_is_of_the_hosts_architecture() {
+        assert!(check_architecture("").is_ok());
+        assert!(check_architecture(std::env::consts::ARCH).is_ok());
+        assert!(check_architecture("pdp11").unwrap_err().to_string().contains("pdp11"));
     }
 }

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cabin_api::instance as api;
-use cabin_api::{ConfigMap, DevicesMap, StatusCode, ZERO_TIME};
+use cabin_api::{ConfigMap, DevicesMap, StatusCode, UNIX_ZERO};
 use cabin_store::Versioned;
 use cabin_store::rows::{self, Config, Devices};
 
@@ -237,7 +237,7 @@ fn render(
         name: found.name,
         status: status_code.text().to_owned(),
         status_code,
-        last_used_at: if row.last_used_at.is_empty() { ZERO_TIME.to_owned() } else { row.last_used_at },
+        last_used_at: if row.last_used_at.is_empty() { UNIX_ZERO.to_owned() } else { row.last_used_at },
         location: "none".to_owned(),
         kind: "container".to_owned(),
         project: project.to_owned(),

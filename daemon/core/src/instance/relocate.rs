@@ -66,7 +66,7 @@ fn moved(
     let mut row = now.clone();
     row.config.extend(post.config.0.clone());
     row.config.retain(|_, value| !value.is_empty());
-    row.devices.extend(post.devices.0.clone());
+    row.devices.extend(post.devices.clone().given());
     if let Some(names) = &post.profiles {
         row.profiles.clone_from(names);
     }

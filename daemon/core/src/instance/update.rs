@@ -74,13 +74,9 @@ fn change(
     row.description = put.description;
     row.ephemeral = put.ephemeral;
     row.profiles = put.profiles.unwrap_or_default();
-    row.devices = put.devices.0;
-    row.config = put
-        .config
-        .0
-        .into_iter()
-        .filter(|(key, value)| !key.starts_with("volatile.") && !value.is_empty())
-        .collect();
+    row.devices = put.devices.given();
+    row.config = put.config.given();
+    row.config.retain(|key, _| !key.starts_with("volatile."));
     row.config.extend(
         old.row
             .config
@@ -99,6 +95,7 @@ fn change(
     // What it names may have gone since it was checked.
     crate::resolve::check_disks(host, &after.devices)?;
     crate::resolve::check_nics(host, &after.devices)?;
+    crate::resolve::check_paths(host, &before.devices, &after.devices)?;
     profiles_of(host, project, &row.profiles)?;
     let change = Change::of(host, name, (&old.row, &before), (&row, &after))?;
     change.note(&mut row);

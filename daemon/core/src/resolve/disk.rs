@@ -50,6 +50,21 @@ pub(crate) fn check_disks(host: &Host, devices: &Devices) -> Result<(), Error> {
     Ok(())
 }
 
+/// Refuses a disk that shows a path of the host's which is not there, unless it was so before or need not be there:
+/// who mistypes it learns it now and not at the next start.
+///
+/// # Errors
+/// Naming the path.
+pub(crate) fn check_paths(host: &Host, before: &Devices, after: &Devices) -> Result<(), Error> {
+    for (name, device) in after.iter().filter(|(name, device)| before.get(*name) != Some(device)) {
+        if let Some(Disk::Host { path }) = host_path(device) {
+            let missing = |error: Error| Error::invalid(format!("device `{name}`: {}", error.report()));
+            of_host(host, path, device, Look::Closely).map_err(missing)?;
+        }
+    }
+    Ok(())
+}
+
 fn host_path(device: &Config) -> Option<Disk<'_>> {
     if device.get("type").is_none_or(|kind| kind != "disk") {
         return None;

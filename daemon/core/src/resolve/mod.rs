@@ -18,7 +18,7 @@ use crate::live::Plugged;
 use crate::{Error, Host};
 
 pub(crate) use bridge::{bridge, resolve_auto};
-pub(crate) use disk::{Mounted, check_disks, disks, disks_before, unmapped, volume_of};
+pub(crate) use disk::{Mounted, check_disks, check_paths, disks, disks_before, unmapped, volume_of};
 pub(crate) use init::limits;
 pub(crate) use nic::{check_nics, move_fixed, nics, release_fixed, reserve_fixed};
 

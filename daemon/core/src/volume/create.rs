@@ -29,8 +29,9 @@ pub fn check_new(host: &Host, project: &str, pool: &str, post: &VolumesPost) -> 
         return Err(Error::Unsupported { what: format!("content type `{}`", post.content_type), reason });
     }
     check_name(&post.name)?;
-    cabin_profiles::validate_volume(&post.config.0)?;
-    refuse_size(host, pool, &post.config.0)?;
+    let config = config_of(post);
+    cabin_profiles::validate_volume(&config)?;
+    refuse_size(host, pool, &config)?;
     let present = host.store().rows::<rows::Volume>().list_from(project, &row_name(pool, ""))?;
     if present.iter().any(|found| found.name == row_name(pool, &post.name)) {
         return Err(Error::Exists { what: WHAT, name: post.name.clone() });
@@ -67,7 +68,7 @@ pub(super) fn limit_of(config: &Config) -> Result<Option<u64>, Error> {
 
 /// The config of a new volume: what is empty is not set.
 pub(super) fn config_of(post: &VolumesPost) -> Config {
-    post.config.0.iter().filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k.clone(), v.clone())).collect()
+    post.config.clone().given()
 }
 
 /// Makes an empty volume. When this returns, it is on disk.

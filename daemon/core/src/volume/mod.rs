@@ -207,10 +207,11 @@ pub fn usage(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Resul
 /// A volume with its snapshots and what it uses; what cannot be read is left out.
 #[must_use]
 pub fn full(host: &Arc<Host>, project: &str, pool: &str, volume: api::Volume) -> VolumeFull {
-    if volume.kind != "custom" {
-        return VolumeFull { volume, ..VolumeFull::default() };
+    let (mut snapshots_of, mut backups_of, mut state) = (Vec::new(), Vec::new(), None);
+    if volume.kind == "custom" {
+        snapshots_of = snapshots(host, project, pool, &volume.name).unwrap_or_default();
+        backups_of = backups(host, project, pool, &volume.name).unwrap_or_default();
+        state = Some(VolumeState { usage: usage(host, project, pool, &volume.name).ok() });
     }
-    let snapshots = snapshots(host, project, pool, &volume.name).ok().filter(|list| !list.is_empty());
-    let usage = usage(host, project, pool, &volume.name).ok();
-    VolumeFull { volume, backups: None, snapshots, state: Some(VolumeState { usage }) }
+    VolumeFull { volume, backups: Some(backups_of), snapshots: Some(snapshots_of), state }
 }

@@ -59,7 +59,7 @@ fn render(name: String, row: rows::VolumeSnapshot) -> api::VolumeSnapshot {
     api::VolumeSnapshot {
         config: cabin_api::ConfigMap(row.config),
         description: row.description,
-        expires_at: if row.expires_at.is_empty() { ZERO_TIME.to_owned() } else { row.expires_at },
+        expires_at: Some(row.expires_at).filter(|at| !at.is_empty()),
         name,
         content_type: "filesystem".to_owned(),
         created_at: row.created_at,
@@ -86,7 +86,9 @@ pub fn snapshots(
 /// # Errors
 /// When there is none of that name.
 pub fn snapshot(host: &Host, project: &str, named: (&str, &str, &str)) -> Result<api::VolumeSnapshot, Error> {
-    Ok(render(named.2.to_owned(), load_snapshot(host, project, named)?.row))
+    let mut found = render(named.2.to_owned(), load_snapshot(host, project, named)?.row);
+    found.expires_at.get_or_insert_with(|| ZERO_TIME.to_owned());
+    Ok(found)
 }
 
 /// The tag of what PUT changes of a snapshot.

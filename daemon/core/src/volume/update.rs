@@ -44,9 +44,9 @@ fn change(
     let shown = get(host, project, pool, volume)?;
     etag::check(WHAT, volume, &tag(&shown), if_match)?;
     let old = load(host, project, pool, volume)?;
-    cabin_profiles::validate_volume(&put.config.0)?;
-    refuse_size(host, pool, &put.config.0)?;
-    let config: rows::Config = put.config.0.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    let config = put.config.given();
+    cabin_profiles::validate_volume(&config)?;
+    refuse_size(host, pool, &config)?;
     for key in FIXED {
         if config.get(*key) != old.row.config.get(*key) {
             return Err(Error::invalid(format!("`{key}` counts only when a volume is made")));
