@@ -130,8 +130,9 @@ impl Call {
         &self,
         work: impl FnOnce(&Arc<Host>) -> Result<T, cabin_core::Error> + Send + 'static,
     ) -> Result<T, Fault> {
-        let host = self.app.host.clone();
-        match tokio::task::spawn_blocking(move || work(&host)).await {
+        let (host, who) = (self.app.host.clone(), self.who.clone());
+        let work = move || cabin_core::on_behalf_of(Some(&who), || work(&host));
+        match tokio::task::spawn_blocking(work).await {
             Ok(result) => result.map_err(Fault::Core),
             Err(_) => Err(Fault::Panicked),
         }

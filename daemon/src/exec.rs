@@ -38,6 +38,7 @@ pub async fn start(mut call: Call) -> Result<Reply, Fault> {
     if post.command.is_empty() {
         return Err(Fault::invalid("no command was given"));
     }
+    // Without websockets there is nobody to show a terminal to: as in Incus the command gets none.
     if post.record_output && (post.wait_for_websocket || post.interactive) {
         return Err(Fault::invalid("output is recorded only without websockets and terminal"));
     }
@@ -47,7 +48,7 @@ pub async fn start(mut call: Call) -> Result<Reply, Fault> {
         StatusCode::Frozen => return Err(Fault::invalid(format!("instance `{name}` is frozen"))),
         _ => return Err(Fault::invalid(format!("instance `{name}` is not running"))),
     }
-    if post.wait_for_websocket || post.interactive {
+    if post.wait_for_websocket {
         Ok(over_websockets(&call, name, post))
     } else {
         Ok(into_files(&call, name, post))

@@ -20,6 +20,7 @@ use tokio_util::io::ReaderStream;
 use crate::call::Call;
 use crate::error::{Fault, Said};
 use crate::handlers::volumes;
+use crate::recursion::address;
 use crate::reply::{self, Reply};
 use crate::{limits, send};
 
@@ -118,6 +119,7 @@ pub async fn get(call: Call) -> Result<Reply, Fault> {
     let session = open(&call).await?;
     let metadata = session.sftp.symlink_metadata(&path).await.map_err(failed("look at", &path))?;
     let kind = Kind::of(&metadata);
+    let retrieved = call.parts.method != Method::HEAD && kind != Kind::Other;
     let headers = describe(&metadata, kind);
     let mut response = match kind {
         Kind::Directory => {
@@ -134,7 +136,24 @@ pub async fn get(call: Call) -> Result<Reply, Fault> {
         Kind::Other => return Err(Fault::invalid(format!("`{path}` is no file, directory or symlink"))),
     };
     response.headers_mut().extend(headers);
+    if retrieved {
+        tell(&call, "retrieved", &path);
+    }
     Ok(Reply::Raw(response))
+}
+
+/// Tells that a file was read or changed, as Incus does for what goes over HTTP.
+fn tell(call: &Call, act: &str, path: &str) {
+    let (name, volume) = (call.name("name"), call.name("volume"));
+    let (action, source, name) = match volume.is_empty() {
+        true => (format!("instance-file-{act}"), address("/1.0/instances", name), name),
+        false => {
+            let pool = address("/1.0/storage-pools", name);
+            (format!("storage-volume-file-{act}"), address(&format!("{pool}/volumes/custom"), volume), volume)
+        }
+    };
+    let events = call.app.host.events();
+    events.lifecycle(call.project(), &action, &source, name, json!({ "path": path }), Some(&call.who));
 }
 
 async fn contents(
@@ -185,6 +204,8 @@ fn describe(metadata: &Metadata, kind: Kind) -> HeaderMap {
         ("modified", modified.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()),
     ];
     let mut headers = HeaderMap::new();
+    let date = modified.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    headers.extend(HeaderValue::from_str(&date).ok().map(|date| (header::LAST_MODIFIED, date)));
     for family in ["x-incus", "x-lxd"] {
         for (name, value) in &facts {
             let name = HeaderName::try_from(format!("{family}-{name}"));
@@ -278,6 +299,7 @@ pub async fn post(mut call: Call) -> Result<Reply, Fault> {
         }
         other => return Err(Fault::invalid(format!("bad `type`: `{other}`"))),
     }
+    tell(&call, "pushed", &path);
     Ok(Reply::empty())
 }
 
@@ -349,6 +371,7 @@ pub async fn delete(call: Call) -> Result<Reply, Fault> {
         Kind::Directory => session.sftp.remove_dir(&path).await.map_err(failed("delete", &path))?,
         _ => session.sftp.remove_file(&path).await.map_err(failed("delete", &path))?,
     }
+    tell(&call, "deleted", &path);
     Ok(Reply::empty())
 }
 
@@ -436,6 +459,7 @@ mod tests {
         let metadata =
             Metadata { uid: Some(1), gid: Some(2), permissions: Some(0o100_644), mtime: Some(0), ..bare() };
         let headers = describe(&metadata, Kind::of(&metadata));
+        assert_eq!(headers[header::LAST_MODIFIED], "Thu, 01 Jan 1970 00:00:00 GMT");
         for family in ["x-incus", "x-lxd"] {
             assert_eq!(headers[format!("{family}-mode")], "0644");
             assert_eq!(headers[format!("{family}-type")], "file");

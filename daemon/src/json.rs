@@ -1,4 +1,5 @@
-//! Reading JSON bodies: not too deep, no key twice, top-level keys in any case (as Go reads them).
+//! Reading JSON bodies: not too deep, no key twice; top-level keys in any case, null as if it were not there (as Go
+//! reads them).
 
 use std::fmt;
 
@@ -7,6 +8,9 @@ use serde_json::{Map, Value};
 
 use crate::error::Fault;
 use crate::limits;
+
+/// Objects whose keys are the user's: there null is a value, the empty one.
+const MAPS: [&str; 4] = ["config", "devices", "environment", "properties"];
 
 /// Reads `bytes` as a `T`.
 ///
@@ -35,14 +39,14 @@ pub fn value(bytes: &[u8]) -> Result<Value, Fault> {
         let value = Strict { depth: 0 }.deserialize(&mut source)?;
         source.end()?;
         match value {
-            Value::Object(map) => lower_case(map),
+            Value::Object(map) => lower_case(map).map(without_nulls).map(Value::Object),
             other => Err(de::Error::invalid_type(unexpected(&other), &"an object")),
         }
     };
     parse().map_err(|source| Fault::BodyInvalid { source })
 }
 
-fn lower_case(map: Map<String, Value>) -> Result<Value, serde_json::Error> {
+fn lower_case(map: Map<String, Value>) -> Result<Map<String, Value>, serde_json::Error> {
     let mut lower = Map::with_capacity(map.len());
     for (key, value) in map {
         let key = if key.bytes().any(|byte| byte.is_ascii_uppercase()) { key.to_lowercase() } else { key };
@@ -51,7 +55,17 @@ fn lower_case(map: Map<String, Value>) -> Result<Value, serde_json::Error> {
         }
         lower.insert(key, value);
     }
-    Ok(Value::Object(lower))
+    Ok(lower)
+}
+
+/// Many clients send every field they know, null for what they have no word for.
+fn without_nulls(map: Map<String, Value>) -> Map<String, Value> {
+    let said = map.into_iter().filter(|(_, value)| !value.is_null());
+    said.map(|(key, value)| match value {
+        Value::Object(inner) if !MAPS.contains(&key.as_str()) => (key, Value::Object(without_nulls(inner))),
+        other => (key, other),
+    })
+    .collect()
 }
 
 fn unexpected(value: &Value) -> de::Unexpected<'_> {
@@ -152,6 +166,13 @@ mod tests {
     fn keys_may_come_in_any_case_at_the_top_only() {
         let read = value(br#"{"Name":"a","CONFIG":{"User.X":"1"}}"#).unwrap();
         assert_eq!(read, serde_json::json!({"name":"a","config":{"User.X":"1"}}));
+    }
+
+    #[test]
+    fn null_is_what_is_not_there_but_in_the_maps_of_users() {
+        let read =
+            value(br#"{"name":null,"config":{"a":null},"source":{"alias":null,"x":{"y":null}}}"#).unwrap();
+        assert_eq!(read, serde_json::json!({"config":{"a":null},"source":{"x":{}}}));
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Reply {
         match self {
             Reply::Sync(metadata) => envelope(StatusCode::OK, &sync_body(metadata), &[]),
             Reply::Tagged(metadata, tag) => {
-                envelope(StatusCode::OK, &sync_body(metadata), &[(header::ETAG, tag)])
+                envelope(StatusCode::OK, &sync_body(metadata), &[(header::ETAG, format!("\"{tag}\""))])
             }
             Reply::Created(address) => {
                 envelope(StatusCode::CREATED, &sync_body(json!({})), &[(header::LOCATION, address)])
@@ -94,8 +94,7 @@ pub fn error(fault: &Fault) -> Response {
     if code == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::error!(code = code.as_u16(), error = %text, "request failed");
     }
-    let body = json!({"type": "error", "error": text, "error_code": code.as_u16(), "metadata": null});
-    envelope(code, &body, &[])
+    envelope(code, &error_body(&text, code), &[])
 }
 
 /// The whole HTTP message for a client that comes when no connection is left.
@@ -113,7 +112,7 @@ pub fn no_descriptor() -> Vec<u8> {
 }
 
 fn unavailable(why: &str) -> Vec<u8> {
-    let body = json!({"type": "error", "error": why, "error_code": 503, "metadata": null}).to_string();
+    let body = error_body(why, StatusCode::SERVICE_UNAVAILABLE).to_string();
     format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\
          Content-Length: {}\r\n\r\n{body}",
@@ -142,6 +141,18 @@ fn sync_body(metadata: Value) -> Value {
         "error_code": 0,
         "error": "",
         "metadata": metadata,
+    })
+}
+
+fn error_body(text: &str, code: StatusCode) -> Value {
+    json!({
+        "type": "error",
+        "status": "",
+        "status_code": 0,
+        "operation": "",
+        "error_code": code.as_u16(),
+        "error": text,
+        "metadata": null,
     })
 }
 

@@ -304,9 +304,20 @@ fn handler(
                 let source = rustix::io::Errno::MFILE.into();
                 return reply::error(&Fault::Io { act: "begin a change", source });
             }
-            let answer = async { run(Call::open(app, request).await?).await };
+            let answer = async {
+                refuse_other_sites(&request)?;
+                run(Call::open(app, request).await?).await
+            };
             answer.await.map_or_else(|fault| reply::error(&fault), reply::Reply::render)
         })
+    }
+}
+
+/// What a page of another site makes a browser send is not answered, whatever the user may do here.
+fn refuse_other_sites(request: &Request<Body>) -> Result<(), Fault> {
+    match request.headers().get("sec-fetch-site").map(|value| value.as_bytes()) {
+        None | Some(b"same-origin" | b"none") => Ok(()),
+        Some(_) => Err(Fault::Forbidden { reason: "a page of another site asks for this" }),
     }
 }
 

@@ -63,6 +63,8 @@ pub async fn create(mut call: Call) -> Result<Reply, Fault> {
         })
         .await?;
     let mut touched = resources(&pool, &name);
+    // LXD's client 5.0 takes the name from behind this address, newer ones of both from behind the last `/`.
+    touched.push(("backups", address("/1.0/backups", &post.name)));
     touched.push(("backups", address(&root(&pool, &name), &post.name)));
     let plan = call.plan("Backing up storage volume", touched);
     let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
