@@ -96,10 +96,11 @@ fn limits_as_told(
     let name = &found.name;
     let renew = || -> Result<(), Error> {
         let limits = resolve::limits(host, &expanded(host, &found.row)?.config)?;
-        Ok(match host.runtime().cgroups().broken(name, supervisor.init_pid())? {
+        match host.runtime().cgroups().broken(name, supervisor.init_pid())? {
             Some(_) => host.runtime().renew_cgroups(supervisor, &limits)?,
             None => host.runtime().cgroups().set(name, &limits)?,
-        })
+        }
+        Ok(())
     };
     match renew() {
         Err(error) if !matches!(intent, Some(Intent::Update | Intent::Disks { .. })) => {
