@@ -7,7 +7,7 @@ use cabin_undo::{Undo, fault};
 use crate::error::{Error, Result};
 use crate::firewall::own_addresses;
 use crate::inspect::{self, InterfaceState};
-use crate::lease::{Lease, LeaseKind};
+use crate::lease::{self, Lease, LeaseKind};
 use crate::name::{IfName, Mac};
 use crate::reservation::{Origin, read_leases};
 use crate::spec::BridgeSpec;
@@ -183,8 +183,12 @@ impl Network {
                 list.push(Lease { hostname, mac: Some(*mac), address, kind: LeaseKind::Static });
             }
         }
-        let given =
-            self.inner.servers.existing_home(bridge).map(|home| read_leases(&home)).unwrap_or_default();
+        let given = self
+            .inner
+            .servers
+            .existing_home(bridge)
+            .map(|home| lease::parse(&read_leases(&home)))
+            .unwrap_or_default();
         for lease in given {
             if !list.iter().any(|other| other.address == lease.address) {
                 let name = lease.mac.and_then(|mac| kept.get(&mac)?.name.as_ref().map(ToString::to_string));
@@ -202,7 +206,7 @@ impl Network {
     /// # Errors
     /// [`Error::Connection`].
     pub fn host_state(&self, name: &IfName) -> Result<Option<InterfaceState>> {
-        Ok(self.host_interfaces()?.into_iter().find(|state| state.name == name.as_str()))
+        inspect::own_link(name)
     }
 
     /// Every interface of the host.

@@ -5,8 +5,9 @@
 
 pub mod config;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Error, Result};
-use crate::name::IfName;
+use crate::name::{IfName, Mac};
 use crate::spec::BridgeSpec;
 
 /// What the server is told by, in the order it is written.
@@ -32,6 +33,10 @@ fn next(file: &str) -> String {
 /// How long dnsmasq has to write its pid file, and to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How far apart the times are at which a server reads all of its reservations anew: with a thousand of them that
+/// is no small thing, and many may go at once.
+const APART: Duration = Duration::from_millis(500);
+
 /// The directories of every network, and the programs.
 pub struct Servers {
     root: HostDir,
@@ -39,6 +44,21 @@ pub struct Servers {
     /// Tells when one ends that should not.
     ends: OwnedFd,
     watched: Mutex<Watched>,
+    reloads: Mutex<HashMap<IfName, Reload>>,
+}
+
+/// When a server last read its reservations anew, and what it may still know that is gone.
+struct Reload {
+    last: Instant,
+    waiting: bool,
+    gone: BTreeSet<Mac>,
+    free: BTreeSet<IpAddr>,
+}
+
+impl Reload {
+    fn now() -> Reload {
+        Reload { last: Instant::now(), waiting: false, gone: BTreeSet::new(), free: BTreeSet::new() }
+    }
 }
 
 /// The servers that are to run, by the number their end is told with.
@@ -55,7 +75,7 @@ impl Servers {
     /// As epoll_create(2).
     pub fn new(root: HostDir, programs: Programs) -> io::Result<Servers> {
         let ends = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Servers { root, programs, ends, watched: Mutex::default() })
+        Ok(Servers { root, programs, ends, watched: Mutex::default(), reloads: Mutex::default() })
     }
 
     fn watched(&self) -> MutexGuard<'_, Watched> {
@@ -155,6 +175,8 @@ impl Servers {
             |file: &str, wanted: &str| home.read(file, 1 << 20).is_ok_and(|got| got == wanted.as_bytes());
         let changed = !same("dnsmasq.conf", &conf) || !same("dnsmasq.raw", &raw);
         if !changed && let Some(server) = self.find(&spec.name)? {
+            // A daemon that died may not have told it what is gone.
+            self.reload(&spec.name)?;
             return self
                 .watch(&spec.name, server)
                 .map_err(|source| Error::StartServer { network: spec.name.clone(), source });
@@ -235,12 +257,40 @@ impl Servers {
     /// Has the server read its reservations and names anew: it sees new files by itself, but forgets
     /// removed and changed ones only then.
     pub fn reload(&self, name: &IfName) -> Result<()> {
+        self.reloads().insert(name.clone(), Reload::now());
         let Some(server) = self.find(name)? else { return Ok(()) };
         signal(&server, Signal::HUP).map_err(|source| Error::SignalServer {
             act: "reload",
             network: name.clone(),
             source,
         })
+    }
+
+    /// As [`Servers::reload`], at once or together with others that come within [`APART`]. `mac` with its addresses
+    /// is gone. Gives how long to wait before [`Servers::reload`] is to be called, when nobody else is going to.
+    pub fn reload_soon(&self, name: &IfName, mac: Mac, addresses: &[IpAddr]) -> Result<Option<Duration>> {
+        if let Some(reload) = self.reloads().get_mut(name) {
+            let left = APART.saturating_sub(reload.last.elapsed());
+            if reload.waiting || !left.is_zero() {
+                reload.gone.insert(mac);
+                reload.free.extend(addresses);
+                return Ok((!std::mem::replace(&mut reload.waiting, true)).then_some(left));
+            }
+        }
+        self.reload(name).map(|()| None)
+    }
+
+    /// Whether the server may still know this MAC or one of these addresses from something that is gone: then it
+    /// would not take them as new.
+    pub fn confuses(&self, name: &IfName, mac: Mac, addresses: &[IpAddr]) -> bool {
+        let known = |reload: &Reload| {
+            reload.gone.contains(&mac) || addresses.iter().any(|address| reload.free.contains(address))
+        };
+        self.reloads().get(name).is_some_and(known)
+    }
+
+    fn reloads(&self) -> MutexGuard<'_, HashMap<IfName, Reload>> {
+        self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the server of a network runs.

@@ -5,7 +5,6 @@
 
 pub mod change;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,11 +17,12 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
-use crate::name::Mac;
+use crate::name::{IfName, Mac};
 
 /// An interface as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +130,28 @@ pub fn own_state() -> Result<Vec<InterfaceState>> {
     guest_state(socket.as_fd())
 }
 
+/// One interface of the calling thread's network namespace. Only this one is asked for: with a port for each of
+/// a thousand containers the list of all of them is a matter of tens of milliseconds.
+pub fn own_link(name: &IfName) -> Result<Option<InterfaceState>> {
+    let read = || {
+        let socket = open()?;
+        let mut wanted = LinkMessage::default();
+        wanted.attributes.push(LinkAttribute::IfName(name.to_string()));
+        let found = match ask(socket.as_fd(), RouteNetlinkMessage::GetLink(wanted), NLM_F_REQUEST) {
+            Err(why) if why.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => return Ok(None),
+            found => found?.unwrap_or_default(),
+        };
+        let mut found: Vec<InterfaceState> = found.iter().filter_map(of_link).collect();
+        // Ports have none: what this lists are the bridges' and the host's own.
+        add_addresses(
+            &mut found,
+            &dump(socket.as_fd(), RouteNetlinkMessage::GetAddress(AddressMessage::default()))?,
+        );
+        Ok(found.pop())
+    };
+    read().map_err(|source| Error::Connection { source })
+}
+
 /// The networks the host has a route to, the default routes left out.
 pub fn routed() -> Result<Vec<(IpAddr, u8)>> {
     let read = || {
@@ -161,19 +183,26 @@ fn open() -> io::Result<OwnedFd> {
 fn read_interfaces(socket: BorrowedFd<'_>) -> io::Result<Vec<InterfaceState>> {
     let links = dump(socket, RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
     let addresses = dump(socket, RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
-    let mut found = BTreeMap::new();
-    for message in &links {
-        if let RouteNetlinkMessage::NewLink(link) = message {
-            found.insert(link.header.index, interface(link));
-        }
-    }
-    for message in &addresses {
+    let mut found: Vec<InterfaceState> = links.iter().filter_map(of_link).collect();
+    found.sort_by_key(|state| state.index);
+    add_addresses(&mut found, &addresses);
+    Ok(found)
+}
+
+fn of_link(message: &RouteNetlinkMessage) -> Option<InterfaceState> {
+    let RouteNetlinkMessage::NewLink(link) = message else { return None };
+    Some(interface(link))
+}
+
+/// `found` is in the order of the numbers.
+fn add_addresses(found: &mut [InterfaceState], messages: &[RouteNetlinkMessage]) {
+    for message in messages {
         let RouteNetlinkMessage::NewAddress(entry) = message else { continue };
-        if let (Some(state), Some(address)) = (found.get_mut(&entry.header.index), address(entry)) {
+        let at = found.binary_search_by_key(&entry.header.index, |state| state.index);
+        if let (Some(state), Some(address)) = (at.ok().and_then(|at| found.get_mut(at)), address(entry)) {
             state.addresses.push(address);
         }
     }
-    Ok(found.into_values().collect())
 }
 
 fn interface(link: &LinkMessage) -> InterfaceState {
@@ -266,7 +295,7 @@ fn dump(socket: BorrowedFd<'_>, what: RouteNetlinkMessage) -> io::Result<Vec<Rou
     const TRIES: u32 = 5;
     let mut last = None;
     for _ in 0..TRIES {
-        match dump_once(socket, what.clone()) {
+        match ask(socket, what.clone(), NLM_F_REQUEST | NLM_F_DUMP) {
             Ok(Some(list)) => return Ok(list),
             Ok(None) => {}
             Err(why) => last = Some(why),
@@ -278,15 +307,18 @@ fn dump(socket: BorrowedFd<'_>, what: RouteNetlinkMessage) -> io::Result<Vec<Rou
     Err(last.unwrap_or_else(|| io::Error::from(io::ErrorKind::Interrupted)))
 }
 
-fn dump_once(
+/// One question and its answer: of a dump all there is, or `None` when the list changed under it; without one a
+/// single object.
+fn ask(
     socket: BorrowedFd<'_>,
     what: RouteNetlinkMessage,
+    flags: u16,
 ) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
     static SEQUENCE: AtomicU32 = AtomicU32::new(1);
     const INTERRUPTED: u16 = 0x10;
     let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
     let mut request = NetlinkMessage::from(what);
-    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    request.header.flags = flags;
     request.header.sequence_number = sequence;
     request.finalize();
     let mut bytes = vec![0u8; request.buffer_len()];
@@ -315,7 +347,10 @@ fn dump_once(
                 NetlinkPayload::Done(_) => return Ok(whole.then_some(found)),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 NetlinkPayload::InnerMessage(inner) => found.push(inner),
-                _ => {}
+                _ => continue,
+            }
+            if flags & NLM_F_DUMP != NLM_F_DUMP {
+                return Ok(Some(found));
             }
         }
     }

@@ -44,18 +44,37 @@ pub struct Given {
 
 /// The leases in the text of dnsmasq's file; lines of another form are left out.
 pub fn parse(text: &str) -> Vec<Given> {
-    text.lines()
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split(' ').collect();
-            let [_expiry, holder, address, name, client, ..] = fields[..] else { return None };
-            Some(Given {
-                mac: holder.parse().ok(),
-                address: address.parse().ok()?,
-                hostname: (name != "*").then(|| name.to_owned()),
-                client: client.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect(),
-            })
-        })
-        .collect()
+    text.lines().filter_map(line).collect()
+}
+
+/// The lease of a MAC, looked for in the text as it is: of a thousand lines one is of interest.
+pub fn of(text: &str, mac: Mac) -> Option<Given> {
+    lines_with(text, &mac.to_string()).filter_map(line).find(|given| given.mac == Some(mac))
+}
+
+/// Whether an address is given to somebody else than that MAC.
+pub fn is_given_to_others(text: &str, address: Ipv4Addr, mac: Mac) -> bool {
+    let held = |given: Given| given.address == IpAddr::V4(address) && given.mac != Some(mac);
+    lines_with(text, &address.to_string()).filter_map(line).any(held)
+}
+
+/// The lines that hold a word.
+fn lines_with<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(word).filter_map(move |(at, _)| {
+        let begin = text.get(..at)?.rfind('\n').map_or(0, |end| end + 1);
+        text.get(begin..)?.lines().next()
+    })
+}
+
+fn line(line: &str) -> Option<Given> {
+    let fields: Vec<&str> = line.split(' ').collect();
+    let [_expiry, holder, address, name, client, ..] = fields[..] else { return None };
+    Some(Given {
+        mac: holder.parse().ok(),
+        address: address.parse().ok()?,
+        hostname: (name != "*").then(|| name.to_owned()),
+        client: client.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect(),
+    })
 }
 
 /// Tells the server that a holder gives its address back (DHCPRELEASE), in the holder's place.
@@ -98,5 +117,12 @@ mod tests {
         assert_eq!(found[0].client.as_deref(), Some(&[1, 0, 0x16, 0x3e, 0x11, 0x22, 0x33][..]));
         assert_eq!((found[1].hostname.as_ref(), found[1].client.as_ref()), (None, None));
         assert_eq!(found[2].mac, None);
+        let mac: Mac = "00:16:3e:11:22:34".parse().unwrap();
+        assert_eq!(of(text, mac).as_ref(), Some(&found[1]));
+        assert_eq!(of(text, "00:16:3e:11:22:35".parse().unwrap()), None);
+        let given = |address: &str| is_given_to_others(text, address.parse().unwrap(), mac);
+        assert!(given("10.1.2.9"));
+        assert!(!given("10.1.2.10"), "its own");
+        assert!(!given("10.1.2.1"), "a beginning of another one");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use cabin_undo::{Undo, fault};
 
@@ -115,9 +116,29 @@ impl Network {
 
     fn give_up(&self, bridge: &IfName, mac: Mac, what: Release) -> Result<()> {
         let inner = &self.inner;
-        match inner.reservations.release(&inner.servers, bridge, mac, what)? {
+        let released = inner.reservations.release(&inner.servers, bridge, mac, what)?;
+        if let Some(time) = released.reload_in {
+            self.reload_in(bridge, time)?;
+        }
+        match released.lease {
             Some(given) => self.release_lease(bridge, mac, &given),
             None => Ok(()),
+        }
+    }
+
+    /// Tells the server a little later, together with whatever goes until then.
+    fn reload_in(&self, bridge: &IfName, time: Duration) -> Result<()> {
+        let (network, name) = (self.clone(), bridge.clone());
+        let later = std::thread::Builder::new().name("reload".to_owned()).stack_size(64 * 1024);
+        let spawned = later.spawn(move || {
+            // Woken too early it tells the server too early.
+            std::thread::park_timeout(time);
+            // A server that cannot be told has ended; the next one reads what there is.
+            let _ = network.inner.servers.reload(&name);
+        });
+        match spawned {
+            Ok(_) => Ok(()),
+            Err(_) => self.inner.servers.reload(bridge),
         }
     }
 

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cabin_sys::dir::HostDir;
 
@@ -39,6 +40,12 @@ pub struct Reservation {
     pub origin: Origin,
     /// When it ends.
     pub until: Until,
+}
+
+impl Reservation {
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.ipv4.map(IpAddr::V4).into_iter().chain(self.ipv6.map(IpAddr::V6)).collect()
+    }
 }
 
 /// When a reservation ends.
@@ -103,9 +110,10 @@ impl Reservations {
         let (ipv4, origin) = match (nic.ipv4, &bridge.ipv4) {
             (Some(address), _) => (Some(address), Origin::Static),
             (None, Some(side)) if side.dhcp.is_some() => {
-                let given = read_leases(&home);
+                let leases = read_leases(&home);
+                let leased = |address| lease::is_given_to_others(&leases, address, nic.mac);
                 let old = before.as_ref().and_then(|entry| entry.ipv4);
-                let found = pick(side, nic.mac, old, &taken4, &given);
+                let found = pick(side, nic.mac, old, &taken4, leased);
                 let none = || Error::NoAddressLeft { network: bridge.name.clone() };
                 (Some(found.ok_or_else(none)?), Origin::Automatic)
             }
@@ -123,8 +131,9 @@ impl Reservations {
                 remove_file(&home, &bridge.name, &old)?;
             }
             write(&home, bridge, nic.mac, &entry)?;
+            let confused = servers.confuses(&bridge.name, nic.mac, &entry.addresses());
             book.insert(nic.mac, entry);
-            if !fresh {
+            if !fresh || confused {
                 servers.reload(&bridge.name)?;
             }
         }
@@ -132,26 +141,21 @@ impl Reservations {
     }
 
     /// Gives up what is kept for a MAC: all of it, or only what this crate chose. None is success.
-    pub fn release(
-        &self,
-        servers: &Servers,
-        bridge: &IfName,
-        mac: Mac,
-        what: Release,
-    ) -> Result<Option<Given>> {
-        let Ok(home) = servers.existing_home(bridge) else { return Ok(None) };
+    pub fn release(&self, servers: &Servers, bridge: &IfName, mac: Mac, what: Release) -> Result<Released> {
+        let Ok(home) = servers.existing_home(bridge) else { return Ok(Released::default()) };
         let mut books = self.lock();
         let book = open_book(&mut books, bridge, &home)?;
-        let Some(entry) = book.get(&mac).cloned() else { return Ok(None) };
+        let Some(entry) = book.get(&mac).cloned() else { return Ok(Released::default()) };
         if what == Release::WithPort && entry.until == Until::Released {
-            return Ok(None);
+            return Ok(Released::default());
         }
         remove_file(&home, bridge, &name_file(mac))?;
         remove_file(&home, bridge, &host_file(mac, &entry))?;
         book.remove(&mac);
+        // Whoever is given the address next must find it noted that the server may still know the old one.
+        let reload_in = servers.reload_soon(bridge, mac, &entry.addresses())?;
         drop(books);
-        servers.reload(bridge)?;
-        Ok(read_leases(&home).into_iter().find(|given| given.mac == Some(mac)))
+        Ok(Released { lease: lease::of(&read_leases(&home), mac), reload_in })
     }
 
     /// Gives up what this crate chose outside of a bridge's present subnet.
@@ -159,12 +163,14 @@ impl Reservations {
         let outside =
             |address: &Ipv4Addr| bridge.ipv4.as_ref().is_none_or(|side| !side.address.contains(address));
         let entries = self.of(servers, &bridge.name)?;
+        let mut released = false;
         for (mac, entry) in entries {
             if entry.origin == Origin::Automatic && entry.ipv4.as_ref().is_some_and(outside) {
                 self.release(servers, &bridge.name, mac, Release::Any)?;
+                released = true;
             }
         }
-        Ok(())
+        if released { servers.reload(&bridge.name) } else { Ok(()) }
     }
 
     /// Everything kept on a bridge.
@@ -179,6 +185,15 @@ impl Reservations {
     }
 }
 
+/// What came of giving something up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Released {
+    /// The lease that the server still has for it.
+    pub lease: Option<Given>,
+    /// In what time the server is to be told to forget it; none when it was told, or somebody will tell it.
+    pub reload_in: Option<Duration>,
+}
+
 /// What is to be given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
@@ -188,10 +203,10 @@ pub enum Release {
     WithPort,
 }
 
-/// The server's leases.
-pub fn read_leases(home: &HostDir) -> Vec<Given> {
+/// The server's file of leases.
+pub fn read_leases(home: &HostDir) -> String {
     let text = home.read("dnsmasq.leases", 16 << 20).unwrap_or_default();
-    lease::parse(&String::from_utf8_lossy(&text))
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn check_addresses(bridge: &BridgeSpec, nic: &NicSpec) -> Result<()> {
@@ -224,14 +239,11 @@ fn pick(
     mac: Mac,
     old: Option<Ipv4Addr>,
     taken: &BTreeSet<Ipv4Addr>,
-    given: &[Given],
+    leased: impl Fn(Ipv4Addr) -> bool,
 ) -> Option<Ipv4Addr> {
-    let leased: BTreeSet<IpAddr> =
-        given.iter().filter(|lease| lease.mac != Some(mac)).map(|lease| lease.address).collect();
     let ranges = ranges4(side);
-    let free = |address: &Ipv4Addr| {
-        *address != side.address.addr() && !taken.contains(address) && !leased.contains(&IpAddr::V4(*address))
-    };
+    let free =
+        |address: &Ipv4Addr| *address != side.address.addr() && !taken.contains(address) && !leased(*address);
     let inside = |address: &Ipv4Addr| ranges.iter().any(|(first, last)| first <= address && address <= last);
     if let Some(old) = old.filter(|old| inside(old) && free(old)) {
         return Some(old);
@@ -268,8 +280,7 @@ fn remove_file(home: &HostDir, bridge: &IfName, file: &str) -> Result<()> {
 
 fn write(home: &HostDir, bridge: &BridgeSpec, mac: Mac, entry: &Reservation) -> Result<()> {
     let failed = |file: &str, source| file_error("write", file, &bridge.name, source);
-    let addresses: Vec<IpAddr> =
-        entry.ipv4.map(IpAddr::V4).into_iter().chain(entry.ipv6.map(IpAddr::V6)).collect();
+    let addresses = entry.addresses();
     match (&entry.name, bridge.dns.mode) {
         (Some(name), DnsMode::Managed) if !addresses.is_empty() => {
             let (file, lines) =
@@ -369,10 +380,10 @@ mod tests {
         let mut taken = BTreeSet::new();
         for n in 0..5u8 {
             let mac = Mac([0, 0x16, 0x3e, 0, 0, n]);
-            let first = pick(&side, mac, None, &taken, &[]).unwrap();
-            assert_eq!(pick(&side, mac, None, &taken, &[]), Some(first));
+            let first = pick(&side, mac, None, &taken, |_| false).unwrap();
+            assert_eq!(pick(&side, mac, None, &taken, |_| false), Some(first));
             assert!(taken.insert(first), "{first} was given twice");
         }
-        assert_eq!(pick(&side, Mac([0, 0x16, 0x3e, 0, 0, 9]), None, &taken, &[]), None);
+        assert_eq!(pick(&side, Mac([0, 0x16, 0x3e, 0, 0, 9]), None, &taken, |_| false), None);
     }
 }

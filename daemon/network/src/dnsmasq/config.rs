@@ -7,6 +7,9 @@ use std::path::Path;
 
 use crate::spec::{BridgeSpec, Dhcp6, DnsMode, Expiry, Ipv4Side, Ipv6Side};
 
+/// Addresses a server gives out at most.
+const LEASES: u32 = 65_536;
+
 /// Whom the server runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -96,7 +99,8 @@ fn names(conf: &mut Conf, spec: &BridgeSpec) {
 
 fn ipv4(conf: &mut Conf, spec: &BridgeSpec, side: &Ipv4Side) {
     let Some(dhcp) = &side.dhcp else { return };
-    conf.flag("dhcp-authoritative");
+    // Its own limit is 1000: fewer than a bridge has ports.
+    conf.flag("dhcp-authoritative").set("dhcp-lease-max", LEASES);
     for (first, last) in ranges4(side) {
         conf.set("dhcp-range", format!("{first},{last},{},{}", side.address.netmask(), expiry(dhcp.expiry)));
     }
@@ -233,6 +237,7 @@ expand-hosts
 host-record=_gateway.cabin,10.1.2.1,fd42:1::1
 dhcp-ignore-names
 dhcp-authoritative
+dhcp-lease-max=65536
 dhcp-range=10.1.2.2,10.1.2.254,255.255.255.0,3600
 enable-ra
 dhcp-range=::,constructor:cabinbr0,ra-stateless,ra-names

@@ -103,6 +103,68 @@ fn a_removed_reservation_is_forgotten_without_a_restart() {
 }
 
 #[test]
+fn what_goes_together_is_forgotten_together_and_its_addresses_can_be_given_again() {
+    in_own_world(
+        "addresses::what_goes_together_is_forgotten_together_and_its_addresses_can_be_given_again",
+        || {
+            let host = Host::new();
+            let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+            keep(|undo| host.network.create_bridge(&spec, undo));
+            let names = ["one", "two", "three", "four"];
+            let nics: Vec<_> = names
+                .iter()
+                .zip(1u8..)
+                .map(|(name, number)| {
+                    let mut nic = nic(name, number);
+                    nic.ipv4 = Some(std::net::Ipv4Addr::new(10, 9, 8, 100 + number));
+                    nic
+                })
+                .collect();
+            let guests: Vec<Guest> = nics.iter().map(|_| Guest::new()).collect();
+            for (nic, guest) in nics.iter().zip(&guests) {
+                keep(|undo| host.network.plug(&spec, nic, guest.netns(), undo));
+            }
+            nics.iter().for_each(|nic| host.network.unplug(&spec.name, nic).unwrap());
+
+            // The server was told of the first at once and of the others not yet; all the same.
+            let mut heir = nic("heir", 9);
+            heir.ipv4 = nics[3].ipv4;
+            let guest = Guest::new();
+            keep(|undo| host.network.plug(&spec, &heir, guest.netns(), undo));
+            assert_eq!(guest.dhcp(&host.dir), "10.9.8.104");
+            for (name, number) in names.iter().zip(101..) {
+                let known = || {
+                    let asked = ["nslookup", "-type=a", name, "10.9.8.1"];
+                    guest.try_run("busybox", &asked).1.contains(&format!("10.9.8.{number}"))
+                };
+                wait_for(&format!("`{name}` to be forgotten"), || !known());
+            }
+        },
+    );
+}
+
+#[test]
+fn one_interface_is_seen_as_in_the_list_of_all() {
+    in_own_world("addresses::one_interface_is_seen_as_in_the_list_of_all", || {
+        let host = Host::new();
+        let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+        keep(|undo| host.network.create_bridge(&spec, undo));
+        let (one, guest) = (nic("one", 1), Guest::new());
+        keep(|undo| host.network.plug(&spec, &one, guest.netns(), undo));
+        for name in [&spec.name, &one.host_name] {
+            let mut all = host.network.host_interfaces().unwrap().into_iter();
+            let mut listed = all.find(|state| state.name == name.as_str()).unwrap();
+            let mut seen = host.network.host_state(name).unwrap().unwrap();
+            // Between the two looks something may have been sent.
+            (listed.counters, seen.counters) = Default::default();
+            assert_eq!(seen, listed);
+        }
+        assert!(host.network.host_state(&spec.name).unwrap().unwrap().addresses.len() >= 3);
+        assert!(host.network.host_state(&"cbr9".parse().unwrap()).unwrap().is_none());
+    });
+}
+
+#[test]
 fn what_leaves_the_subnet_is_translated_and_what_must_not_leave_is_stopped() {
     in_own_world(
         "addresses::what_leaves_the_subnet_is_translated_and_what_must_not_leave_is_stopped",
