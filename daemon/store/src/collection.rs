@@ -45,8 +45,12 @@ fn key<T: Row>(project: &str, name: &str) -> Key {
     Key(format!("{}/{}/{}", T::KIND, escape(project), escape(name)))
 }
 
+fn name_of(key: &Key) -> String {
+    unescape(key.0.rsplit('/').next().unwrap_or_default())
+}
+
 fn read<T: Row>(record: Record) -> Result<Versioned<T>, Error> {
-    let name = unescape(record.key.0.rsplit('/').next().unwrap_or_default());
+    let name = name_of(&record.key);
     match serde_json::from_slice(&record.document) {
         Ok(row) => Ok(Versioned { name, revision: record.revision, row }),
         Err(source) => Err(Error::Document { key: record.key.0, source }),
@@ -73,6 +77,15 @@ impl<'a, T: Row> Collection<'a, T> {
     pub fn list(&self, project: &str) -> Result<Vec<Versioned<T>>, Error> {
         let prefix = Key(format!("{}/{}/", T::KIND, escape(project)));
         self.engine.list(&prefix)?.into_iter().map(read).collect()
+    }
+
+    /// The names of every row of a project, in order. No row is read for it.
+    ///
+    /// # Errors
+    /// When the keys cannot be read.
+    pub fn names(&self, project: &str) -> Result<Vec<String>, Error> {
+        let prefix = Key(format!("{}/{}/", T::KIND, escape(project)));
+        Ok(self.engine.keys(&prefix)?.iter().map(name_of).collect())
     }
 
     /// The rows of a project whose names begin so, by name.

@@ -22,6 +22,18 @@ fn what_was_committed_is_there_after_opening_again() {
 }
 
 #[test]
+fn names_are_those_of_the_rows_of_one_project() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = fresh(&dir);
+    for (project, name) in [("default", "web"), ("default", "a/b%"), ("other", "elsewhere")] {
+        store.begin().insert(project, name, &profile("")).unwrap().commit().unwrap();
+    }
+    store.begin().insert("default", "alias", &Alias::default()).unwrap().commit().unwrap();
+    assert_eq!(store.rows::<Profile>().names("default").unwrap(), ["a/b%", "web"]);
+    assert!(store.rows::<Profile>().names("none").unwrap().is_empty());
+}
+
+#[test]
 fn a_name_is_given_once() {
     let dir = tempfile::tempdir().unwrap();
     let store = fresh(&dir);

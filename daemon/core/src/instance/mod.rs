@@ -150,7 +150,7 @@ pub(crate) fn is_stopped(host: &Host, name: &str) -> bool {
 /// # Errors
 /// When the rows cannot be read.
 pub fn names(host: &Host, project: &str) -> Result<Vec<String>, Error> {
-    Ok(host.store().rows::<rows::Instance>().list(project)?.into_iter().map(|found| found.name).collect())
+    Ok(host.store().rows::<rows::Instance>().names(project)?)
 }
 
 /// Every instance.

@@ -46,6 +46,12 @@ pub trait Engine: Send + Sync {
     /// When reading fails.
     fn list(&self, prefix: &Key) -> Result<Vec<Record>, Error>;
 
+    /// Every key that begins with `prefix`, in order.
+    ///
+    /// # Errors
+    /// When reading fails.
+    fn keys(&self, prefix: &Key) -> Result<Vec<Key>, Error>;
+
     /// Applies all writes if all checks hold, or none. On return it is on disk.
     ///
     /// # Errors

@@ -129,6 +129,15 @@ fn migrate(connection: &Connection, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// The end of the range of keys that begin so. Keys are ASCII: it is the prefix with its last byte one higher.
+fn end_of(prefix: &Key) -> String {
+    let mut end = prefix.0.clone().into_bytes();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    String::from_utf8_lossy(&end).into_owned()
+}
+
 impl Engine for Sqlite {
     fn get(&self, key: &Key) -> Result<Option<Record>, Error> {
         let reader = self.reader.lock();
@@ -145,12 +154,7 @@ impl Engine for Sqlite {
     }
 
     fn list(&self, prefix: &Key) -> Result<Vec<Record>, Error> {
-        // Keys are ASCII: the prefix's end with its last byte one higher is the end of the range.
-        let mut end = prefix.0.clone().into_bytes();
-        if let Some(last) = end.last_mut() {
-            *last += 1;
-        }
-        let end = String::from_utf8_lossy(&end).into_owned();
+        let end = end_of(prefix);
         let reader = self.reader.lock();
         reader
             .prepare_cached(
@@ -163,6 +167,15 @@ impl Engine for Sqlite {
                     })?
                     .collect()
             })
+            .map_err(|source| self.unread(prefix, source))
+    }
+
+    fn keys(&self, prefix: &Key) -> Result<Vec<Key>, Error> {
+        let end = end_of(prefix);
+        let reader = self.reader.lock();
+        reader
+            .prepare_cached("SELECT key FROM objects WHERE key >= ?1 AND key < ?2 ORDER BY key")
+            .and_then(|mut query| query.query_map([&prefix.0, &end], |row| Ok(Key(row.get(0)?)))?.collect())
             .map_err(|source| self.unread(prefix, source))
     }
 
