@@ -8,6 +8,7 @@ use cabin_api::StatusCode;
 use cabin_api::instance::InstanceStatePut;
 use cabin_store::rows::{Intent, Power};
 use cabin_undo::atomically;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{address, load, snapshot, start, status, stop, turn};
@@ -15,6 +16,9 @@ use crate::{Error, Host, Op};
 
 /// How long a clean stop may take when nothing is said.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How many instances are changed at once when all of them are.
+const AT_ONCE: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
@@ -184,15 +188,29 @@ fn restart(
 /// When one or more failed.
 pub fn change_all(host: &Arc<Host>, op: &Op, project: &str, put: &InstanceStatePut) -> Result<(), Error> {
     let action = Action::parse(&put.action)?;
-    let mut failures = Vec::new();
-    for name in super::names(host, project)? {
-        if !action.may_begin(status(host, &name)) {
-            continue;
+    let mut names = super::names(host, project)?;
+    names.retain(|name| action.may_begin(status(host, name)));
+    let failures = Mutex::new(Vec::new());
+    let left = Mutex::new(names.iter());
+    let work = || {
+        while let Some(name) = { left.lock().next() } {
+            if let Err(error) = change_state(host, op, project, name, put) {
+                failures.lock().push(error.report());
+            }
         }
-        if let Err(error) = change_state(host, op, project, &name, put) {
-            failures.push(error.report());
+    };
+    std::thread::scope(|scope| {
+        // This thread is one of them: when no other can be had, it does all of it.
+        for _ in 1..AT_ONCE.min(names.len()) {
+            let more = std::thread::Builder::new().name("change".to_owned()).spawn_scoped(scope, work);
+            if more.is_err() {
+                break;
+            }
         }
-    }
+        work();
+    });
+    let mut failures = failures.into_inner();
+    failures.sort();
     match failures.is_empty() {
         true => Ok(()),
         false => Err(Error::invalid(failures.join("; "))),
