@@ -1,5 +1,6 @@
 //! Lists as clients ask for them: addresses, objects or whole objects; filtered.
 
+use cabin_core::instance::Looks;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::Value;
@@ -64,6 +65,9 @@ pub fn list<T: Serialize>(
 ) -> Result<Reply, Fault> {
     let filter = filter(call)?;
     let addresses = Recursion::of(call) == Recursion::Addresses;
+    if !addresses && filter.is_empty() {
+        return Reply::list(objects);
+    }
     let mut list = Vec::with_capacity(objects.len());
     for object in objects {
         if addresses && filter.is_empty() {
@@ -78,6 +82,26 @@ pub fn list<T: Serialize>(
     Ok(Reply::Sync(Value::Array(list)))
 }
 
+/// What of states is looked up: `?recursion=2;fields=state.disk,state.network` names of these two the ones that are
+/// wanted (LXD's `instances_state_selective_recursion`), and `&fields=…` too, which a server that does not know it
+/// leaves alone. Without either both are.
+pub fn looks(call: &Call) -> Looks {
+    match call.query("fields") {
+        Some(fields) => looks_of(&format!("fields={fields}")),
+        None => looks_of(call.query("recursion").unwrap_or_default()),
+    }
+}
+
+fn looks_of(text: &str) -> Looks {
+    match text.split(';').find_map(|word| word.trim().strip_prefix("fields=")) {
+        None => Looks::ALL,
+        Some(fields) => {
+            let named = |field| fields.split(',').any(|one| one.trim() == field);
+            Looks { disk: named("state.disk"), network: named("state.network") }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +110,20 @@ mod tests {
     fn addresses_keep_slashes_of_names_apart_from_their_own() {
         assert_eq!(address("/1.0/images/aliases", "debian/12"), "/1.0/images/aliases/debian%2F12");
         assert_eq!(address("/1.0/instances", "web-1"), "/1.0/instances/web-1");
+    }
+
+    #[test]
+    fn only_what_is_named_is_looked_up() {
+        let only = |disk, network| Looks { disk, network };
+        for (text, expected) in [
+            ("2", Looks::ALL),
+            ("2;x=1", Looks::ALL),
+            ("2;fields=", only(false, false)),
+            ("2;fields=state.disk", only(true, false)),
+            ("2;fields=state.network,state.disk", Looks::ALL),
+        ] {
+            assert_eq!(looks_of(text), expected, "{text}");
+        }
     }
 
     #[test]

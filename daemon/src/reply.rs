@@ -8,6 +8,7 @@ use axum::response::Response;
 use cabin_core::{Kind, Op};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::error::Fault;
@@ -16,6 +17,8 @@ use crate::error::Fault;
 pub enum Reply {
     /// The object or list asked for.
     Sync(Value),
+    /// A list that is JSON already: long ones are written once, and not built as a tree before.
+    List(Box<RawValue>),
     /// An object that can be changed, with the tag its changes are checked against.
     Tagged(Value, String),
     /// A new object was made at this address.
@@ -41,6 +44,14 @@ impl Reply {
         Ok(Reply::Sync(to_value(value)?))
     }
 
+    /// A list of objects.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn list(objects: &[impl Serialize]) -> Result<Reply, Fault> {
+        serde_json::value::to_raw_value(objects).map(Reply::List).map_err(|source| Fault::Reply { source })
+    }
+
     /// An object that can be changed.
     ///
     /// # Errors
@@ -53,12 +64,13 @@ impl Reply {
     #[must_use]
     pub fn render(self) -> Response {
         match self {
-            Reply::Sync(metadata) => envelope(StatusCode::OK, &sync_body(metadata), &[]),
+            Reply::Sync(metadata) => envelope(StatusCode::OK, sync_body(&metadata), &[]),
+            Reply::List(metadata) => envelope(StatusCode::OK, sync_body(&metadata), &[]),
             Reply::Tagged(metadata, tag) => {
-                envelope(StatusCode::OK, &sync_body(metadata), &[(header::ETAG, format!("\"{tag}\""))])
+                envelope(StatusCode::OK, sync_body(&metadata), &[(header::ETAG, format!("\"{tag}\""))])
             }
             Reply::Created(address) => {
-                envelope(StatusCode::CREATED, &sync_body(json!({})), &[(header::LOCATION, address)])
+                envelope(StatusCode::CREATED, sync_body(&json!({})), &[(header::LOCATION, address)])
             }
             Reply::Async(op) => {
                 let address = format!("/1.0/operations/{}", op.id());
@@ -71,7 +83,7 @@ impl Reply {
                     "error": "",
                     "metadata": op.show_to_creator(),
                 });
-                envelope(StatusCode::ACCEPTED, &body, &[(header::LOCATION, address)])
+                envelope(StatusCode::ACCEPTED, body.to_string(), &[(header::LOCATION, address)])
             }
             Reply::Raw(response) => response,
         }
@@ -94,7 +106,7 @@ pub fn error(fault: &Fault) -> Response {
     if code == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::error!(code = code.as_u16(), error = %text, "request failed");
     }
-    envelope(code, &error_body(&text, code), &[])
+    envelope(code, error_body(&text, code), &[])
 }
 
 /// The whole HTTP message for a client that comes when no connection is left.
@@ -112,7 +124,7 @@ pub fn no_descriptor() -> Vec<u8> {
 }
 
 fn unavailable(why: &str) -> Vec<u8> {
-    let body = error_body(why, StatusCode::SERVICE_UNAVAILABLE).to_string();
+    let body = error_body(why, StatusCode::SERVICE_UNAVAILABLE);
     format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\
          Content-Length: {}\r\n\r\n{body}",
@@ -132,20 +144,35 @@ pub fn switching_to(protocol: &'static str) -> Response {
     response
 }
 
-fn sync_body(metadata: Value) -> Value {
-    json!({
-        "type": "sync",
-        "status": cabin_api::StatusCode::Success.text(),
-        "status_code": u16::from(cabin_api::StatusCode::Success),
-        "operation": "",
-        "error_code": 0,
-        "error": "",
-        "metadata": metadata,
-    })
+/// The envelope of what is done at once.
+#[derive(Serialize)]
+struct Done<'a, T> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    status: &'static str,
+    status_code: u16,
+    operation: &'static str,
+    error_code: u16,
+    error: &'static str,
+    metadata: &'a T,
 }
 
-fn error_body(text: &str, code: StatusCode) -> Value {
-    json!({
+fn sync_body(metadata: &impl Serialize) -> String {
+    let done = Done {
+        kind: "sync",
+        status: cabin_api::StatusCode::Success.text(),
+        status_code: cabin_api::StatusCode::Success.into(),
+        operation: "",
+        error_code: 0,
+        error: "",
+        metadata,
+    };
+    // What is in it was JSON before.
+    serde_json::to_string(&done).unwrap_or_default()
+}
+
+fn error_body(text: &str, code: StatusCode) -> String {
+    let body = json!({
         "type": "error",
         "status": "",
         "status_code": 0,
@@ -153,11 +180,12 @@ fn error_body(text: &str, code: StatusCode) -> Value {
         "error_code": code.as_u16(),
         "error": text,
         "metadata": null,
-    })
+    });
+    body.to_string()
 }
 
-fn envelope(code: StatusCode, body: &Value, headers: &[(header::HeaderName, String)]) -> Response {
-    let mut response = Response::new(Body::from(format!("{body}\n")));
+fn envelope(code: StatusCode, body: String, headers: &[(header::HeaderName, String)]) -> Response {
+    let mut response = Response::new(Body::from(body + "\n"));
     *response.status_mut() = code;
     let map = response.headers_mut();
     map.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -172,7 +172,7 @@ fn of_instances() -> Vec<Route> {
     vec![
         row!(GET "/1.0/instances", instances::list, "List instances")
             .list(shapes::INSTANCE)
-            .query(&["all-projects"]),
+            .query(&["all-projects", "fields"]),
         row!(POST "/1.0/instances", instances::create, "Create an instance")
             .takes(shapes::INSTANCES_POST)
             .gives(Gives::Operation),

@@ -29,6 +29,9 @@ pub async fn run(context: &Context, args: &List) -> anyhow::Result<()> {
     let recursion = if needs_state && !args.fast { Recursion::Full } else { Recursion::Objects };
     let asked = server_filter(&filters);
     let address = Client::instances_address(recursion, asked.as_deref(), args.all_projects);
+    // What a disk holds is found by a walk through its files.
+    let walks = format.wants_objects() || wanted.iter().any(Column::needs_disk);
+    let address = if walks { address } else { Client::with_fields(address, "state.network") };
     let client = context.client().await?;
     let here: Vec<&Filter> = filters.iter().filter(|filter| matches!(filter, Filter::Address(..))).collect();
     if format.wants_json() && here.is_empty() {

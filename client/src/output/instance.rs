@@ -112,6 +112,11 @@ impl Column {
         LETTERS.iter().any(|(known, _, state)| known == letter && *state)
     }
 
+    /// Whether it needs to know what the disk holds.
+    pub fn needs_disk(&self) -> bool {
+        matches!(self, Column::Letter('D'))
+    }
+
     fn head(&self) -> String {
         match self {
             Column::Project => "PROJECT".to_owned(),

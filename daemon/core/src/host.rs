@@ -13,6 +13,7 @@ use cabin_sys::dir::HostDir;
 
 use crate::busy::Busy;
 use crate::live::LiveTable;
+use crate::measured::Measured;
 use crate::warning::Warnings;
 use crate::{Error, Events, Operations, Settings, defaults, ids, recover};
 
@@ -40,6 +41,7 @@ pub struct Host {
     pub(crate) building: parking_lot::Mutex<()>,
     pub(crate) facts: cabin_profiles::HostFacts,
     warnings: Warnings,
+    measured: Measured,
 }
 
 impl Host {
@@ -78,6 +80,7 @@ impl Host {
             operations: Operations::new(events.clone()),
             facts: facts(),
             warnings: Warnings::default(),
+            measured: Measured::default(),
             ids: registry,
             unpacking: parking_lot::Mutex::new(()),
             shipped: OnceLock::new(),
@@ -228,6 +231,10 @@ impl Host {
 
     pub(crate) fn live(&self) -> &LiveTable {
         &self.live
+    }
+
+    pub(crate) fn measured(&self) -> &Measured {
+        &self.measured
     }
 
     pub(crate) fn warnings(&self) -> &Warnings {

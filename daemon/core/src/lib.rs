@@ -19,6 +19,7 @@ pub mod image;
 pub mod instance;
 mod limits;
 mod live;
+mod measured;
 pub mod network;
 mod operation;
 pub mod profile;

@@ -66,6 +66,7 @@ const EXTENSIONS: &[&str] = &[
     "instance_bulk_state_change",
     "instance_create_start",
     "instance_get_full",
+    "instances_state_selective_recursion",
     "instance_nic_network",
     "instance_allow_inconsistent_copy",
     "instance_move_config",

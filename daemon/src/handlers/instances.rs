@@ -21,7 +21,8 @@ pub fn resources(name: &str) -> Vec<(&'static str, String)> {
 pub async fn list(call: Call) -> Result<Reply, Fault> {
     let (project, recursion) = (call.project(), Recursion::of(&call));
     if recursion == Recursion::Full {
-        let found = call.blocking(move |host| instance::list_full(host, project)).await?;
+        let looks = recursion::looks(&call);
+        let found = call.blocking(move |host| instance::list_full(host, project, looks)).await?;
         return recursion::list(&call, &found, |full| address(BASE, &full.instance.name));
     }
     if recursion == Recursion::Addresses && recursion::filter(&call)?.is_empty() {

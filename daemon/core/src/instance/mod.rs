@@ -10,6 +10,7 @@ mod delete;
 mod diff;
 mod exec;
 mod files;
+mod full;
 pub(crate) mod import;
 mod intent;
 mod logs;
@@ -45,6 +46,7 @@ pub use delete::{WhenRunning, delete};
 pub use diff::diff;
 pub use exec::{ExecStreams, Prepared, Session, exec, keep_exec_helper, prepare_exec, run_prepared};
 pub use files::{Files, files};
+pub use full::{Looks, get_full, list_full};
 pub use import::{Planned, Wishes, import, look};
 pub use logs::{
     create_exec_output, delete_exec_output, delete_log, list_exec_output, logs, read_exec_output, read_log,
@@ -163,15 +165,6 @@ pub fn list(host: &Host, project: &str) -> Result<Vec<api::Instance>, Error> {
     Ok(found.into_iter().map(|instance| render(host, project, instance, &profiles)).collect())
 }
 
-/// Every instance with what it does now.
-///
-/// # Errors
-/// When the rows cannot be read. A state that cannot be read is left out.
-pub fn list_full(host: &Host, project: &str) -> Result<Vec<api::InstanceFull>, Error> {
-    let profiles = profiles(host, project)?;
-    Ok(list(host, project)?.into_iter().map(|instance| full(host, project, instance, &profiles)).collect())
-}
-
 /// One instance.
 ///
 /// # Errors
@@ -180,24 +173,6 @@ pub fn get(host: &Host, project: &str, name: &str) -> Result<api::Instance, Erro
     let found = load(host, project, name)?;
     let profiles = profiles_of(host, project, &found.row.profiles)?;
     Ok(render(host, project, found, &profiles))
-}
-
-/// One instance with what it does now.
-///
-/// # Errors
-/// When there is none of that name.
-pub fn get_full(host: &Host, project: &str, name: &str) -> Result<api::InstanceFull, Error> {
-    Ok(full(host, project, get(host, project, name)?, &profiles(host, project)?))
-}
-
-fn full(host: &Host, project: &str, instance: api::Instance, profiles: &Profiles) -> api::InstanceFull {
-    let state =
-        state::of(host, &instance.name, &instance.expanded_config.0, &instance.expanded_devices.0).ok();
-    let snapshots =
-        snapshot::of(host, project, &instance.name, profiles).ok().filter(|list| !list.is_empty());
-    let backups = backup::backups(host, project, &instance.name).ok().filter(|list| !list.is_empty());
-    let backups = backups.map(|list| list.iter().filter_map(|one| serde_json::to_value(one).ok()).collect());
-    api::InstanceFull { instance, backups, state, snapshots }
 }
 
 /// The tag of what PUT changes.

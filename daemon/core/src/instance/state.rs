@@ -12,6 +12,7 @@ use cabin_network::{InterfaceState, LinkType, Scope};
 use cabin_storage::VolumeName;
 use cabin_store::rows::{Config, Devices};
 
+use super::full::Looks;
 use super::{expand, load, profiles_of};
 use crate::live::Live;
 use crate::{Error, Host, quota, storage};
@@ -23,7 +24,7 @@ use crate::{Error, Host, quota, storage};
 pub fn state(host: &Host, project: &str, name: &str) -> Result<InstanceState, Error> {
     let row = load(host, project, name)?.row;
     let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
-    of(host, name, &expanded.config, &expanded.devices)
+    of(host, name, &expanded.config, &expanded.devices, Looks::ALL)
 }
 
 pub(super) fn of(
@@ -31,13 +32,14 @@ pub(super) fn of(
     name: &str,
     config: &Config,
     devices: &Devices,
+    looks: Looks,
 ) -> Result<InstanceState, Error> {
     let status = super::status(host, name);
     let mut state = InstanceState {
         status: status.text().to_owned(),
         status_code: status.into(),
         started_at: ZERO_TIME.to_owned(),
-        disk: disks(host, name, devices),
+        disk: if looks.disk { disks(host, name, config, devices) } else { BTreeMap::new() },
         ..InstanceState::default()
     };
     let Some(live) = host.live().get(name).filter(|live| live.exit().is_none()) else {
@@ -60,7 +62,9 @@ pub(super) fn of(
         swap_usage: signed(usage.swap.unwrap_or(0)),
         swap_usage_peak: signed(usage.swap_peak.unwrap_or(0)),
     };
-    state.network = interfaces(&live)?;
+    if looks.network {
+        state.network = interfaces(&live)?;
+    }
     Ok(state)
 }
 
@@ -69,11 +73,16 @@ fn signed(number: u64) -> i64 {
 }
 
 /// The root disk's usage, when the pool can tell it cheaply.
-fn disks(host: &Host, name: &str, devices: &Devices) -> BTreeMap<String, DiskState> {
+fn disks(host: &Host, name: &str, config: &Config, devices: &Devices) -> BTreeMap<String, DiskState> {
     let Some((device, pool)) = cabin_profiles::root_disk(devices) else { return BTreeMap::new() };
     let total = devices.get(device).and_then(|root| quota::of(root.get("size")).ok()?).map_or(0, signed);
-    let usage = storage::pool(host, pool)
-        .and_then(|pool| Ok(pool.usage(&VolumeName::container(name)?)?))
+    let walk =
+        || -> Result<u64, Error> { Ok(storage::pool(host, pool)?.usage(&VolumeName::container(name)?)?) };
+    // After a restore, and under the name of one that is gone, it is another disk.
+    let generation = config.get("volatile.uuid.generation").map_or("", String::as_str);
+    let usage = host
+        .measured()
+        .bytes(&format!("{pool}/{name}/{generation}"), walk)
         .map(|usage| DiskState { usage: signed(usage), total });
     usage.map(|usage| BTreeMap::from([(device.to_owned(), usage)])).unwrap_or_default()
 }

@@ -42,7 +42,11 @@ pub(super) fn of(mounts: &Mounts, relative: &str) -> Result<Usage, Error> {
         (Some(group), _) => {
             usage.memory = group.read_number_if_there("memory.usage_in_bytes")?;
             usage.memory_peak = group.read_number_if_there("memory.max_usage_in_bytes")?;
-            usage.swap = group.read_keyed("memory.stat", "total_swap")?;
+            // The kernel adds up all of memory.stat for one line of it.
+            usage.swap = match rustix::system::sysinfo().totalswap {
+                0 => Some(0),
+                _ => group.read_keyed("memory.stat", "total_swap")?,
+            };
         }
         (None, Some(group)) => {
             usage.memory = group.read_number_if_there("memory.current")?;

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{check_export, check_form, export};
 use crate::instance::load;
-use crate::instance::snapshot::{expiry, row_name};
+use crate::instance::snapshot::{expiry, of_instance, row_name};
 use crate::{DEFAULT_PROJECT, Error, Host, Op, clock, limits};
 
 const WHAT: &str = "backup";
@@ -40,8 +40,27 @@ pub(in crate::instance) fn rows_of(
             backup.name = name.to_owned();
         }
     }
-    found.sort_by(|a, b| (&a.row.created_at, &a.name).cmp(&(&b.row.created_at, &b.name)));
+    in_order(&mut found);
     Ok(found)
+}
+
+fn in_order(found: &mut [Versioned<rows::Backup>]) {
+    found.sort_by(|a, b| (&a.row.created_at, &a.name).cmp(&(&b.row.created_at, &b.name)));
+}
+
+/// The rows of every instance's backups, each with its instance's name; those of one instance the oldest first.
+pub(in crate::instance) fn all_rows(
+    host: &Host,
+    project: &str,
+) -> Result<Vec<(String, Versioned<rows::Backup>)>, Error> {
+    let mut found = host.store().rows::<rows::Backup>().list(project)?;
+    in_order(&mut found);
+    Ok(found.into_iter().filter_map(of_instance).collect())
+}
+
+/// Rows of backups as they are shown.
+pub(in crate::instance) fn rendered(found: Vec<Versioned<rows::Backup>>) -> Vec<InstanceBackup> {
+    found.into_iter().map(|found| render(found.name, found.row)).collect()
 }
 
 fn load_backup(
@@ -72,8 +91,7 @@ fn render(name: String, row: rows::Backup) -> InstanceBackup {
 /// When there is no such instance.
 pub fn backups(host: &Host, project: &str, instance: &str) -> Result<Vec<InstanceBackup>, Error> {
     load(host, project, instance)?;
-    let found = rows_of(host, project, instance)?;
-    Ok(found.into_iter().map(|found| render(found.name, found.row)).collect())
+    Ok(rendered(rows_of(host, project, instance)?))
 }
 
 /// One backup.

@@ -18,11 +18,11 @@ use crate::busy::Turn;
 use crate::{Error, Host, storage};
 
 pub(crate) use document::metadata;
+pub(super) use kept::{all_rows, delete_expired, remove_file, rendered, rows_of};
 pub use kept::{
     backup, backups, check_new_backup, check_rename_backup, create_backup, delete_backup, open_backup,
     rename_backup,
 };
-pub(super) use kept::{delete_expired, remove_file, rows_of};
 pub(crate) use kept::{strays, sweep};
 
 /// How backups and images are compressed when nothing is said: as Incus does (`backups.compression_algorithm`), for

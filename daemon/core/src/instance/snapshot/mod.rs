@@ -49,8 +49,30 @@ pub(super) fn rows_of(
             snapshot.name = name.to_owned();
         }
     }
-    found.sort_by(|a, b| (&a.row.created_at, &a.name).cmp(&(&b.row.created_at, &b.name)));
+    in_order(&mut found);
     Ok(found)
+}
+
+fn in_order(found: &mut [Versioned<rows::Snapshot>]) {
+    found.sort_by(|a, b| (&a.row.created_at, &a.name).cmp(&(&b.row.created_at, &b.name)));
+}
+
+/// The rows of every instance's snapshots, each with its instance's name; those of one instance the oldest first.
+pub(super) fn all_rows(
+    host: &Host,
+    project: &str,
+) -> Result<Vec<(String, Versioned<rows::Snapshot>)>, Error> {
+    let mut found = host.store().rows::<rows::Snapshot>().list(project)?;
+    in_order(&mut found);
+    Ok(found.into_iter().filter_map(of_instance).collect())
+}
+
+/// A row whose name is `INSTANCE/NAME`, as that instance's row of that name.
+pub(super) fn of_instance<T>(mut found: Versioned<T>) -> Option<(String, Versioned<T>)> {
+    let (instance, name) = found.name.split_once('/')?;
+    let (instance, name) = (instance.to_owned(), name.to_owned());
+    found.name = name;
+    Some((instance, found))
 }
 
 pub(crate) fn load_snapshot(
@@ -107,17 +129,27 @@ pub fn snapshots(host: &Host, project: &str, instance: &str) -> Result<Vec<Insta
 }
 
 /// The same for an instance that is known to be there.
-pub(super) fn of(
+fn of(
     host: &Host,
     project: &str,
     instance: &str,
     profiles: &Profiles,
 ) -> Result<Vec<InstanceSnapshot>, Error> {
-    let mut found = rows_of(host, project, instance)?;
+    Ok(rendered(host, project, instance, rows_of(host, project, instance)?, profiles))
+}
+
+/// Rows of an instance's snapshots as they are shown.
+pub(super) fn rendered(
+    host: &Host,
+    project: &str,
+    instance: &str,
+    mut found: Vec<Versioned<rows::Snapshot>>,
+    profiles: &Profiles,
+) -> Vec<InstanceSnapshot> {
     for snapshot in &mut found {
         measure(host, project, instance, snapshot);
     }
-    Ok(found.into_iter().map(|found| render(found.name, found.row, profiles)).collect())
+    found.into_iter().map(|found| render(found.name, found.row, profiles)).collect()
 }
 
 /// One snapshot.
