@@ -1,6 +1,7 @@
 //! What every request has at hand: the host, the websockets that are waited for, the way to stop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cabin_core::Host;
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ pub struct App {
     /// Whether tests may make steps fail: only when the daemon was started with `CABIN_FAULT`.
     pub fault_plans: bool,
     stop: watch::Sender<bool>,
+    requests: AtomicU64,
 }
 
 impl App {
@@ -31,7 +33,19 @@ impl App {
             consoles: Consoles::default(),
             fault_plans,
             stop: watch::Sender::new(false),
+            requests: AtomicU64::new(0),
         })
+    }
+
+    /// Counts a request.
+    pub fn asked(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests there were.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// Tells the server to stop serving. Instances are not touched.

@@ -38,6 +38,7 @@ impl Call {
     /// # Errors
     /// When the address is not UTF-8, or the project asked for is not there.
     pub async fn open(app: Arc<App>, request: Request<Body>) -> Result<Call, Fault> {
+        app.asked();
         let (mut parts, body) = request.into_parts();
         let names = Path::<Vec<(String, String)>>::from_request_parts(&mut parts, &())
             .await

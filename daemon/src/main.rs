@@ -25,6 +25,7 @@ mod send;
 mod server;
 mod shapes;
 mod stream;
+mod thrift;
 mod upload;
 mod websocket;
 
@@ -104,6 +105,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // The SFTP client warns of every hang-up of the other side.
     let filter =
+    cabin_sys::memory::economise();
         EnvFilter::try_new(format!("russh_sftp=off,{}", cli.log)).unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -200,6 +202,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     host.leave();
     tracing::info!("stopped");
     drop(lock);
+    tokio::spawn(thrift::keep_small(app.clone()));
     std::process::exit(0)
 }
 

@@ -13,6 +13,7 @@ pub mod dir;
 pub mod keyring;
 pub mod landlock;
 pub mod loopdev;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod process;
