@@ -44,11 +44,12 @@ fn run_editor(path: &Path) -> anyhow::Result<ExitStatus> {
 
 /// Asks the daemon's program about this host, when no daemon runs: the one beside this program, else the one
 /// in the PATH.
-pub fn daemon_doctor() -> anyhow::Result<Output> {
+pub fn daemon_doctor(raise: bool) -> anyhow::Result<Output> {
     let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join("cabind")));
     let program = beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("cabind"));
     command(&program)
         .args(["doctor", "--json"])
+        .args(raise.then_some("--raise"))
         .output()
         .with_context(|| format!("no daemon answers, and `{}` cannot be run", program.display()))
 }

@@ -80,6 +80,9 @@ enum Command {
         /// Write JSON
         #[arg(long)]
         json: bool,
+        /// Raise the kernel's limits that are too low for many containers, now and for every boot
+        #[arg(long)]
+        raise: bool,
     },
     /// Wait until the daemon has taken up its instances
     #[command(name = "waitready")]
@@ -102,10 +105,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    cabin_sys::memory::economise();
     let cli = Cli::parse();
     // The SFTP client warns of every hang-up of the other side.
     let filter =
-    cabin_sys::memory::economise();
         EnvFilter::try_new(format!("russh_sftp=off,{}", cli.log)).unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -128,7 +131,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::OpenApi) => {
             write(&serde_json::to_string_pretty(&openapi::document(&routes::table()))?)?;
         }
-        Some(Command::Doctor { json }) => return doctor(json),
+        Some(Command::Doctor { json, raise }) => return doctor(json, raise),
         other => {
             let settings = Settings::new(cli.dir, cli.bare)?;
             let runtime = runtime()?;
@@ -162,7 +165,10 @@ async fn within(seconds: u64, work: impl Future<Output = anyhow::Result<()>>) ->
         .with_context(|| format!("not done within {seconds} s"))?
 }
 
-fn doctor(json: bool) -> anyhow::Result<ExitCode> {
+fn doctor(json: bool, raise: bool) -> anyhow::Result<ExitCode> {
+    if raise {
+        cabin_core::doctor::raise().map_err(|error| anyhow::anyhow!("{}", error.report()))?;
+    }
     let checks = cabin_core::doctor::report_here();
     if json {
         write(&serde_json::to_string_pretty(&checks)?)?;
@@ -196,13 +202,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let recovering = host.clone();
     let recovery = tokio::task::spawn_blocking(move || recovering.recover());
     tell_manager(&[NotifyState::Ready]);
+    tokio::spawn(thrift::keep_small(app.clone()));
     server::serve(&app, listener, router).await;
     // Half a recovery is finished by the next start; it must not hold this process up.
     recovery.abort();
     host.leave();
     tracing::info!("stopped");
     drop(lock);
-    tokio::spawn(thrift::keep_small(app.clone()));
     std::process::exit(0)
 }
 

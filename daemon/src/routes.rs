@@ -155,6 +155,8 @@ fn of_server() -> Vec<Route> {
         row!(GET "/internal/ready", internal::ready, "Whether the daemon has taken up its instances"),
         row!(PUT "/internal/shutdown", internal::shutdown, "Stop every instance, then the daemon"),
         row!(GET "/internal/doctor", internal::doctor, "Check what this host can do").object(shapes::ANY),
+        row!(POST "/internal/doctor", internal::raise, "Raise the kernel's limits for many containers")
+            .object(shapes::ANY),
         row!(GET "/internal/audit", internal::audit, "List what is left over on this host").list(shapes::ANY),
         row!(GET "/internal/fault", internal::fault, "Get the fault points passed (daemons under test only)")
             .object(shapes::ANY)

@@ -79,6 +79,15 @@ impl Client {
         self.get(Address::new("/internal/doctor")).await
     }
 
+    /// Raises the kernel's limits that are too low for many containers, now and for every boot; then as
+    /// [`Client::doctor`].
+    ///
+    /// # Errors
+    /// When the daemon refuses, or one cannot be raised.
+    pub async fn raise_limits(&self) -> Result<Value> {
+        Ok(self.post(Address::new("/internal/doctor"), &serde_json::json!({})).await?.metadata())
+    }
+
     /// What is left over on the host, or missing, as objects with `kind`, `name` and `why`.
     ///
     /// # Errors

@@ -123,6 +123,9 @@ pub struct Doctor {
     /// Show it as JSON
     #[arg(long)]
     pub json: bool,
+    /// Raise the kernel's limits that are too low for many containers, now and for every boot
+    #[arg(long)]
+    pub raise: bool,
 }
 
 /// `admin`.

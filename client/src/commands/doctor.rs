@@ -11,6 +11,7 @@ use crate::{editor, output};
 /// `doctor`. Exit code 1 when something that is needed does not work.
 pub async fn run(context: &Context, args: &Doctor) -> anyhow::Result<u8> {
     let report = match context.client().await {
+        Ok(client) if args.raise => client.raise_limits().await?,
         Ok(client) => client.doctor().await?,
         Err(error) => {
             let unreachable =
@@ -19,7 +20,7 @@ pub async fn run(context: &Context, args: &Doctor) -> anyhow::Result<u8> {
                 return Err(error);
             }
             output::note(format!("{}; asking the daemon's program instead", output::failure::chain(&error)));
-            without_daemon()?
+            without_daemon(args.raise)?
         }
     };
     if args.json {
@@ -30,8 +31,8 @@ pub async fn run(context: &Context, args: &Doctor) -> anyhow::Result<u8> {
     Ok(u8::from(output::checks::broken(&report)))
 }
 
-fn without_daemon() -> anyhow::Result<Value> {
-    let done = editor::daemon_doctor()?;
+fn without_daemon(raise: bool) -> anyhow::Result<Value> {
+    let done = editor::daemon_doctor(raise)?;
     serde_json::from_slice(&done.stdout).with_context(|| {
         let said = String::from_utf8_lossy(&done.stderr);
         format!("`cabind doctor` gave no report: {}", said.trim())

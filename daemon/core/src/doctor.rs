@@ -1,10 +1,14 @@
 //! What this host can and cannot do for containers, and what to install or change.
 
+mod limits;
+
 use std::path::Path;
 
 use cabin_sys::command::Programs;
 use cabin_sys::dir::HostDir;
 use serde::Serialize;
+
+pub use limits::raise;
 
 /// How something stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -41,7 +45,7 @@ fn check(name: &str, state: State, found: impl Into<String>, advice: impl Into<S
 pub fn checks(programs: &Programs) -> Vec<Check> {
     let mut all = vec![kernel(), user_namespaces(), cgroups(), ids()];
     all.extend(filesystems());
-    all.extend(limits());
+    all.extend(limits::checks());
     for (missing, need) in programs.missing() {
         let advice = format!("apt-get install {}", missing.package);
         let found = format!("missing; needed for {need}");
@@ -94,20 +98,13 @@ fn cgroups() -> Check {
     }
 }
 
+/// Every container has a run of ids of its own, so their number is a limit of the number of containers.
 fn ids() -> Check {
-    let lines = |file| {
-        read("/etc", file)
-            .is_some_and(|text| text.lines().any(|line| line.starts_with("root:") || line.starts_with("0:")))
-    };
-    match lines("subuid") && lines("subgid") {
-        true => check("host ids", State::Good, "a range for root in /etc/subuid and /etc/subgid", ""),
-        false => check(
-            "host ids",
-            State::Good,
-            "1000000 and on (no lines for root in /etc/subuid and /etc/subgid)",
-            "",
-        ),
-    }
+    let (used, all) = crate::ids::room();
+    let found = format!("{used} of {all} ranges for containers taken");
+    let advice = "give root a larger range in /etc/subuid and /etc/subgid (65536 ids for each container), \
+                  and start the daemon again";
+    check("host ids", limits::room(used, all), found, advice)
 }
 
 fn filesystems() -> Vec<Check> {
@@ -127,23 +124,6 @@ fn filesystems() -> Vec<Check> {
         "use a pool with driver `dir`, or a kernel that has overlay",
     ));
     all
-}
-
-fn limits() -> Vec<Check> {
-    let wanted: [(&str, &str, &str, u64); 3] = [
-        ("/proc/sys/fs/inotify", "max_user_instances", "fs.inotify.max_user_instances", 1024),
-        ("/proc/sys/kernel/keys", "maxkeys", "kernel.keys.maxkeys", 2000),
-        ("/proc/sys/kernel", "pid_max", "kernel.pid_max", 65_536),
-    ];
-    wanted
-        .into_iter()
-        .map(|(dir, file, key, least)| {
-            let found = read(dir, file).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-            let state = if found >= least { State::Good } else { State::Lacking };
-            let advice = format!("sysctl {key}={least} (many containers need it)");
-            check(key, state, found.to_string(), advice)
-        })
-        .collect()
 }
 
 fn firewall(programs: &Programs) -> Check {

@@ -178,6 +178,15 @@ impl Registry {
     }
 }
 
+/// How many runs of the host's range are taken, by whatever daemon, and how many there are.
+pub(crate) fn room() -> (u64, u64) {
+    let (whole, others) = host_ranges();
+    let entries = HostDir::open(Path::new(REGISTRY)).and_then(|dir| dir.list()).unwrap_or_default();
+    let taken: BTreeSet<u32> = entries.iter().filter_map(|entry| entry.name.parse().ok()).collect();
+    let all = free(whole, &others, &BTreeSet::new()).count() as u64;
+    (all - free(whole, &others, &taken).count() as u64, all)
+}
+
 /// Takes a run for an instance.
 ///
 /// # Errors

@@ -30,6 +30,13 @@ pub async fn doctor(call: Call) -> Result<Reply, Fault> {
     Ok(Reply::Sync(call.blocking(|_| Ok(cabin_core::doctor::report_here())).await?))
 }
 
+/// POST: raises the limits of the kernel that are too low for many containers; then as GET.
+pub async fn raise(call: Call) -> Result<Reply, Fault> {
+    tracing::info!(by = %call.who.username, "told to raise the kernel's limits");
+    call.blocking(|_| cabin_core::doctor::raise()).await?;
+    doctor(call).await
+}
+
 /// GET: what on this host belongs to this daemon and should not be there.
 pub async fn audit(call: Call) -> Result<Reply, Fault> {
     Reply::sync(&call.blocking(|host| cabin_core::audit::strays(host)).await?)

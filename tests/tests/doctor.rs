@@ -1,0 +1,88 @@
+//! `cabin doctor` names the kernel's limits that many containers meet, and raises them when it is asked to.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use cabin_tests::binary;
+use cabin_tests::cli::run;
+use serde_json::Value;
+
+/// Of the limits the one that nobody but this test comes near.
+const KEY: &str = "kernel.keys.maxbytes";
+
+/// The limits of the host, put back at the end.
+struct Limits(Vec<(PathBuf, String)>);
+
+impl Limits {
+    fn now() -> Limits {
+        let wanted = std::fs::read_to_string(cabin_tests::root().join("dist/90-cabin.conf")).unwrap();
+        let keys = wanted.lines().filter_map(|line| Some(line.split_once(" = ")?.0.to_owned()));
+        let files = keys.map(|key| PathBuf::from(format!("/proc/sys/{}", key.replace('.', "/"))));
+        Limits(files.filter_map(|file| Some((file.clone(), std::fs::read_to_string(file).ok()?))).collect())
+    }
+}
+
+impl Drop for Limits {
+    fn drop(&mut self) {
+        // From the last to the first: of three that must rise in order the highest goes down last.
+        for (file, value) in self.0.iter().rev() {
+            let _ = std::fs::write(file, value);
+        }
+    }
+}
+
+/// `cabind doctor` where nothing it keeps for the next boot is the host's.
+fn doctor(words: &str) -> (Value, String) {
+    let script = format!(
+        "mount -t tmpfs none /etc/sysctl.d && '{}' doctor --json {words} && echo ---- && cat /etc/sysctl.d/* 2>/dev/null; true",
+        binary("cabind").display()
+    );
+    std::fs::create_dir_all("/etc/sysctl.d").unwrap();
+    let said = run(Command::new("unshare").args(["--mount", "sh", "-c", &script])).ok();
+    let (report, kept) = said.split_once("----").unwrap_or_else(|| panic!("{said}"));
+    (serde_json::from_str(report).unwrap(), kept.trim().to_owned())
+}
+
+fn found(report: &Value, name: &str) -> Value {
+    let check = report.as_array().unwrap().iter().find(|check| check["name"] == name);
+    check.unwrap_or_else(|| panic!("no `{name}` in {report}")).clone()
+}
+
+#[test]
+fn a_limit_that_is_too_low_is_named_and_raised_on_request_for_good() {
+    let _put_back = Limits::now();
+    std::fs::write("/proc/sys/kernel/keys/maxbytes", "19999").unwrap();
+    let (report, kept) = doctor("");
+    let low = found(&report, KEY);
+    assert_eq!((&low["state"], &low["found"]), (&"lacking".into(), &"19999".into()));
+    assert!(low["advice"].as_str().unwrap().contains("cabin doctor --raise"), "{low}");
+    assert_eq!(kept, "", "nothing is changed by looking");
+
+    let (report, kept) = doctor("--raise");
+    assert_eq!(found(&report, KEY)["state"], "good");
+    assert!(kept.contains(&format!("{KEY} = ")), "{kept}");
+    let still = report.as_array().unwrap().iter().filter(|check| {
+        check["state"] != "good" && check["advice"].as_str().unwrap_or_default().contains("--raise")
+    });
+    assert_eq!(still.count(), 0, "{report}");
+
+    std::fs::write("/proc/sys/kernel/keys/maxbytes", "5000000").unwrap();
+    doctor("--raise");
+    assert_eq!(std::fs::read_to_string("/proc/sys/kernel/keys/maxbytes").unwrap().trim(), "5000000");
+}
+
+#[test]
+fn the_ports_of_a_bridge_are_counted() {
+    let netns = format!("cbdoctor{}", std::process::id());
+    let ip = |words: &[&str]| run(Command::new("ip").args(words)).ok();
+    ip(&["netns", "add", &netns]);
+    ip(&["-n", &netns, "link", "add", "cbfull", "type", "bridge"]);
+    ip(&["-n", &netns, "link", "add", "cbport", "type", "veth", "peer", "name", "cbother"]);
+    ip(&["-n", &netns, "link", "set", "cbport", "master", "cbfull"]);
+    let said = run(Command::new("ip")
+        .args(["netns", "exec", &netns])
+        .arg(binary("cabind"))
+        .args(["doctor", "--json"]));
+    ip(&["netns", "del", &netns]);
+    assert_eq!(found(&said.json(), "ports of bridge cbfull")["found"], "1 of 1023");
+}
