@@ -5,10 +5,14 @@
 
 mod boot;
 mod changed;
+mod figures;
 mod flat;
+mod inside;
 mod memory;
 mod report;
+mod scale;
 mod steps;
+mod throughput;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,6 +30,11 @@ struct Wish {
     much: usize,
     flat: bool,
     boot: usize,
+    scale: usize,
+    peers: usize,
+    throughput: bool,
+    inside: bool,
+    sockets: Vec<(String, String)>,
     tools: Vec<Tool>,
 }
 
@@ -37,6 +46,11 @@ fn wish() -> Wish {
         much: 0,
         flat: false,
         boot: 0,
+        scale: 0,
+        peers: 0,
+        throughput: false,
+        inside: false,
+        sockets: Vec::new(),
         tools: Vec::new(),
     };
     let mut words = std::env::args().skip(1);
@@ -48,9 +62,22 @@ fn wish() -> Wish {
             "--much" => wish.much = words.next().and_then(|it| it.parse().ok()).expect("--much ROUNDS"),
             "--flat" => wish.flat = true,
             "--boot" => wish.boot = words.next().and_then(|it| it.parse().ok()).expect("--boot ROUNDS"),
+            "--scale" => {
+                wish.scale = words.next().and_then(|it| it.parse().ok()).expect("--scale CONTAINERS")
+            }
+            "--scale-peers" => {
+                wish.peers = words.next().and_then(|it| it.parse().ok()).expect("--scale-peers CONTAINERS")
+            }
+            "--throughput" => wish.throughput = true,
+            "--inside" => wish.inside = true,
+            "--socket" => {
+                let word = words.next().unwrap_or_default();
+                let (name, path) = word.split_once('=').expect("--socket NAME=PATH");
+                wish.sockets.push((name.to_owned(), path.to_owned()));
+            }
             _ => {
                 let (name, prefix) = word.split_once('=').unwrap_or_else(|| {
-                    eprintln!("usage: cabin-bench [--rounds N] [--much ROUNDS] [--flat] [--boot ROUNDS] [--image NAME] [--no-readme] [NAME=COMMAND]…");
+                    eprintln!("usage: cabin-bench [--rounds N] [--much ROUNDS] [--flat] [--boot ROUNDS] [--scale N] [--scale-peers N] [--throughput] [--inside] [--socket NAME=PATH] [--image NAME] [--no-readme] [NAME=COMMAND]…");
                     std::process::exit(2)
                 });
                 wish.tools.push(Tool::new(name, prefix));
@@ -89,7 +116,7 @@ fn main() {
     }
 
     let mut table = Table::new(&tools);
-    for round in 0..=wish.rounds {
+    for round in (0..=wish.rounds).filter(|_| wish.rounds > 0) {
         eprintln!(
             "round {round} of {}{}",
             wish.rounds,
@@ -107,19 +134,55 @@ fn main() {
     }
     let flat = if wish.flat { flat::look(&lab, &tools[0]) } else { Vec::new() };
     let boots = if wish.boot > 0 { boot::look(&tools, &wish.image, wish.boot) } else { Vec::new() };
-    let memory = memory::look(&lab, &mut tools, &wish.image);
+    let scale = match wish.scale {
+        0 => Vec::new(),
+        most => scale::look(&lab, &tools, most, wish.peers),
+    };
+    let throughput = if wish.throughput {
+        throughput::look(&lab, &tools, &wish.sockets)
+    } else {
+        figures::Figures::default()
+    };
+    let inside = if wish.inside { inside::look(&lab, &tools) } else { figures::Figures::default() };
+    let memory = if wish.rounds > 0 { memory::look(&lab, &mut tools, &wish.image) } else { Vec::new() };
     peers.ask(&["down"]);
 
     let host = machine();
-    let mut page = report::markdown(&table, &memory, &host, wish.rounds);
-    if !flat.is_empty() {
-        page.push_str(&flat::markdown(&flat));
+    let mut page = String::new();
+    if wish.rounds > 0 {
+        page = report::markdown(&table, &memory, &host, wish.rounds);
+        if !flat.is_empty() {
+            page.push_str(&flat::markdown(&flat));
+        }
+        report::write(&table, &memory, &host, wish.readme.then_some(page.as_str()));
     }
+    page.push_str(&sections(&scale, &throughput, &inside, &host, wish.readme));
     if !boots.is_empty() {
         page.push_str(&boot::markdown(&boots));
     }
     println!("{page}");
-    report::write(&table, &memory, &host, wish.readme.then_some(page.as_str()));
+}
+
+/// Writes the parts that were asked for, and gives their tables.
+fn sections(
+    scale: &[scale::Scale],
+    throughput: &figures::Figures,
+    inside: &figures::Figures,
+    host: &str,
+    pages: bool,
+) -> String {
+    let mut page = String::new();
+    let scale_json = (!scale.is_empty()).then(|| scale::json(scale));
+    for (name, text, json) in [
+        ("scale", scale::markdown(scale), scale_json),
+        ("throughput", throughput.markdown("what goes through"), throughput.json()),
+        ("inside", inside.markdown("inside"), inside.json()),
+    ] {
+        let Some(json) = json else { continue };
+        page.push_str(&text);
+        report::section(name, host, &text, json, pages);
+    }
+    page
 }
 
 /// One line about the machine.

@@ -20,18 +20,11 @@ pub fn look(lab: &Lab, tools: &mut [Tool], image: &str) -> Vec<Memory> {
         .iter_mut()
         .map(|tool| {
             let _ = tool.run(&format!("launch {image} memory"));
-            let (daemon, watcher) = match tool.name.as_str() {
-                "cabin" => (format!("cabind --dir {}", lab.dir.display()), "cabin-init"),
-                name if name.starts_with("incus") => ("incusd --".to_owned(), "[lxc monitor]"),
-                _ => ("lxd --".to_owned(), "[lxc monitor]"),
-            };
+            let watcher = if tool.name == "cabin" { "cabin-init" } else { "[lxc monitor]" };
             let seen = processes();
             let found = Memory {
                 tool: tool.name.clone(),
-                daemon: seen
-                    .iter()
-                    .find(|it| it.line.contains(&daemon))
-                    .and_then(|it| kib(it.pid, "status", "VmRSS:")),
+                daemon: daemon(lab, tool),
                 supervisor: seen
                     .iter()
                     .find(|it| {
@@ -43,6 +36,17 @@ pub fn look(lab: &Lab, tools: &mut [Tool], image: &str) -> Vec<Memory> {
             found
         })
         .collect()
+}
+
+/// The resident memory of a tool's daemon.
+pub fn daemon(lab: &Lab, tool: &Tool) -> Option<f64> {
+    let line = match tool.name.as_str() {
+        "cabin" => format!("cabind --dir {}", lab.dir.display()),
+        name if name.starts_with("incus") => "incusd --".to_owned(),
+        _ => "lxd --".to_owned(),
+    };
+    let found = processes().into_iter().find(|it| it.line.contains(&line))?;
+    kib(found.pid, "status", "VmRSS:")
 }
 
 /// A process and its command line.

@@ -7,8 +7,11 @@ use serde_json::{Value, json};
 use crate::memory::Memory;
 use crate::steps::Table;
 
-const BEGIN: &str = "<!-- bench -->";
-const END: &str = "<!-- /bench -->";
+/// The pages that show results, between marks with the name of the section.
+const PAGES: [&str; 2] = ["README.md", "docs/bench.md"];
+
+/// Where programs read them.
+const RESULTS: &str = "bench/results.json";
 
 /// The table, with ratios to ours.
 pub fn markdown(table: &Table, memory: &[Memory], host: &str, rounds: usize) -> String {
@@ -72,17 +75,50 @@ pub fn write(table: &Table, memory: &[Memory], host: &str, page: Option<&str>) {
         .iter()
         .map(|it| json!({"tool": it.tool, "daemon_mib": it.daemon, "supervisor_mib": it.supervisor}))
         .collect();
-    let all = json!({"host": host, "steps": steps, "memory": memory});
-    let text = serde_json::to_string_pretty(&all).expect("plain data");
-    std::fs::write(root.join("bench/results.json"), text + "\n").expect("bench/results.json");
+    let mut all = kept();
+    all.extend([
+        ("host".to_owned(), json!(host)),
+        ("steps".to_owned(), json!(steps)),
+        ("memory".to_owned(), json!(memory)),
+    ]);
+    keep(all);
     std::fs::write(root.join("bench/results.svg"), svg(table, host)).expect("bench/results.svg");
     if let Some(page) = page {
-        let path = root.join("README.md");
-        let readme = std::fs::read_to_string(&path).expect("README.md");
-        if let Some((before, rest)) = readme.split_once(BEGIN)
-            && let Some((_, after)) = rest.split_once(END)
+        show("bench", page);
+    }
+}
+
+/// Writes a part that is measured only when it is asked for; the others stay as they were.
+pub fn section(name: &str, host: &str, text: &str, results: Value, pages: bool) {
+    let mut all = kept();
+    all.insert(name.to_owned(), json!({"host": host, "results": results}));
+    keep(all);
+    if pages {
+        show(&format!("bench {name}"), &format!("{host}.\n{text}"));
+    }
+}
+
+/// What earlier runs wrote.
+fn kept() -> serde_json::Map<String, Value> {
+    let text = std::fs::read_to_string(cabin_tests::root().join(RESULTS)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+fn keep(all: serde_json::Map<String, Value>) {
+    let text = serde_json::to_string_pretty(&Value::Object(all)).expect("plain data");
+    std::fs::write(cabin_tests::root().join(RESULTS), text + "\n").expect("bench/results.json");
+}
+
+/// Puts a text between the marks of that name, on each page that has them.
+fn show(name: &str, text: &str) {
+    let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
+    for page in PAGES {
+        let path = cabin_tests::root().join(page);
+        let whole = std::fs::read_to_string(&path).expect(page);
+        if let Some((before, rest)) = whole.split_once(&begin)
+            && let Some((_, after)) = rest.split_once(&end)
         {
-            std::fs::write(&path, format!("{before}{BEGIN}\n{page}{END}{after}")).expect("README.md");
+            std::fs::write(&path, format!("{before}{begin}\n{text}{end}{after}")).expect(page);
         }
     }
 }

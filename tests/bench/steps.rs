@@ -67,10 +67,52 @@ impl Tool {
         self.words.last().is_some_and(|word| word == "lxc" || word.ends_with("/lxc"))
     }
 
+    /// Its word for making an instance.
+    pub fn create(&self) -> &'static str {
+        if self.is_lxd() { "init" } else { "create" }
+    }
+
+    /// Its words for a snapshot.
+    pub fn snapshot(&self, name: &str, snapshot: &str) -> String {
+        let verb = if self.is_lxd() { "snapshot" } else { "snapshot create" };
+        format!("{verb} {name} {snapshot}")
+    }
+
     /// Runs one command line and gives how long it took.
     pub fn run(&self, line: &str) -> Result<Duration, String> {
+        self.timed(line).map(|(took, _)| took)
+    }
+
+    /// Runs one command line and gives what it wrote.
+    pub fn output(&self, line: &str) -> Result<String, String> {
+        self.timed(line).map(|(_, out)| String::from_utf8_lossy(&out).into_owned())
+    }
+
+    /// Runs one command line with something to read.
+    pub fn feed(&self, line: &str, input: &[u8]) -> Result<(), String> {
+        let done = cabin_tests::cli::run_with(&mut self.command(line), input);
+        if done.code == 0 { Ok(()) } else { Err(done.err) }
+    }
+
+    /// The command for one command line.
+    pub fn command(&self, line: &str) -> Command {
+        let words = self.words.iter().map(String::as_str).chain(line.split_whitespace());
+        let words: Vec<&str> = words.collect();
+        let mut command = Command::new(words.first().copied().unwrap_or_default());
+        command.args(words.iter().skip(1)).envs(self.env.iter().map(|(key, value)| (key, value)));
+        command
+    }
+
+    fn timed(&self, line: &str) -> Result<(Duration, Vec<u8>), String> {
+        let mut command = self.command(line);
         let begin = Instant::now();
-        self.said(&line.split_whitespace().collect::<Vec<_>>()).map(|_| begin.elapsed())
+        let done = command.stdin(Stdio::null()).output().map_err(|why| why.to_string())?;
+        let took = begin.elapsed();
+        if done.status.success() {
+            Ok((took, done.stdout))
+        } else {
+            Err(String::from_utf8_lossy(&done.stderr).trim().to_owned())
+        }
     }
 
     /// Runs a command of these words and gives what it said.
