@@ -216,9 +216,9 @@ impl Ends {
             host(&["ip", "-n", name, "link", "set", "lo", "up"]).ok();
         }
         let bridge = &names[2];
-        host(&["ip", "-n", bridge, "link", "add", "br", "type", "bridge"]).ok();
-        host(&["ip", "-n", bridge, "addr", "add", "192.0.2.9/28", "dev", "br"]).ok();
-        host(&["ip", "-n", bridge, "link", "set", "br", "up"]).ok();
+        host(&["ip", "-n", bridge, "link", "add", "name", "plain", "type", "bridge"]).ok();
+        host(&["ip", "-n", bridge, "addr", "add", "192.0.2.9/28", "dev", "plain"]).ok();
+        host(&["ip", "-n", bridge, "link", "set", "plain", "up"]).ok();
         for (end, address) in [(&names[0], "192.0.2.1/28"), (&names[1], "192.0.2.2/28")] {
             host(&[
                 "ip", "-n", end, "link", "add", "eth0", "type", "veth", "peer", "name", end, "netns", bridge,
@@ -226,7 +226,7 @@ impl Ends {
             .ok();
             host(&["ip", "-n", end, "addr", "add", address, "dev", "eth0"]).ok();
             host(&["ip", "-n", end, "link", "set", "eth0", "up"]).ok();
-            host(&["ip", "-n", bridge, "link", "set", end, "master", "br", "up"]).ok();
+            host(&["ip", "-n", bridge, "link", "set", end, "master", "plain", "up"]).ok();
         }
         Ends { names }
     }
