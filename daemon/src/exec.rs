@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use axum::extract::ws::{Message, WebSocket};
 use cabin_api::StatusCode;
+use cabin_api::event::Requestor;
 use cabin_api::instance::{ExecControl, ExecPost};
 use cabin_core::instance::{self, ExecStreams, Prepared, Session};
 use cabin_core::{Error, Op};
@@ -99,25 +100,27 @@ fn over_websockets(call: &Call, name: String, post: ExecPost) -> Reply {
     let plan = call.plan(DESCRIPTION, resources(&name));
     let op = call.app.host.operations().session(plan, metadata);
     let session = call.app.sockets.register(op.id(), call.who.clone(), lines);
-    let (running, who) = (op.clone(), Within { app: call.app.clone(), project: call.project(), name });
+    let (app, project, who) = (call.app.clone(), call.project(), call.who.clone());
+    let (running, within) = (op.clone(), Within { app, project, name, who });
     tokio::spawn(async move {
         running.start();
-        match serve(session, post, &who).await {
+        match serve(session, post, &within).await {
             Ok(code) => running.succeed(json!({ "return": code })),
             Err(error) => give_up(&running, &error),
         }
         // With the client answered: the next command finds its helper ready.
-        drop(tokio::task::spawn_blocking(move || instance::keep_exec_helper(&who.app.host)));
+        drop(tokio::task::spawn_blocking(move || instance::keep_exec_helper(&within.app.host)));
     });
     Reply::Async(op)
 }
 
-/// Where a command runs.
+/// Where a command runs, and who asked for it.
 #[derive(Clone)]
 struct Within {
     app: Arc<App>,
     project: &'static str,
     name: String,
+    who: Requestor,
 }
 
 impl Within {
@@ -127,7 +130,8 @@ impl Within {
         work: impl FnOnce(&Within) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let within = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&within)).await;
+        let work = move || cabin_core::on_behalf_of(Some(&within.who), || work(&within));
+        let done = tokio::task::spawn_blocking(work).await;
         done.map_err(|_| Error::invalid("starting the command made the daemon panic"))?
     }
 

@@ -145,6 +145,7 @@ fn whoever_asked_for_a_change_is_named_in_its_event() {
         told.try_iter().count() > 0
     });
     lab.cabin(&["config", "set", "told", "user.x=1"]).ok();
+    lab.cabin(&["exec", "told", "--", "true"]).ok();
     let file = "/1.0/instances/told/files?path=/root/f";
     for method in ["POST", "GET", "DELETE"] {
         let reply = api::send(&lab.socket(), method, file, &[], b"words").unwrap();
@@ -155,6 +156,7 @@ fn whoever_asked_for_a_change_is_named_in_its_event() {
     lab.cabin(&["delete", "-f", "told"]).ok();
     let mut wanted = vec![
         "instance-updated",
+        "instance-exec",
         "instance-file-pushed",
         "instance-file-retrieved",
         "instance-file-deleted",
