@@ -133,6 +133,8 @@ fn index(
         if let Some((_, name)) = snapshot.name.split_once('/') {
             snapshot.name = name.to_owned();
         }
+        // LXD 5 believes that every snapshot has a time here, and crashes without.
+        snapshot.expires_at.get_or_insert_with(|| cabin_api::ZERO_TIME.to_owned());
     }
     let (name, names) = (volume.name.clone(), snapshots.iter().map(|it| it.name.clone()).collect::<Vec<_>>());
     let index = Index {
