@@ -75,7 +75,14 @@ fn keep_looking(host: &Weak<Host>) {
         let all = news.is_nothing() && later.is_empty();
         let mut names = news.changed;
         names.append(&mut later);
-        for live in host.live().list().into_iter().filter(|live| all || names.contains(&live.name)) {
+        // Of what was done before they were watched nobody tells.
+        names.extend(news.announced);
+        let found = if all {
+            host.live().list()
+        } else {
+            names.iter().filter_map(|name| host.live().get(name)).collect()
+        };
+        for live in found {
             if host.busy().doing(&live.name).is_some() {
                 later.insert(live.name.clone());
             } else if look(&host, &live) {
