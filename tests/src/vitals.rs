@@ -117,11 +117,12 @@ impl Answers {
         self.exec.join(other.exec);
     }
 
-    /// What is wrong with them: an answer that was an error, or slower than anybody should wait. All of them count.
+    /// What is wrong with them: an answer that was an error, or more than so many of a hundred that were slower than anybody
+    /// should wait. All of them count; of few answers one is no measure of a hundred, so few are asked for less.
     /// `calm` is how the same questions were answered just before, with nobody pressing: what the machine itself
     /// takes, for it may be doing something else too, is not held against anybody.
     #[must_use]
-    pub fn faults(&self, limit: u128, calm: &Answers) -> Vec<String> {
+    pub fn faults(&self, percent: usize, limit: u128, calm: &Answers) -> Vec<String> {
         let mut wrong: Vec<String> =
             self.api.failed.iter().chain(&self.exec.failed).take(3).cloned().collect();
         let limit = limit * u128::from(machine::slower());
@@ -130,7 +131,7 @@ impl Answers {
             ("a command elsewhere", &self.exec, &calm.exec, 8 * limit),
         ];
         for (what, pace, calm, limit) in kinds {
-            let (found, calm) = (pace.percentile(99), calm.percentile(99));
+            let (found, calm) = (pace.percentile(percent), calm.percentile(99));
             if found > limit + calm {
                 let slow: Vec<String> = pace
                     .took
@@ -140,7 +141,7 @@ impl Answers {
                     .map(|(at, took)| format!("{at}: {}", took.as_millis()))
                     .collect();
                 wrong.push(format!(
-                    "p99 of {what} is {found} ms, at rest {calm} ms; of {} the slow ones {slow:?}",
+                    "p{percent} of {what} is {found} ms, p99 at rest {calm} ms; of {} the slow ones {slow:?}",
                     pace.count()
                 ));
             }

@@ -52,10 +52,10 @@ impl Stage {
             while_others_go_on(Duration::from_millis(300));
         });
         assert!(
-            answers.faults(4 * LIMIT, &Answers::default()).is_empty(),
+            answers.faults(99, 4 * LIMIT, &Answers::default()).is_empty(),
             "at rest: {} {:?}",
             answers.told(),
-            answers.faults(LIMIT, &Answers::default())
+            answers.faults(99, LIMIT, &Answers::default())
         );
         let before = Vitals::of(subject.pid());
         Stage {
@@ -99,7 +99,7 @@ impl Stage {
             left.len(),
             self.wrong.len()
         );
-        self.wrong.extend(self.answers.faults(LIMIT, &self.calm));
+        self.wrong.extend(self.answers.faults(99, LIMIT, &self.calm));
         self.wrong.extend(left);
         if growth > GROWTH {
             self.wrong.push(format!("the daemon has grown by {growth} KiB"));
