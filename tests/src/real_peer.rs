@@ -208,10 +208,15 @@ impl RealPeer {
         dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Whether the process outside is still there. One that ended has no command line, and another one of its number
-    /// another one.
+    /// Whether the process outside is still there, and not another one of its number. One that has just begun a program
+    /// has no command line for a moment, and neither has one that ended and is not reaped.
     fn is_alive(&self) -> bool {
-        let line = std::fs::read(format!("/proc/{}/cmdline", self.outer)).unwrap_or_default();
+        let read = |file: &str| std::fs::read(format!("/proc/{}/{file}", self.outer)).unwrap_or_default();
+        let line = read("cmdline");
+        if line.is_empty() {
+            let stat = String::from_utf8_lossy(&read("stat")).into_owned();
+            return stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']));
+        }
         String::from_utf8_lossy(&line).contains(&*self.dir.to_string_lossy())
     }
 
