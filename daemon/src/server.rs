@@ -161,6 +161,10 @@ pub async fn serve(app: &Arc<App>, mut listener: Listener, router: Router) {
     tokio::pin!(stopped);
     let place = app.host.settings().socket();
     let mut looks = tokio::time::interval(LOOK);
+    let admit = |stream| match places.clone().try_acquire_owned() {
+        Ok(place) => drop(connections.spawn(connection(app.clone(), router.clone(), stream, place))),
+        Err(_) => drop(tokio::spawn(async move { turn_away(stream, &reply::too_many_connections()).await })),
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.listener.accept() => accepted,
@@ -179,8 +183,12 @@ pub async fn serve(app: &Arc<App>, mut listener: Listener, router: Router) {
                 if no_descriptor(&error) {
                     spare.0 = None;
                     let waiting = tokio::time::timeout(BREATH, listener.listener.accept()).await;
-                    if let Ok(Ok((stream, _))) = waiting {
-                        turn_away(stream, &reply::no_descriptor()).await;
+                    spare = Spare::take();
+                    match waiting {
+                        // There is room again.
+                        Ok(Ok((stream, _))) if spare.0.is_some() => admit(stream),
+                        Ok(Ok((stream, _))) => turn_away(stream, &reply::no_descriptor()).await,
+                        _ => {}
                     }
                 }
                 if spare.0.is_none() {
@@ -191,14 +199,7 @@ pub async fn serve(app: &Arc<App>, mut listener: Listener, router: Router) {
                 continue;
             }
         };
-        match places.clone().try_acquire_owned() {
-            Ok(place) => {
-                connections.spawn(connection(app.clone(), router.clone(), stream, place));
-            }
-            Err(_) => {
-                tokio::spawn(async move { turn_away(stream, &reply::too_many_connections()).await });
-            }
-        }
+        admit(stream);
     }
     if let Some(path) = &listener.path {
         // Gone already is as good as removed.
