@@ -27,9 +27,8 @@ pub fn look(lab: &Lab, tools: &mut [Tool], image: &str) -> Vec<Memory> {
                 daemon: daemon(lab, tool),
                 supervisor: seen
                     .iter()
-                    .find(|it| {
-                        it.line.contains(watcher) && it.line.contains("memory") || it.line.contains(watcher)
-                    })
+                    // A helper that waits for a command is no supervisor.
+                    .find(|it| it.line.contains(watcher) && !it.line.trim().ends_with(" exec"))
                     .and_then(|it| kib(it.pid, "smaps_rollup", "Pss:")),
             };
             let _ = tool.run("delete -f memory");
@@ -45,8 +44,9 @@ pub fn daemon(lab: &Lab, tool: &Tool) -> Option<f64> {
         name if name.starts_with("incus") => "incusd --".to_owned(),
         _ => "lxd --".to_owned(),
     };
-    let found = processes().into_iter().find(|it| it.line.contains(&line))?;
-    kib(found.pid, "status", "VmRSS:")
+    // Whoever started it has its name in the command line, too.
+    let all = processes().into_iter().filter(|it| it.line.contains(&line));
+    all.filter_map(|it| kib(it.pid, "status", "VmRSS:")).max_by(f64::total_cmp)
 }
 
 /// A process and its command line.

@@ -27,8 +27,9 @@ pub const STEPS: &[Step] = &[
 pub const BOOT: &str = "launch until `running`";
 
 /// What waits inside for the end of the boot. One command asks all the time, so that a manager whose commands are quick
-/// does not slow its own guest down by asking more often.
-pub const RUNNING: &str = "until systemctl is-system-running --wait >/dev/null 2>&1; do sleep 0.02; done";
+/// does not slow its own guest down by asking more often. A guest that is up and not well is given up.
+pub const RUNNING: &str = "end=$(($(date +%s) + 30)); until timeout 30 systemctl is-system-running --wait >/dev/null 2>&1; do \
+                           [ $(date +%s) -lt $end ] || exit 1; sleep 0.02; done";
 
 /// How long a boot may take.
 pub const LIMIT: Duration = Duration::from_secs(60);
