@@ -41,8 +41,8 @@ test: packages build ## every test, those that need root included (installs what
 	RUST_TEST_THREADS=4 $(CARGO) test --workspace --no-fail-fast
 
 .PHONY: test-v2
-test-v2: packages $(if $(filter debug,$(PROFILE)),build,release) ## the product on a fresh Debian 12 with cgroup2 and AppArmor, in an emulated machine
-	@PROFILE=$(PROFILE) sh .ci/test-v2
+test-v2: packages ## the product on a fresh Debian 12 with cgroup2 and AppArmor, in an emulated machine
+	@$(if $(filter-out file default,$(origin PROFILE)),PROFILE=$(PROFILE)) sh .ci/test-v2
 
 .PHONY: torture
 torture: packages build ## the long forms of all promises, again and again for MINUTES (default 10): one line for each
