@@ -23,7 +23,7 @@ demo-clean: ## take everything away that `make demo` made
 	@sh .ci/demo clean
 
 .PHONY: check
-check: deny ## formatting, lints, house rules, docs in step with the code, licences
+check: packages deny ## formatting, lints, house rules, docs in step with the code, licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) build -p cabin
@@ -31,7 +31,7 @@ check: deny ## formatting, lints, house rules, docs in step with the code, licen
 	for script in .ci/*; do sh -n $$script || exit 1; done
 
 .PHONY: deny
-deny:
+deny: packages
 	@command -v cargo-deny >/dev/null || (cd / && $(CARGO) install --locked cargo-deny --version $(DENY_VERSION))
 	$(CARGO) deny --offline check bans licenses sources
 
