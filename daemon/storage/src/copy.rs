@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use crate::attributes::{Role, carry, strip, times};
 use crate::error::{Error, Result};
+use crate::usage;
 
 mod aside;
 mod content;
@@ -33,6 +34,11 @@ use place::{Place, release};
 
 /// A pass that takes no longer is not worth another one before the writers stand still.
 const SHORT: Duration = Duration::from_millis(30);
+
+/// A tree of no more names and bytes than these is copied as a whole while the writers stand still: that takes a few
+/// milliseconds, and going ahead would cost a writing out of the filesystem.
+const FEW: usize = 256;
+const LITTLE: u64 = 4 << 20;
 
 /// The most threads of one copy.
 const MAX_THREADS: usize = 4;
@@ -49,22 +55,30 @@ pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, role: Role) -> Resu
 pub(crate) struct Ahead(Copy);
 
 impl Ahead {
-    /// Copies what is in `from` into the empty directory `to` while somebody may be writing there: all of it, and
-    /// then, if that took long, what changed while it went on. What an earlier copy has already need not be copied.
+    /// Copies what is in `from` into the empty directory `to` while somebody may be writing there; nothing yet, if it is
+    /// little. What an earlier copy has already need not be copied.
     pub(crate) fn begin(
         from: BorrowedFd<'_>,
         to: BorrowedFd<'_>,
         role: Role,
         earlier: Option<Earlier>,
     ) -> Result<Ahead> {
-        let mut copy = Copy::new(from, to, role, earlier).map_err(begun)?;
+        let mut ahead = Ahead(Copy::new(from, to, role, earlier).map_err(begun)?);
+        if !usage::is_within(from, FEW, LITTLE).map_err(begun)? {
+            ahead.go_ahead()?;
+        }
+        Ok(ahead)
+    }
+
+    /// Copies all there is, and then, if that took long, what changed while it went on.
+    fn go_ahead(&mut self) -> Result<()> {
         let begin = Instant::now();
-        copy.pass(Manner::Ahead)?;
+        self.0.pass(Manner::Ahead)?;
         // In a short time little can have changed, and looking for it costs another writing out of the filesystem.
         if begin.elapsed() > SHORT {
-            copy.pass(Manner::Ahead)?;
+            self.0.pass(Manner::Ahead)?;
         }
-        Ok(Ahead(copy))
+        Ok(())
     }
 
     /// Copies what changed since. It is the state of one moment if nobody writes now.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -35,9 +36,30 @@ pub(crate) fn resources(dir: impl AsFd) -> io::Result<Resources> {
 /// Bytes on disk of everything beneath a directory, files with several names counted once. What disappears
 /// meanwhile is not counted; other filesystems are not entered.
 pub(crate) fn bytes(dir: impl AsFd) -> io::Result<u64> {
+    let mut total = 0;
+    each(dir, |bytes| {
+        total += bytes;
+        ControlFlow::Continue(())
+    })?;
+    Ok(total)
+}
+
+/// Whether there are at most so many names beneath a directory, and so many bytes on disk. Looks no further than it must.
+pub(crate) fn is_within(dir: impl AsFd, names: usize, most: u64) -> io::Result<bool> {
+    let (mut seen, mut total) = (0, 0);
+    each(dir, |bytes| {
+        seen += 1;
+        total += bytes;
+        if seen > names || total > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(seen <= names && total <= most)
+}
+
+/// Tells the bytes on disk of each name beneath a directory, other names of the same file left out, for as long as `tell`
+/// wants to know more.
+fn each(dir: impl AsFd, mut tell: impl FnMut(u64) -> ControlFlow<()>) -> io::Result<()> {
     const BENEATH: ResolveFlags =
         ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
-    let mut total = 0;
     let mut counted = HashSet::new();
     let mut open = vec![b".".to_vec()];
     while let Some(path) = open.pop() {
@@ -64,8 +86,10 @@ pub(crate) fn bytes(dir: impl AsFd) -> io::Result<u64> {
             } else if stat.st_nlink > 1 && !counted.insert(stat.st_ino) {
                 continue;
             }
-            total += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+            if tell(u64::try_from(stat.st_blocks).unwrap_or(0) * 512).is_break() {
+                return Ok(());
+            }
         }
     }
-    Ok(total)
+    Ok(())
 }

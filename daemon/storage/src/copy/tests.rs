@@ -104,6 +104,8 @@ fn all_that_changes_while_a_tree_is_copied_is_in_the_copy() {
     settle();
     let (from, to) = (fs::File::open(&a).unwrap(), fs::File::open(&b).unwrap());
     let mut ahead = Ahead::begin(from.as_fd(), to.as_fd(), Role::Whole, None).unwrap();
+    assert!(!b.join("keep").exists(), "so little need not be copied ahead");
+    ahead.go_ahead().unwrap();
     let kept = b.join("keep").metadata().unwrap().ino();
     file(&a, "grow", "grow and more");
     let before = a.join("same-size").metadata().unwrap();
