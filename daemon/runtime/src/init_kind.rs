@@ -59,6 +59,12 @@ impl InitKind {
     }
 }
 
+/// Whether an init with that command line says that it is still booting, as sysvinit does (`init boot`; `init [2]` then):
+/// what its inittab has for signals it does later, and only for those that come later.
+pub(crate) fn is_booting(title: &[u8]) -> bool {
+    title.starts_with(b"init boot")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

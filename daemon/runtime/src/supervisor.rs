@@ -12,7 +12,7 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::init_kind::InitKind;
+use crate::init_kind::{self, InitKind};
 use crate::runtime::{Exit, PATIENCE, Runtime, socket_name};
 use crate::spec::DiskSpec;
 use crate::wire::{self, Answer, Ask, Standing};
@@ -166,15 +166,17 @@ impl Supervisor {
 
     /// Whether init is sure to hear that signal: it catches it, or has it kept until it looks. Any other that comes
     /// from outside the kernel throws away (pid_namespaces(7)), which is what befalls a signal that comes before init
-    /// has set itself up. An init that waits in sigtimedwait(2), as busybox's does, hears it and does not look so.
+    /// has set itself up. An init that waits in sigtimedwait(2), as busybox's does, hears it and does not look so; that of
+    /// sysvinit heeds none while it boots.
     ///
     /// # Errors
     /// When init has ended.
     pub fn hears(&self, number: i32) -> Result<bool> {
         let read = || -> io::Result<bool> {
             let status = std::fs::read_to_string(format!("/proc/{}/status", self.init_pid()))?;
+            let title = std::fs::read(format!("/proc/{}/cmdline", self.init_pid()))?;
             process::signal(&self.pidfd, 0)?;
-            Ok(is_in_a_mask(&status, number))
+            Ok(is_in_a_mask(&status, number) && !init_kind::is_booting(&title))
         };
         read().map_err(|e| self.failed("look at the init's signals", e))
     }
