@@ -42,7 +42,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "PATH", help_heading = "Global options")]
     pub socket: Option<PathBuf>,
     /// The project to work in
-    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options", add = ArgValueCompleter::new(complete::projects))]
     pub project: Option<String>,
     /// Show no progress
     #[arg(short, long, global = true, help_heading = "Global options")]

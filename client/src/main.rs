@@ -14,10 +14,10 @@ mod words;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
 fn main() -> ExitCode {
-    clap_complete::CompleteEnv::with_factory(cli::Cli::command).complete();
+    clap_complete::CompleteEnv::with_factory(complete::tree).shells(complete::SHELLS).complete();
     let cli = cli::Cli::parse();
     let done = runtime().and_then(|runtime| {
         let done = runtime.block_on(commands::run(cli));

@@ -38,7 +38,7 @@ pub struct Import {
     #[arg(short, long, value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]
     pub storage: Option<String>,
     /// Config to set over the backup's; an empty value leaves the key out
-    #[arg(short, long, value_name = "KEY=VALUE")]
+    #[arg(short, long, value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::config_options))]
     pub config: Vec<String>,
     /// A device's properties, over the backup's
     #[arg(short, long, value_name = "DEVICE,KEY=VALUE…")]

@@ -20,7 +20,7 @@ pub enum Config {
     /// Show the value of a key
     Get {
         /// The instance (the server when left out) and the key
-        #[arg(num_args = 1..=2, required = true, value_name = "[INSTANCE] KEY", add = ArgValueCompleter::new(complete::instances))]
+        #[arg(num_args = 1..=2, required = true, value_name = "[INSTANCE] KEY", add = ArgValueCompleter::new(complete::config_keys))]
         words: Vec<String>,
         /// The value with the profiles under it
         #[arg(short, long)]
@@ -32,7 +32,7 @@ pub enum Config {
     /// Set keys
     Set {
         /// The instance (the server when left out) and the keys; the value `-` is read from standard input
-        #[arg(num_args = 1.., required = true, value_name = "[INSTANCE] KEY=VALUE…", add = ArgValueCompleter::new(complete::instances))]
+        #[arg(num_args = 1.., required = true, value_name = "[INSTANCE] KEY=VALUE…", add = ArgValueCompleter::new(complete::config_pairs))]
         words: Vec<String>,
         /// The keys are properties of the instance, such as description
         #[arg(short, long)]
@@ -50,7 +50,7 @@ pub enum Config {
     /// Take a key away
     Unset {
         /// The instance (the server when left out) and the key
-        #[arg(num_args = 1..=2, required = true, value_name = "[INSTANCE] KEY", add = ArgValueCompleter::new(complete::instances))]
+        #[arg(num_args = 1..=2, required = true, value_name = "[INSTANCE] KEY", add = ArgValueCompleter::new(complete::config_keys))]
         words: Vec<String>,
         /// The key is a property of the instance, such as description
         #[arg(short, long)]
@@ -70,9 +70,10 @@ pub enum Device {
         /// The device's name
         device: String,
         /// Its type: disk, nic, unix-char …
+        #[arg(add = ArgValueCompleter::new(complete::device_types))]
         kind: String,
         /// Its properties
-        #[arg(value_name = "KEY=VALUE")]
+        #[arg(value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::device_pairs))]
         properties: Vec<String>,
     },
     /// Show a property of a device
@@ -81,8 +82,10 @@ pub enum Device {
         #[arg(add = ArgValueCompleter::new(complete::device_owners))]
         owner: String,
         /// The device's name
+        #[arg(add = ArgValueCompleter::new(complete::devices))]
         device: String,
         /// The property
+        #[arg(add = ArgValueCompleter::new(complete::device_keys))]
         key: String,
     },
     /// List the names of the devices
@@ -98,9 +101,10 @@ pub enum Device {
         #[arg(add = ArgValueCompleter::new(complete::instances))]
         owner: String,
         /// The device's name
+        #[arg(add = ArgValueCompleter::new(complete::devices))]
         device: String,
         /// What differs
-        #[arg(value_name = "KEY=VALUE")]
+        #[arg(value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::device_pairs))]
         properties: Vec<String>,
     },
     /// Take devices away
@@ -110,7 +114,7 @@ pub enum Device {
         #[arg(add = ArgValueCompleter::new(complete::device_owners))]
         owner: String,
         /// The devices' names
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCompleter::new(complete::devices))]
         devices: Vec<String>,
     },
     /// Set properties of a device
@@ -119,9 +123,10 @@ pub enum Device {
         #[arg(add = ArgValueCompleter::new(complete::device_owners))]
         owner: String,
         /// The device's name
+        #[arg(add = ArgValueCompleter::new(complete::devices))]
         device: String,
         /// The properties
-        #[arg(required = true, value_name = "KEY=VALUE")]
+        #[arg(required = true, value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::device_pairs))]
         properties: Vec<String>,
     },
     /// Show the devices
@@ -136,8 +141,10 @@ pub enum Device {
         #[arg(add = ArgValueCompleter::new(complete::device_owners))]
         owner: String,
         /// The device's name
+        #[arg(add = ArgValueCompleter::new(complete::devices))]
         device: String,
         /// The property
+        #[arg(add = ArgValueCompleter::new(complete::device_keys))]
         key: String,
     },
 }

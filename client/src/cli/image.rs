@@ -76,6 +76,7 @@ pub enum Image {
         #[arg(add = ArgValueCompleter::new(complete::images))]
         image: String,
         /// A directory, or the beginning of the file names; `-` is standard output
+        #[arg(add = ArgValueCompleter::new(complete::locals))]
         target: Option<String>,
     },
     /// Show the value of a property

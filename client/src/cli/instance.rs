@@ -17,7 +17,7 @@ pub struct Create {
     /// The new instance's name; made up when left out
     pub name: Option<String>,
     /// Config to set, above the profiles
-    #[arg(short, long, value_name = "KEY=VALUE")]
+    #[arg(short, long, value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::config_options))]
     pub config: Vec<String>,
     /// A device's properties, above those from the profiles
     #[arg(short, long, value_name = "DEVICE,KEY=VALUE…")]
@@ -89,6 +89,7 @@ Filters:
   ipv4=10.0.0.0/8         an address range")]
 pub struct List {
     /// What must hold for an instance to be shown; all of them must
+    #[arg(add = ArgValueCompleter::new(complete::instances))]
     pub filter: Vec<String>,
     /// The columns, one letter each
     #[arg(short, long, default_value = "ns46tS")]
@@ -176,10 +177,10 @@ pub struct Move {
     #[arg(required_unless_present = "storage")]
     pub new: Option<String>,
     /// The storage pool it goes to; it must be stopped
-    #[arg(short, long, value_name = "POOL")]
+    #[arg(short, long, value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]
     pub storage: Option<String>,
     /// Config to set, with --storage
-    #[arg(short, long, value_name = "KEY=VALUE", requires = "storage")]
+    #[arg(short, long, value_name = "KEY=VALUE", requires = "storage", add = ArgValueCompleter::new(complete::config_options))]
     pub config: Vec<String>,
     /// A device's properties, with --storage
     #[arg(short, long, value_name = "DEVICE,KEY=VALUE…", requires = "storage")]
@@ -308,7 +309,7 @@ pub enum File {
     /// Copy files from here into an instance
     Push {
         /// Files here, then INSTANCE/PATH; `-` is standard input
-        #[arg(num_args = 2.., required = true, value_name = "SOURCE… INSTANCE/PATH")]
+        #[arg(num_args = 2.., required = true, value_name = "SOURCE… INSTANCE/PATH", add = ArgValueCompleter::new(complete::local_then_instance_places))]
         paths: Vec<String>,
         /// Whole directories
         #[arg(short, long)]
@@ -320,7 +321,7 @@ pub enum File {
     /// Copy files from an instance to here
     Pull {
         /// INSTANCE/PATH…, then a place here; `-` is standard output
-        #[arg(num_args = 2.., required = true, value_name = "INSTANCE/PATH… TARGET")]
+        #[arg(num_args = 2.., required = true, value_name = "INSTANCE/PATH… TARGET", add = ArgValueCompleter::new(complete::instance_places))]
         paths: Vec<String>,
         /// Whole directories
         #[arg(short, long)]
@@ -332,6 +333,7 @@ pub enum File {
     /// Make a file, directory or link in an instance
     Create {
         /// INSTANCE/PATH
+        #[arg(add = ArgValueCompleter::new(complete::instance_places))]
         path: String,
         /// What a link points to
         target: Option<String>,
@@ -349,7 +351,7 @@ pub enum File {
     #[command(visible_alias = "rm")]
     Delete {
         /// INSTANCE/PATH…
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCompleter::new(complete::instance_places))]
         paths: Vec<String>,
         /// Directories with all that is in them
         #[arg(short, long)]
@@ -358,6 +360,7 @@ pub enum File {
     /// Edit a file of an instance with $EDITOR
     Edit {
         /// INSTANCE/PATH
+        #[arg(add = ArgValueCompleter::new(complete::instance_places))]
         path: String,
     },
 }

@@ -14,10 +14,10 @@ pub enum Network {
         /// Its name
         name: String,
         /// Config to set
-        #[arg(value_name = "KEY=VALUE")]
+        #[arg(value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::object_pairs))]
         config: Vec<String>,
         /// The type
-        #[arg(short = 't', long = "type", default_value = "bridge")]
+        #[arg(short = 't', long = "type", default_value = "bridge", add = ArgValueCompleter::new(complete::network_types))]
         kind: String,
         /// Words for people
         #[arg(long, value_name = "TEXT")]
@@ -42,6 +42,7 @@ pub enum Network {
         #[arg(add = ArgValueCompleter::new(complete::networks))]
         name: String,
         /// The key
+        #[arg(add = ArgValueCompleter::new(complete::object_keys))]
         key: String,
         /// The key is a property, such as description
         #[arg(short, long)]
@@ -80,7 +81,7 @@ pub enum Network {
         #[arg(add = ArgValueCompleter::new(complete::networks))]
         name: String,
         /// The keys; the value `-` is read from standard input
-        #[arg(required = true, value_name = "KEY=VALUE")]
+        #[arg(required = true, value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::object_pairs))]
         words: Vec<String>,
         /// The keys are properties, such as description
         #[arg(short, long)]
@@ -98,6 +99,7 @@ pub enum Network {
         #[arg(add = ArgValueCompleter::new(complete::networks))]
         name: String,
         /// The key
+        #[arg(add = ArgValueCompleter::new(complete::object_keys))]
         key: String,
         /// The key is a property, such as description
         #[arg(short, long)]

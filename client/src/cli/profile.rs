@@ -68,6 +68,7 @@ pub enum Profile {
         #[arg(add = ArgValueCompleter::new(complete::profiles))]
         name: String,
         /// The key
+        #[arg(add = ArgValueCompleter::new(complete::object_keys))]
         key: String,
         /// The key is a property, such as description
         #[arg(short, long)]
@@ -100,7 +101,7 @@ pub enum Profile {
         #[arg(add = ArgValueCompleter::new(complete::profiles))]
         name: String,
         /// The keys; the value `-` is read from standard input
-        #[arg(required = true, value_name = "KEY=VALUE")]
+        #[arg(required = true, value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::object_pairs))]
         words: Vec<String>,
         /// The keys are properties, such as description
         #[arg(short, long)]
@@ -118,6 +119,7 @@ pub enum Profile {
         #[arg(add = ArgValueCompleter::new(complete::profiles))]
         name: String,
         /// The key
+        #[arg(add = ArgValueCompleter::new(complete::object_keys))]
         key: String,
         /// The key is a property, such as description
         #[arg(short, long)]
@@ -134,6 +136,7 @@ pub enum Project {
     /// Show a project
     Show {
         /// The project
+        #[arg(add = ArgValueCompleter::new(complete::projects))]
         name: String,
     },
 }

@@ -9,7 +9,7 @@ use crate::complete;
 #[derive(Debug, Args)]
 pub struct Publish {
     /// The instance, or INSTANCE/SNAPSHOT
-    #[arg(add = ArgValueCompleter::new(complete::instances))]
+    #[arg(add = ArgValueCompleter::new(complete::instances_and_snapshots))]
     pub source: String,
     /// The image's properties
     #[arg(value_name = "KEY=VALUE")]
@@ -41,7 +41,7 @@ pub struct Publish {
 #[derive(Debug, Args)]
 pub struct Rebuild {
     /// The image, and the instance; with --empty the instance alone
-    #[arg(required = true, num_args = 1..=2, value_names = ["IMAGE", "INSTANCE"], add = ArgValueCompleter::new(complete::images))]
+    #[arg(required = true, num_args = 1..=2, value_names = ["IMAGE", "INSTANCE"], add = ArgValueCompleter::new(complete::image_then_instance))]
     pub words: Vec<String>,
     /// Give it an empty root filesystem
     #[arg(long)]

@@ -41,6 +41,7 @@ pub enum Verb {
         #[arg(add = ArgValueCompleter::new(complete::instances))]
         instance: String,
         /// The snapshot
+        #[arg(add = ArgValueCompleter::new(complete::snapshots))]
         name: String,
         /// Its new name
         new: String,
@@ -52,7 +53,7 @@ pub enum Verb {
         #[arg(add = ArgValueCompleter::new(complete::instances))]
         instance: String,
         /// The snapshots
-        #[arg(required = true)]
+        #[arg(required = true, add = ArgValueCompleter::new(complete::snapshots))]
         names: Vec<String>,
         /// Ask before each
         #[arg(short, long)]
@@ -91,9 +92,10 @@ pub struct Take {
 #[derive(Debug, Args)]
 pub struct One {
     /// The instance, or INSTANCE/SNAPSHOT
-    #[arg(add = ArgValueCompleter::new(complete::instances))]
+    #[arg(add = ArgValueCompleter::new(complete::instances_and_snapshots))]
     pub instance: String,
     /// The snapshot
+    #[arg(add = ArgValueCompleter::new(complete::snapshots))]
     pub name: Option<String>,
 }
 
@@ -101,10 +103,10 @@ pub struct One {
 #[derive(Debug, Args)]
 pub struct Diff {
     /// The instance, for what changed since its image; or INSTANCE/SNAPSHOT, for what changed since that
-    #[arg(add = ArgValueCompleter::new(complete::instances))]
+    #[arg(add = ArgValueCompleter::new(complete::instances_and_snapshots))]
     pub instance: String,
     /// Up to this snapshot, and not up to now
-    #[arg(value_name = "SNAPSHOT")]
+    #[arg(value_name = "SNAPSHOT", add = ArgValueCompleter::new(complete::snapshots))]
     pub to: Option<String>,
     /// How it is shown
     #[command(flatten)]
@@ -132,12 +134,12 @@ pub struct Restore {
 #[derive(Debug, Args)]
 pub struct Copy {
     /// The instance, or INSTANCE/SNAPSHOT
-    #[arg(add = ArgValueCompleter::new(complete::instances))]
+    #[arg(add = ArgValueCompleter::new(complete::instances_and_snapshots))]
     pub source: String,
     /// The new instance's name; made up when left out
     pub name: Option<String>,
     /// Config to set, above the source's
-    #[arg(short, long, value_name = "KEY=VALUE")]
+    #[arg(short, long, value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::config_options))]
     pub config: Vec<String>,
     /// A device's properties, above the source's
     #[arg(short, long, value_name = "DEVICE,KEY=VALUE…")]
@@ -152,7 +154,7 @@ pub struct Copy {
     #[arg(long, conflicts_with = "profile")]
     pub no_profiles: bool,
     /// The storage pool of the new instance [default: the source's]
-    #[arg(short, long, value_name = "POOL")]
+    #[arg(short, long, value_name = "POOL", add = ArgValueCompleter::new(complete::pools))]
     pub storage: Option<String>,
     /// Leave the snapshots out
     #[arg(long)]

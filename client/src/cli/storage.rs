@@ -14,9 +14,10 @@ pub enum Storage {
         /// Its name
         name: String,
         /// The driver: overlay, dir …
+        #[arg(add = ArgValueCompleter::new(complete::drivers))]
         driver: String,
         /// Config to set
-        #[arg(value_name = "KEY=VALUE")]
+        #[arg(value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::object_pairs))]
         config: Vec<String>,
         /// Words for people
         #[arg(long, value_name = "TEXT")]
@@ -41,6 +42,7 @@ pub enum Storage {
         #[arg(add = ArgValueCompleter::new(complete::pools))]
         name: String,
         /// The key
+        #[arg(add = ArgValueCompleter::new(complete::object_keys))]
         key: String,
         /// The key is a property, such as description
         #[arg(short, long)]
@@ -64,7 +66,7 @@ pub enum Storage {
         #[arg(add = ArgValueCompleter::new(complete::pools))]
         name: String,
         /// The keys; the value `-` is read from standard input
-        #[arg(required = true, value_name = "KEY=VALUE")]
+        #[arg(required = true, value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::object_pairs))]
         words: Vec<String>,
         /// The keys are properties, such as description
         #[arg(short, long)]
@@ -82,6 +84,7 @@ pub enum Storage {
         #[arg(add = ArgValueCompleter::new(complete::pools))]
         name: String,
         /// The key
+        #[arg(add = ArgValueCompleter::new(complete::object_keys))]
         key: String,
         /// The key is a property, such as description
         #[arg(short, long)]

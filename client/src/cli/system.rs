@@ -82,10 +82,10 @@ pub enum EventFormat {
 #[derive(Debug, Args)]
 pub struct Monitor {
     /// lifecycle, logging, operation; can be given again
-    #[arg(short = 't', long = "type", value_name = "TYPE")]
+    #[arg(short = 't', long = "type", value_name = "TYPE", add = ArgValueCompleter::new(complete::events))]
     pub kinds: Vec<String>,
     /// The lowest level of log lines: error, warning, info or debug
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", add = ArgValueCompleter::new(complete::levels))]
     pub loglevel: Option<String>,
     /// One line for people each
     #[arg(long)]
@@ -172,7 +172,7 @@ pub struct Init {
     #[arg(long, group = "how")]
     pub dump: bool,
     /// The driver of the default pool
-    #[arg(long, value_name = "DRIVER")]
+    #[arg(long, value_name = "DRIVER", add = ArgValueCompleter::new(complete::drivers))]
     pub storage_backend: Option<String>,
     /// The name of the default pool
     #[arg(long, value_name = "POOL")]

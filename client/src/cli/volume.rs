@@ -16,6 +16,7 @@ pub struct Place {
     #[arg(add = ArgValueCompleter::new(complete::pools))]
     pub pool: String,
     /// The volume; `container/NAME` and `image/NAME` are those of instances and images
+    #[arg(add = ArgValueCompleter::new(complete::volumes))]
     pub volume: String,
 }
 
@@ -26,6 +27,7 @@ pub struct FilePlace {
     #[arg(add = ArgValueCompleter::new(complete::pools))]
     pub pool: String,
     /// VOLUME/PATH
+    #[arg(add = ArgValueCompleter::new(complete::volume_places))]
     pub path: String,
 }
 
@@ -63,8 +65,10 @@ pub enum Volume {
     #[command(visible_alias = "cp")]
     Copy {
         /// POOL/VOLUME or POOL/VOLUME/SNAPSHOT
+        #[arg(add = ArgValueCompleter::new(complete::pools_and_volumes))]
         source: String,
         /// POOL/VOLUME
+        #[arg(add = ArgValueCompleter::new(complete::pools_and_volumes))]
         target: String,
         /// Leave the snapshots out
         #[arg(long)]
@@ -84,7 +88,7 @@ pub enum Volume {
         /// The new volume's name
         volume: String,
         /// Config to set
-        #[arg(value_name = "KEY=VALUE")]
+        #[arg(value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::object_pairs))]
         config: Vec<String>,
         /// Words for people
         #[arg(long, value_name = "TEXT")]
@@ -105,6 +109,7 @@ pub enum Volume {
         #[arg(add = ArgValueCompleter::new(complete::instances))]
         instance: String,
         /// The device, when there are several of that volume
+        #[arg(add = ArgValueCompleter::new(complete::attached))]
         device: Option<String>,
     },
     /// Detach a custom volume from a profile
@@ -116,6 +121,7 @@ pub enum Volume {
         #[arg(add = ArgValueCompleter::new(complete::profiles))]
         profile: String,
         /// The device, when there are several of that volume
+        #[arg(add = ArgValueCompleter::new(complete::attached))]
         device: Option<String>,
     },
     /// Edit a custom volume as YAML with $EDITOR, or from standard input
@@ -156,6 +162,7 @@ pub enum Volume {
         #[command(flatten)]
         place: Place,
         /// The key
+        #[arg(add = ArgValueCompleter::new(complete::object_keys))]
         key: String,
         /// The key is a property, such as description
         #[arg(short, long)]
@@ -177,8 +184,10 @@ pub enum Volume {
     #[command(visible_alias = "mv")]
     Move {
         /// POOL/VOLUME
+        #[arg(add = ArgValueCompleter::new(complete::pools_and_volumes))]
         source: String,
         /// POOL/VOLUME
+        #[arg(add = ArgValueCompleter::new(complete::pools_and_volumes))]
         target: String,
     },
     /// Give a custom volume a new name
@@ -195,7 +204,7 @@ pub enum Volume {
         #[command(flatten)]
         place: Place,
         /// The keys; the value `-` is read from standard input
-        #[arg(required = true, value_name = "KEY=VALUE")]
+        #[arg(required = true, value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::object_pairs))]
         words: Vec<String>,
         /// The keys are properties, such as description
         #[arg(short, long)]
@@ -212,6 +221,7 @@ pub enum Volume {
         #[command(flatten)]
         place: Place,
         /// The key
+        #[arg(add = ArgValueCompleter::new(complete::object_keys))]
         key: String,
         /// The key is a property, such as description
         #[arg(short, long)]
@@ -249,6 +259,7 @@ pub enum VolumeSnapshot {
         #[command(flatten)]
         place: Place,
         /// The snapshot
+        #[arg(add = ArgValueCompleter::new(complete::volume_snapshots))]
         name: String,
     },
     /// List the snapshots of a custom volume
@@ -267,6 +278,7 @@ pub enum VolumeSnapshot {
         #[command(flatten)]
         place: Place,
         /// The snapshot
+        #[arg(add = ArgValueCompleter::new(complete::volume_snapshots))]
         name: String,
         /// Its new name
         new: String,
@@ -277,6 +289,7 @@ pub enum VolumeSnapshot {
         #[command(flatten)]
         place: Place,
         /// The snapshot
+        #[arg(add = ArgValueCompleter::new(complete::volume_snapshots))]
         name: String,
     },
     /// Show a snapshot as YAML
@@ -285,6 +298,7 @@ pub enum VolumeSnapshot {
         #[command(flatten)]
         place: Place,
         /// The snapshot
+        #[arg(add = ArgValueCompleter::new(complete::volume_snapshots))]
         name: String,
     },
 }
@@ -327,6 +341,7 @@ pub enum VolumeFile {
         #[command(flatten)]
         place: FilePlace,
         /// A place here; `-` is standard output
+        #[arg(add = ArgValueCompleter::new(complete::locals))]
         target: String,
         /// Whole directories
         #[arg(short, long)]
@@ -338,6 +353,7 @@ pub enum VolumeFile {
     /// Copy a file from here into a custom volume
     Push {
         /// The file here; `-` is standard input
+        #[arg(add = ArgValueCompleter::new(complete::locals))]
         source: String,
         /// Where
         #[command(flatten)]
