@@ -10,6 +10,7 @@ pub mod caps;
 pub mod command;
 pub mod device_filter;
 pub mod dir;
+pub mod inheritance;
 pub mod keyring;
 pub mod landlock;
 pub mod loopdev;

@@ -374,18 +374,35 @@ pub fn set_rlimit(name: &str, soft: Option<u64>, hard: Option<u64>) -> io::Resul
 /// # Errors
 /// `InvalidInput` for a name not in [`RLIMITS`]; else as prlimit(2).
 pub fn set_rlimit_of(pid: u32, name: &str, soft: Option<u64>, hard: Option<u64>) -> io::Result<()> {
-    let (_, number) = RLIMITS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+    let number = rlimit_number(name)?;
     let limit = libc::rlimit {
         rlim_cur: soft.unwrap_or(libc::RLIM_INFINITY),
         rlim_max: hard.unwrap_or(libc::RLIM_INFINITY),
     };
     let pid = i32::try_from(pid).map_err(io::Error::other)?;
     // SAFETY: `limit` is only read, and lives until the call returns; no old limit is asked for.
-    let done = unsafe { libc::prlimit(pid, *number, &raw const limit, std::ptr::null_mut()) };
+    let done = unsafe { libc::prlimit(pid, number, &raw const limit, std::ptr::null_mut()) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The hard limit of the calling process by name; `None` is unlimited.
+///
+/// # Errors
+/// `InvalidInput` for a name not in [`RLIMITS`]; else as getrlimit(2).
+pub fn hard_rlimit(name: &str) -> io::Result<Option<u64>> {
+    let number = rlimit_number(name)?;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is written by the kernel, and outlives the call; no new limit is given.
+    let done = unsafe { libc::prlimit(0, number, std::ptr::null(), &raw mut limit) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((limit.rlim_max != libc::RLIM_INFINITY).then_some(limit.rlim_max))
+}
+
+fn rlimit_number(name: &str) -> io::Result<u32> {
+    let known = RLIMITS.iter().find(|(known, _)| *known == name);
+    known.map(|(_, number)| *number).ok_or(io::Error::from(io::ErrorKind::InvalidInput))
 }
 
 /// Sets how readily the out-of-memory killer takes process `pid` (-1000 never, 1000 first).

@@ -109,18 +109,25 @@ impl Lab {
     }
 
     pub fn start(&self, spec: &InitSpec) -> Supervisor {
-        match self.try_start(spec) {
+        self.start_limited(spec, &CgroupLimits::default())
+    }
+
+    pub fn start_limited(&self, spec: &InitSpec, limits: &CgroupLimits) -> Supervisor {
+        match self.try_start_limited(spec, limits) {
             Ok(supervisor) => supervisor,
             Err(e) => panic!("{e}: {:?}", std::error::Error::source(&e)),
         }
     }
 
     pub fn try_start(&self, spec: &InitSpec) -> Result<Supervisor, Error> {
-        cabin_undo::atomically(|undo| self.runtime.spawn(spec, &CgroupLimits::default(), undo)?.release())
-            .map_err(|failed| {
-                assert!(failed.left_behind.is_empty(), "{:?}", failed.left_behind);
-                failed.cause
-            })
+        self.try_start_limited(spec, &CgroupLimits::default())
+    }
+
+    fn try_start_limited(&self, spec: &InitSpec, limits: &CgroupLimits) -> Result<Supervisor, Error> {
+        cabin_undo::atomically(|undo| self.runtime.spawn(spec, limits, undo)?.release()).map_err(|failed| {
+            assert!(failed.left_behind.is_empty(), "{:?}", failed.left_behind);
+            failed.cause
+        })
     }
 
     /// Runs a command to its end: status, stdout, stderr.

@@ -3,32 +3,77 @@
 use cabin_runtime::confine;
 use cabin_runtime::spec::{IdMap, Rlimit};
 use cabin_runtime::wire::Failure;
-use rustix::process::{Resource, getrlimit};
 
 use cabin_sys::{caps, keyring, process, seccomp};
 
 use crate::step::Step;
 
-/// How many files a process may open by default: programs that use select(2) break beyond the soft limit,
-/// those that want more raise it to the hard one.
-const FILES: (u64, u64) = (1024, 1_048_576);
+/// What every resource limit is unless it is configured, soft and hard, `None` for no limit: about what the kernel
+/// gives the first process of a host, so that a guest does as it would on a machine of its own. What is without
+/// limit here is bounded by the container's cgroups.
+const LIMITS: &[(&str, Option<u64>, Option<u64>)] = &[
+    ("as", None, None),
+    ("core", Some(0), None),
+    ("cpu", None, None),
+    ("data", None, None),
+    ("fsize", None, None),
+    ("locks", None, None),
+    ("memlock", Some(8 << 20), None),
+    ("msgqueue", Some(819_200), Some(819_200)),
+    ("nice", Some(0), Some(0)),
+    // Programs that use select(2) break beyond the soft limit, those that want more raise it to the hard one.
+    ("nofile", Some(1024), Some(1 << 20)),
+    ("nproc", None, None),
+    ("rss", None, None),
+    ("rtprio", Some(0), Some(0)),
+    ("rttime", None, None),
+    ("sigpending", Some(1 << 16), Some(1 << 16)),
+    ("stack", Some(8 << 20), None),
+];
 
-/// Sets the resource limits of process `pid` (0: the caller): the defaults, so that nothing of the daemon's
-/// own is inherited, and over them what is configured.
+/// What the kernel counts for a user namespace as a whole.
+const COUNTED: &[&str] = &["memlock", "msgqueue", "nproc", "sigpending"];
+
+/// Sets the resource limits of process `pid` (0: the caller): all of them, so that nothing of the daemon's own is
+/// inherited, each as configured or as in the table.
 pub fn set_rlimits(pid: u32, configured: &[Rlimit]) -> Result<(), Failure> {
-    process::set_rlimit_of(pid, "core", Some(0), None)
-        .or_else(|_| process::set_rlimit_of(pid, "core", Some(0), getrlimit(Resource::Core).maximum))
-        .step("set limit `core`")?;
-    // A daemon that may not raise its own limits (itself in a container) hands on what it has.
-    let (soft, most) = (Some(FILES.0), getrlimit(Resource::Nofile).maximum.unwrap_or(FILES.1));
-    process::set_rlimit_of(pid, "nofile", soft, Some(FILES.1))
-        .or_else(|_| process::set_rlimit_of(pid, "nofile", soft, Some(most.min(FILES.1))))
-        .step("set limit `nofile`")?;
-    for limit in configured {
-        process::set_rlimit_of(pid, &limit.name, limit.soft, limit.hard)
-            .step(format!("set limit `{}`", limit.name))?;
+    for (name, soft, hard) in LIMITS {
+        let what = || format!("set limit `{name}`");
+        if let Some(limit) = configured.iter().find(|limit| limit.name == *name) {
+            process::set_rlimit_of(pid, name, limit.soft, limit.hard).step(what())?;
+            continue;
+        }
+        if process::set_rlimit_of(pid, name, *soft, *hard).is_err() {
+            // A daemon that may not raise its own limits (itself in a container) hands on what it has.
+            let most = process::hard_rlimit(name).step(what())?;
+            let (soft, hard) = (lesser(*soft, most), lesser(*hard, most));
+            process::set_rlimit_of(pid, name, soft, hard).step(what())?;
+        }
     }
     Ok(())
+}
+
+/// Gives the caller, which is about to make a user namespace, the hard limits of those in it: with what its maker
+/// may use the kernel bounds all of the namespace.
+pub fn make_room(configured: &[Rlimit]) -> Result<(), Failure> {
+    for (name, _, hard) in LIMITS.iter().filter(|(name, ..)| COUNTED.contains(name)) {
+        let configured = configured.iter().find(|limit| limit.name == *name);
+        let wanted = configured.map_or(*hard, |limit| limit.hard);
+        if process::set_rlimit(name, wanted, wanted).is_err() {
+            let what = || format!("make room for limit `{name}`");
+            let most = process::hard_rlimit(name).step(what())?;
+            process::set_rlimit(name, most, most).step(what())?;
+        }
+    }
+    Ok(())
+}
+
+/// The lesser of two limits.
+fn lesser(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Leaves the daemon's keyring, and the capabilities no container gets.
@@ -45,4 +90,15 @@ pub fn shed(ids: IdMap) -> Result<(), Failure> {
 /// Loads the system call filter. The last thing before the guest's program but a change of user.
 pub fn filter_calls() -> Result<(), Failure> {
     seccomp::load(&confine::filter()).step("load the system call filter")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_every_limit_there_is() {
+        let names: Vec<_> = LIMITS.iter().map(|(name, ..)| *name).collect();
+        assert_eq!(names, process::RLIMITS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    }
 }

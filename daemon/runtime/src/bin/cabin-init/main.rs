@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use cabin_runtime::wire::{Failure, Progress, SessionProgress};
 use cabin_runtime::{step, wire};
 use cabin_sys::namespace::Namespaces;
-use cabin_sys::process;
+use cabin_sys::{inheritance, process};
 use rustix::fs::{Mode, OFlags};
 
 fn main() -> ExitCode {
@@ -74,6 +74,7 @@ fn detach(session: bool) -> io::Result<()> {
 fn settle(socket: &OwnedFd) -> io::Result<()> {
     process::close_all_but(&[socket.as_fd()])?;
     process::set_dumpable(false)?;
+    inheritance::shed_scheduling()?;
     let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     for standard in 0..3 {
         process::place(&nothing, standard)?;

@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::link::{self, FromPayload, ToPayload};
 use crate::step::{Step, odd};
 use crate::watch::{self, Watched};
-use crate::{owner, payload};
+use crate::{confine, owner, payload};
 
 /// `SIGKILL`.
 const KILL: i32 = 9;
@@ -55,6 +55,7 @@ fn bring_up(
     if let IdMap::Isolated(_) = spec.ids {
         kinds |= Namespaces::NEWUSER;
     }
+    confine::make_room(&spec.rlimits)?;
     let place = entry.unified.as_ref().map(AsFd::as_fd);
     let make = || process::clone(kinds, place, || payload::run(&theirs, spec, guest, &entry));
     let child = owner::as_root_of(spec.ids, make).step("make the first process")?;
@@ -120,7 +121,7 @@ fn prepare_process(child: &Child, spec: &InitSpec) -> Result<(), Failure> {
         namespace::write_id_maps(child.pid, &run, &run).step("write the id maps")?;
     }
     // Only who has its user may set the limits of another process, where root has not every right itself.
-    owner::as_root_of(spec.ids, || Ok(crate::confine::set_rlimits(child.pid, &spec.rlimits)))
+    owner::as_root_of(spec.ids, || Ok(confine::set_rlimits(child.pid, &spec.rlimits)))
         .step("set limits")??;
     process::set_oom_score_adj(child.pid, spec.oom_score_adj).step("set the out-of-memory adjustment")
 }
