@@ -6,7 +6,7 @@
 
 mod lab;
 
-use cabin_runtime::spec::{IdMap, RenderedFile, Rlimit, RootSpec};
+use cabin_runtime::spec::{IdMap, RenderedFile, RootSpec};
 use cabin_runtime::{ExecStatus, Exit};
 use lab::Lab;
 
@@ -81,36 +81,45 @@ fn nothing_of_the_host_shows_in_the_mounts_and_the_masks_are_on() {
     assert_eq!(lab.shell("cat /proc/self/uid_map | tr -s ' '"), "0 10000000 65536");
 }
 
+/// The capabilities no container gets, by the kernel's numbers: `SYS_MODULE`, `SYS_RAWIO`, `SYS_TIME`,
+/// `AUDIT_CONTROL`, `MAC_OVERRIDE`, `MAC_ADMIN`, `SYSLOG`, `WAKE_ALARM`, `BLOCK_SUSPEND`, `AUDIT_READ`, `PERFMON`, `BPF`.
+const WITHHELD: [u32; 12] = [16, 17, 25, 30, 32, 33, 34, 35, 36, 37, 38, 39];
+
+/// A set of capabilities in a status file.
+fn set(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap()
+}
+
 #[test]
-fn capabilities_limits_and_inheritance_are_as_told() {
-    let lab = Lab::new();
-    let mut spec = lab.waiting();
-    spec.rlimits = vec![Rlimit { name: "nproc".into(), soft: Some(700), hard: Some(800) }];
-    lab.start(&spec);
-    let status = lab.shell("cat /proc/1/status");
-    let set = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        u64::from_str_radix(line.trim(), 16).unwrap()
-    };
-    let (bounding, effective) = (set("CapBnd:"), set("CapEff:"));
-    // SYS_MODULE, SYS_RAWIO, SYS_TIME, SYSLOG, PERFMON, BPF.
-    for gone in [16, 17, 25, 34, 38, 39] {
-        assert_eq!((bounding | effective) >> gone & 1, 0, "capability {gone}");
-    }
-    // CHOWN, NET_ADMIN, SYS_ADMIN, SYS_BOOT.
-    for kept in [0, 12, 21, 22] {
-        assert_eq!(effective >> kept & 1, 1, "capability {kept}");
-    }
-    assert_eq!((set("CapInh:"), set("CapAmb:"), set("SigIgn:"), set("SigBlk:")), (0, 0, 0, 0));
-    for pid in ["1", "self"] {
-        let limits = lab.shell(&format!("cat /proc/{pid}/limits"));
-        let row = |name: &str| -> Vec<String> {
-            let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace().skip(name.split_whitespace().count()).take(2).map(str::to_owned).collect()
-        };
-        assert_eq!(row("Max processes"), ["700", "800"]);
-        assert_eq!(row("Max open files")[0], "1024");
-        assert_eq!(row("Max core file size")[0], "0");
+fn init_and_commands_have_every_capability_but_those_withheld_and_can_get_none_of_these() {
+    let last: u32 = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap().trim().parse().unwrap();
+    let own = set(&std::fs::read_to_string("/proc/self/status").unwrap(), "CapBnd");
+    let withheld = WITHHELD.iter().fold(0, |sum, number| sum | 1u64 << number);
+    let user_namespace = (1u64 << (last + 1)) - 1;
+    for (ids, all) in [(None, user_namespace), (Some(IdMap::Privileged), own)] {
+        let lab = Lab::new();
+        let mut spec = lab.waiting();
+        spec.ids = ids.unwrap_or(spec.ids);
+        // PR_GET_SECUREBITS.
+        let bits = "perl -e 'print syscall(157, 27, 0, 0, 0, 0)'";
+        spec.argv =
+            ["/bin/sh", "-c", &format!("{bits} >/root/bits; exec sleep infinity")].map(str::to_owned).into();
+        lab.start(&spec);
+        for (pid, uid) in [("1", 0), ("self", 0), ("self", 1000)] {
+            let (_, status, err) = lab.exec_as(&["/bin/cat", &format!("/proc/{pid}/status")], uid);
+            let what = format!("process {pid} of user {uid} in {ids:?}: {status}{err}");
+            let held = if uid == 0 { all & !withheld } else { 0 };
+            assert_eq!(set(&status, "CapBnd"), all & !withheld, "{what}");
+            assert_eq!((set(&status, "CapPrm"), set(&status, "CapEff")), (held, held), "{what}");
+            assert_eq!((set(&status, "CapInh"), set(&status, "CapAmb")), (0, 0), "{what}");
+        }
+        assert_eq!(lab.shell(bits), "0", "of {ids:?}");
+        lab::wait_until(
+            "init has looked",
+            || lab.shell("cat /root/bits") == "0",
+            || lab.shell("cat /root/bits"),
+        );
     }
 }
 
