@@ -51,23 +51,25 @@ const SETTINGS: &[&str] = &[
 
 #[test]
 fn no_setting_of_the_host_can_be_written() {
-    for ids in [None, Some(IdMap::Privileged)] {
+    let privileged = Some(IdMap::Privileged);
+    for (ids, nesting) in [(None, false), (None, true), (privileged, false), (privileged, true)] {
         let lab = Lab::new();
         let mut spec = lab.waiting();
         spec.ids = ids.unwrap_or(spec.ids);
+        spec.nesting = nesting;
         lab.start(&spec);
         let there: Vec<_> = SETTINGS.iter().map(|name| format!("/proc/sys/{name}")).collect();
         let script = format!(
             "for f in {} /proc/sysrq-trigger /proc/mtrr; do [ ! -e $f ] || (: >>$f) 2>&- && [ -e $f ] && echo $f; done; true",
             there.join(" ")
         );
-        assert_eq!(lab.shell(&script), "", "of {ids:?}");
+        assert_eq!(lab.shell(&script), "", "of {ids:?}, nesting: {nesting}");
         // What belongs to the container's own network can be.
         lab.shell("echo 1 > /proc/sys/net/ipv4/ip_forward");
         // Nothing in /sys but what tells of the container's own interfaces and cgroups.
         let script = "find /sys -path /sys/fs/cgroup -prune -o -type f -perm /222 -print 2>&- | while read f; do \
                       (: >>$f) 2>&- && echo $f; done | grep -v ^/sys/devices/virtual/net/ || true";
-        assert_eq!(lab.shell(script), "", "of {ids:?}");
+        assert_eq!(lab.shell(script), "", "of {ids:?}, nesting: {nesting}");
     }
 }
 

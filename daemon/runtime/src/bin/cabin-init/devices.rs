@@ -24,6 +24,10 @@ const LINKS: &[(&str, &str)] = &[
     ("pts/ptmx", "ptmx"),
 ];
 
+/// How much /dev/shm takes, of the host's memory, and how many files: what systemd-nspawn gives. The kernel would give
+/// half of the memory to each container. It counts towards `limits.memory`, and root inside may remount it with more.
+const SHARED_MEMORY: (&str, &str) = ("10%", "400k");
+
 /// The host's nodes, each proved to be the device its name says.
 pub struct Host {
     nodes: Vec<OwnedFd>,
@@ -77,7 +81,8 @@ pub fn mount(root: &OwnedFd, host: &Host) -> Result<OwnedFd, Failure> {
     let devpts = mount::filesystem("devpts", &options, quiet).step("make /dev/pts")?;
     place(&dev, "pts", &devpts)?;
     let inert = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV;
-    let shm = mount::filesystem("tmpfs", &[("mode", "1777")], inert).step("make /dev/shm")?;
+    let options = [("mode", "1777"), ("size", SHARED_MEMORY.0), ("nr_inodes", SHARED_MEMORY.1)];
+    let shm = mount::filesystem("tmpfs", &options, inert).step("make /dev/shm")?;
     place(&dev, "shm", &shm)?;
     let mqueue = mount::filesystem("mqueue", &[], mount::INERT).step("make /dev/mqueue")?;
     place(&dev, "mqueue", &mqueue)?;

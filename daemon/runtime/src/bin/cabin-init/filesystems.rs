@@ -56,6 +56,10 @@ pub fn mount_proc_and_sys(root: &OwnedFd, host: &Host, spec: &InitSpec) -> Resul
         for path in HIDDEN {
             cover.hide(root, path)?;
         }
+    }
+    // Where root inside is root, nothing is gained by leaving these open: what lies over /proc/sys keeps a nested /proc
+    // from a user namespace anyway.
+    if !spec.nesting || spec.ids == IdMap::Privileged {
         for path in READ_ONLY {
             bind(root, path, Attributes::MOUNT_ATTR_RDONLY)?;
         }
