@@ -70,7 +70,11 @@ const NIC: &[Key] = &[
     Key::new("mtu", Kind::Integer(1280, 65_535), "The largest packet; unset is the bridge's"),
     Key::new("name", Kind::Interface, "The interface's name inside; unset is the next free `ethN`"),
     Key::new("network", Kind::Network, "The managed network it is plugged into"),
-    Key::new("nictype", Kind::OneOf(&["bridged"]), "With `parent`, instead of `network`"),
+    Key::new(
+        "nictype",
+        Kind::OneOf(&["bridged", "p2p"]),
+        "Instead of `network`: `bridged` with a `parent`, or `p2p`, a pair whose other end the host keeps",
+    ),
     Key::new("parent", Kind::Interface, "The host's bridge it is plugged into")
         .restricted(Restriction::LowLevel),
     Key::new(

@@ -111,6 +111,10 @@ fn each_device_is_checked_for_itself() {
     check(&[("type", "nic")], Some("needs a `network`"));
     check(&[("type", "nic"), ("nictype", "bridged")], Some("needs a `parent`"));
     check(&[("type", "nic"), ("nictype", "macvlan"), ("parent", "br0")], Some("one of `bridged`"));
+    check(&[("type", "nic"), ("nictype", "p2p"), ("name", "eth0"), ("mtu", "1400")], None);
+    check(&[("type", "nic"), ("nictype", "p2p"), ("parent", "br0")], Some("neither"));
+    check(&[("type", "nic"), ("nictype", "p2p"), ("network", "br0")], Some("neither"));
+    check(&[("type", "nic"), ("nictype", "p2p"), ("ipv4.address", "10.0.0.5")], Some("no addresses"));
     check(&[("type", "nic"), ("network", "br0"), ("parent", "br1")], Some("either"));
     check(&[("type", "nic"), ("network", "br0"), ("hwadr", "x")], Some("did you mean `hwaddr`"));
     check(&[("type", "nic"), ("network", "br0"), ("hwaddr", "x")], Some("MAC address"));

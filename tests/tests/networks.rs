@@ -1,5 +1,6 @@
 //! Bridges as instances live on them: addresses, names, static addresses, and no voice but one's own.
 
+use cabin_tests::cli::host;
 use cabin_tests::lab::Lab;
 use cabin_tests::wait::until_true;
 
@@ -110,4 +111,42 @@ fn a_network_is_created_changed_and_deleted() {
     lab.cabin(&["delete", "-f", "visitor"]).ok();
     lab.cabin(&["network", "delete", "extra0"]).ok();
     assert!(!cabin_tests::audit::links(&lab.netns).contains(&"extra0".to_owned()));
+}
+
+#[test]
+fn a_p2p_nic_is_a_wire_to_the_host() {
+    let mut lab = Lab::own();
+    lab.image("busybox");
+    lab.cabin(&["create", "busybox", "wire"]).ok();
+    let device = ["config", "device", "add", "wire", "eth0", "nic", "nictype=p2p", "name=eth0"];
+    lab.cabin(&device).ok();
+    lab.cabin(&["start", "wire"]).ok();
+    let end = |lab: &Lab| lab.get("/1.0/instances/wire/state")["network"]["eth0"]["host_name"].clone();
+    let name = end(&lab).as_str().unwrap().to_owned();
+    let netns = lab.netns.clone();
+    let shown = || host(&["ip", "-n", &netns, "link", "show", &name]);
+    let link = shown().ok();
+    assert!(link.contains("UP") && !link.contains("master"), "{link}");
+    host(&["ip", "-n", &netns, "addr", "add", "192.0.2.1/24", "dev", &name]).ok();
+    lab.sh("wire", "ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up");
+    let reaches = |lab: &Lab| lab.exec("wire", &["ping", "-c1", "-W5", "192.0.2.1"]).code == 0;
+    assert!(reaches(&lab), "the host is not at the other end");
+
+    // A daemon that starts again has it as it was; a bridge of the host's may have the other end.
+    lab.daemon_mut().crash();
+    lab.daemon_mut().boot();
+    assert_eq!(end(&lab), name.as_str());
+    assert!(reaches(&lab), "it was not left alone");
+
+    // It becomes a nic of the network while the instance runs, and a wire again.
+    lab.cabin(&["config", "device", "remove", "wire", "eth0"]).ok();
+    lab.wait_address("wire", 20);
+    assert!(shown().ok().contains("master cabinbr0"));
+    lab.cabin(&device).ok();
+    assert!(!shown().ok().contains("master"));
+    lab.cabin(&["stop", "-f", "wire"]).ok();
+    assert!(shown().code != 0, "the wire outlived the instance");
+    let refused = lab.cabin(&["config", "device", "set", "wire", "eth0", "ipv4.address=192.0.2.9"]).refused();
+    assert!(refused.contains("p2p"), "{refused}");
+    lab.cabin(&["delete", "wire"]).ok();
 }

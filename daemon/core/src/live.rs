@@ -24,8 +24,8 @@ const RESTART_TIME: Duration = Duration::from_secs(60);
 pub struct Plugged {
     /// The device's name in the config.
     pub device: String,
-    /// The network.
-    pub network: String,
+    /// The network; none for a pair of which the host keeps the other end.
+    pub network: Option<String>,
     /// The veth pair.
     pub nic: NicSpec,
 }

@@ -247,7 +247,9 @@ pub fn update(host: &Arc<Host>, name: &str, put: ConfigPut, if_match: Option<&st
 /// hold up the others.
 pub(crate) fn ensure_ports(host: &Host, spec: &cabin_network::BridgeSpec) -> Result<(), Error> {
     for live in host.live().list().into_iter().filter(|live| live.exit().is_none()) {
-        for plugged in live.nics.lock().iter().filter(|plugged| plugged.network == spec.name.as_str()) {
+        for plugged in
+            live.nics.lock().iter().filter(|plugged| plugged.network.as_deref() == Some(spec.name.as_str()))
+        {
             match host.network().ensure_port(spec, &plugged.nic) {
                 Err(cabin_network::Error::NoLink { name }) if name == plugged.nic.host_name => {}
                 other => other.map(drop)?,

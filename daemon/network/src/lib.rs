@@ -16,6 +16,7 @@ mod lease;
 mod name;
 mod netlink;
 mod nic;
+mod pair;
 mod reservation;
 mod spec;
 mod stray;

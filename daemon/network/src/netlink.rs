@@ -88,18 +88,28 @@ impl Netlink {
         }
     }
 
-    /// Makes a veth pair, down: one end here, a port of the bridge; the other straight in `netns` with the
-    /// name and the address it will keep.
-    pub fn add_veth(&self, host: &IfName, bridge: u32, group: u32, mtu: u32, guest: Guest<'_>) -> Result<()> {
+    /// Makes a veth pair, down: one end here, a port of the bridge if there is one; the other straight in `netns`
+    /// with the name and the address it will keep.
+    pub fn add_veth(
+        &self,
+        host: &IfName,
+        bridge: Option<u32>,
+        group: u32,
+        mtu: u32,
+        guest: Guest<'_>,
+    ) -> Result<()> {
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(guest.name.as_str().to_owned())
             .mtu(mtu)
             .address(guest.mac.0.to_vec())
             .setns_by_fd(guest.netns.as_raw_fd())
             .build();
-        let message = LinkVeth::new(host.as_str(), guest.name.as_str())
-            .mtu(mtu)
-            .controller(bridge)
+        let pair = LinkVeth::new(host.as_str(), guest.name.as_str()).mtu(mtu);
+        let pair = match bridge {
+            Some(bridge) => pair.controller(bridge),
+            None => pair,
+        };
+        let message = pair
             .append_extra_attribute(LinkAttribute::Group(group))
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .build();
@@ -134,6 +144,13 @@ impl Netlink {
             handle.link().set_port(message).execute().await
         })
         .map_err(link_error("raise", host))
+    }
+
+    /// Brings an interface up that is no port. `alias` says whose it is.
+    pub fn raise_link(&self, name: &IfName, alias: &str) -> Result<()> {
+        let alias = LinkAttribute::IfAlias(alias.to_owned());
+        let message = LinkUnspec::new_with_name(name.as_str()).append_extra_attribute(alias).up().build();
+        self.change("raise", name, message)
     }
 
     /// Makes an existing veth a port of a bridge again.

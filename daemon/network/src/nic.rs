@@ -38,7 +38,7 @@ impl Network {
         }
         let guest = Guest { name: &nic.guest_name, mac: nic.mac, netns };
         let mtu = nic.mtu.unwrap_or(bridge.mtu);
-        inner.netlink.add_veth(&nic.host_name, controller, inner.group, mtu, guest)?;
+        inner.netlink.add_veth(&nic.host_name, Some(controller), inner.group, mtu, guest)?;
         let (network, name, port) = (self.clone(), bridge.name.clone(), nic.clone());
         undo.push(format!("port {}", nic.host_name), move || network.drop_port(&name, &port))?;
         self.raise(bridge, nic, kept.ipv4)?;

@@ -55,6 +55,16 @@ pub fn silence_port(name: &str) -> Result<()> {
     if has_ipv6() { set(name, "ipv6/conf/*/disable_ipv6", "1") } else { Ok(()) }
 }
 
+/// Lets nothing that comes in by an interface change the host's routes.
+pub fn distrust(name: &str) -> Result<()> {
+    set(name, "ipv4/conf/*/accept_redirects", "0")?;
+    if !has_ipv6() {
+        return Ok(());
+    }
+    let settings = ["ipv6/conf/*/accept_ra", "ipv6/conf/*/autoconf", "ipv6/conf/*/accept_redirects"];
+    settings.iter().try_for_each(|setting| set(name, setting, "0"))
+}
+
 fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").is_dir()
 }

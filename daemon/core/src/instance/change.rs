@@ -5,18 +5,15 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use cabin_network::BridgeSpec;
 use cabin_runtime::spec::CgroupLimits;
 use cabin_storage::VolumeName;
 use cabin_store::{Transaction, rows};
 use cabin_undo::{Undo, atomically};
 
-use super::{Expanded, intent};
+use super::{Expanded, intent, plug};
 use crate::live::{Live, Plugged};
-use crate::resolve::Mounted;
+use crate::resolve::{Mounted, Nic};
 use crate::{Error, Host, quota, resolve};
-
-type Nic = (BridgeSpec, Plugged);
 
 /// The difference between what a container has and what it is to have; nothing for one that does not run.
 pub(crate) struct Change(Option<Difference>);
@@ -116,13 +113,13 @@ impl Change {
         for nic in &change.unplugged {
             let (again, live, old) = (host.clone(), change.live.clone(), nic.clone());
             undo.push(format!("unplug `{}` of `{name}`", nic.1.device), move || -> Result<(), Error> {
-                super::stop::unplug(&again, &old.1)?;
-                Ok(atomically(|undo| plug(&again, &live, &old, undo))?)
+                plug::unplug(&again, &old.1)?;
+                Ok(atomically(|undo| put_in(&again, &live, &old, undo))?)
             })?;
-            super::stop::unplug(host, &nic.1)?;
+            plug::unplug(host, &nic.1)?;
         }
         for nic in &change.plugged {
-            plug(host, &change.live, nic, undo)?;
+            put_in(host, &change.live, nic, undo)?;
         }
         change.mount(undo)
     }
@@ -183,10 +180,9 @@ fn disks_differ(
     Ok((without(&old, &new), without(&new, &old)))
 }
 
-fn plug(host: &Host, live: &Live, nic: &Nic, undo: &mut Undo) -> Result<(), Error> {
+fn put_in(host: &Host, live: &Live, nic: &Nic, undo: &mut Undo) -> Result<(), Error> {
     let netns = live.netns()?;
-    host.network().plug(&nic.0, &nic.1.nic, netns.as_fd(), undo)?;
-    Ok(())
+    plug::plug(host, nic.0.as_ref(), &nic.1, netns.as_fd(), undo)
 }
 
 /// Whether a key says by which name the host knows a nic of the running container.

@@ -14,6 +14,7 @@ mod full;
 pub(crate) mod import;
 mod intent;
 mod logs;
+pub(crate) mod plug;
 mod power;
 mod rebuild;
 mod refresh;

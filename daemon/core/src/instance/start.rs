@@ -6,7 +6,7 @@ use cabin_storage::VolumeName;
 use cabin_store::rows::{self, Power};
 use cabin_undo::{Undo, atomically};
 
-use super::{WHAT, expand, load, profiles_of};
+use super::{WHAT, expand, load, plug, profiles_of};
 use crate::live::{Live, Plugged};
 use crate::resolve::{self, Start};
 use crate::{Error, Host, Kind, clock, quota, recover};
@@ -44,7 +44,7 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     let pid = atomically(|undo| -> Result<u32, Error> {
         let mut starting = host.runtime().spawn(&spec.init, &spec.limits, undo)?;
         for (bridge, plugged) in &spec.nics {
-            host.network().plug(bridge, &plugged.nic, starting.netns(), undo)?;
+            plug::plug(host, bridge.as_ref(), plugged, starting.netns(), undo)?;
         }
         starting.attach(&spec.disks)?;
         let supervisor = starting.release()?;

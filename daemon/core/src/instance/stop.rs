@@ -9,7 +9,7 @@ use cabin_store::rows::{self, Power};
 use cabin_undo::{atomically, fault};
 
 use super::change::{host_name, is_host_name};
-use super::{expand, load, profiles_of};
+use super::{expand, load, plug, profiles_of};
 use crate::live::Live;
 use crate::{Error, Host};
 
@@ -161,7 +161,7 @@ pub(crate) fn clean_up(host: &Arc<Host>, project: &str, live: &Arc<Live>, power:
         tracing::warn!(instance = name, error = %error.report(), "what the console said is lost");
     }
     for plugged in live.nics.lock().drain(..) {
-        keep(&plugged.device, unplug(host, &plugged));
+        keep(&plugged.device, plug::unplug(host, &plugged));
         fault::reach(&format!("unplugged `{}`", plugged.device));
     }
     keep("fixed addresses", keep_addresses(host, project, name));
@@ -186,11 +186,6 @@ fn keep_addresses(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Err
     let row = load(host, project, name)?.row;
     let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
     Ok(cabin_undo::atomically(|undo| crate::resolve::reserve_fixed(host, name, &row, &expanded, undo))?)
-}
-
-pub(super) fn unplug(host: &Host, plugged: &crate::live::Plugged) -> Result<(), Error> {
-    host.network().unplug(&crate::resolve::interface(&plugged.network)?, &plugged.nic)?;
-    Ok(())
 }
 
 fn keep_console_log(host: &Host, live: &Live) -> Result<(), Error> {

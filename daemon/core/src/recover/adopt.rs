@@ -9,8 +9,9 @@ use cabin_store::Versioned;
 use cabin_store::rows::{self, Intent, Power};
 use cabin_undo::{atomically, fault};
 
+use crate::instance::{self, plug};
 use crate::live::{Live, Plugged};
-use crate::{DEFAULT_PROJECT, Error, Host, instance, resolve};
+use crate::{DEFAULT_PROJECT, Error, Host, resolve};
 
 /// What a start of the daemon found of an instance.
 pub(super) enum Found {
@@ -53,7 +54,7 @@ fn adopt(
         }
     };
     for (bridge, plugged) in &nics {
-        if let Err(error) = put_right(host, &supervisor, bridge, plugged, intent) {
+        if let Err(error) = put_right(host, &supervisor, bridge.as_ref(), plugged, intent) {
             tracing::warn!(instance = name, device = plugged.device, error = %error.report(), "nic could not be put right");
         }
         fault::reach("nic put right");
@@ -111,9 +112,7 @@ fn limits_as_told(
     }
 }
 
-type Nic = (cabin_network::BridgeSpec, Plugged);
-
-fn wanted(host: &Host, found: &Versioned<rows::Instance>) -> Result<Vec<Nic>, Error> {
+fn wanted(host: &Host, found: &Versioned<rows::Instance>) -> Result<Vec<resolve::Nic>, Error> {
     resolve::nics(host, &found.name, &found.row, &expanded(host, &found.row)?)
 }
 
@@ -125,7 +124,7 @@ fn expanded(host: &Host, row: &rows::Instance) -> Result<instance::Expanded, Err
 pub(super) fn put_right(
     host: &Host,
     supervisor: &Supervisor,
-    bridge: &cabin_network::BridgeSpec,
+    bridge: Option<&cabin_network::BridgeSpec>,
     plugged: &Plugged,
     intent: Option<&Intent>,
 ) -> Result<(), Error> {
@@ -145,15 +144,11 @@ pub(super) fn put_right(
         _ => false,
     };
     if port.is_some() && !half_changed {
-        host.network().ensure_port(bridge, &plugged.nic)?;
-        return Ok(());
+        return plug::ensure(host, bridge, plugged);
     }
-    host.network().unplug(&bridge.name, &plugged.nic)?;
+    plug::unplug(host, plugged)?;
     let netns = supervisor.netns()?;
-    atomically(|undo| {
-        host.network().plug(bridge, &plugged.nic, netns.as_fd(), undo).map(drop).map_err(Error::from)
-    })?;
-    Ok(())
+    Ok(atomically(|undo| plug::plug(host, bridge, plugged, netns.as_fd(), undo))?)
 }
 
 /// Cleans up what is left of a run, and says what is to follow.
@@ -177,8 +172,8 @@ fn ended(
     }
     match wanted(host, found) {
         Ok(nics) => {
-            for (bridge, plugged) in nics {
-                host.network().unplug(&bridge.name, &plugged.nic)?;
+            for (_, plugged) in nics {
+                plug::unplug(host, &plugged)?;
             }
         }
         Err(error) => {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use cabin_network::{Happened, Watch};
+use cabin_network::{BridgeSpec, Happened, Watch};
 use cabin_store::rows;
 
 use super::adopt;
@@ -223,6 +223,12 @@ fn mend_network(host: &Arc<Host>, name: &str, changed: bool) -> Result<Outcome, 
     Ok(broken.map_or(Outcome::Nothing, Outcome::Mended))
 }
 
+fn bridge_of(host: &Host, network: &str) -> Result<BridgeSpec, Error> {
+    let row = host.store().rows::<rows::Network>().get(DEFAULT_PROJECT, network)?;
+    let found = row.ok_or_else(|| Error::not_found("network", network))?;
+    resolve::bridge(network, &found.row)
+}
+
 fn mend_nic(host: &Arc<Host>, name: &str, device: &str) -> Result<Outcome, Error> {
     let Some(live) = host.live().get(name).filter(|live| runs(live)) else { return Ok(Outcome::Nothing) };
     if host.busy().doing(name).is_some() {
@@ -232,15 +238,13 @@ fn mend_nic(host: &Arc<Host>, name: &str, device: &str) -> Result<Outcome, Error
     let _layout = host.keep_layout();
     let plugged: Option<Plugged> = live.nics.lock().iter().find(|it| it.device == device).cloned();
     let (Some(plugged), true) = (plugged, runs(&live)) else { return Ok(Outcome::Nothing) };
-    let row = host.store().rows::<rows::Network>().get(DEFAULT_PROJECT, &plugged.network)?;
-    let Some(found) = row else { return Err(Error::not_found("network", &plugged.network)) };
-    let bridge = resolve::bridge(&plugged.network, &found.row)?;
+    let bridge = plugged.network.as_ref().map(|network| bridge_of(host, network)).transpose()?;
     let port = host.network().host_state(&plugged.nic.host_name)?;
-    if port.as_ref().is_some_and(|port| port.up && port.controller.is_some()) {
+    if port.as_ref().is_some_and(|port| port.up && (port.controller.is_some() || bridge.is_none())) {
         return Ok(Outcome::Nothing);
     }
     let gone = port.is_none();
-    match adopt::put_right(host, &live.supervisor, &bridge, &plugged, None) {
+    match adopt::put_right(host, &live.supervisor, bridge.as_ref(), &plugged, None) {
         // It ended in the very moment.
         Err(_) if !runs(&live) => Ok(Outcome::Nothing),
         Err(error) => Err(error),

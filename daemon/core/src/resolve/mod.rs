@@ -7,26 +7,25 @@ mod disk;
 mod init;
 mod nic;
 
-use cabin_network::{BridgeSpec, IfName};
+use cabin_network::IfName;
 use cabin_profiles::value::number;
 use cabin_runtime::spec::{CgroupLimits, DiskSpec, IdMap, IdRange, InitSpec, RootSpec};
 use cabin_storage::Layers;
 use cabin_store::rows::{self, Config};
 
 use crate::instance::Expanded;
-use crate::live::Plugged;
 use crate::{Error, Host};
 
 pub(crate) use bridge::{bridge, resolve_auto};
 pub(crate) use disk::{Mounted, check_disks, check_paths, disks, disks_before, unmapped, volume_of};
 pub(crate) use init::limits;
-pub(crate) use nic::{check_nics, move_fixed, nics, release_fixed, reserve_fixed};
+pub(crate) use nic::{Nic, check_nics, move_fixed, nics, release_fixed, reserve_fixed};
 
 /// Everything a start needs.
 pub(crate) struct Start {
     pub init: InitSpec,
     pub limits: CgroupLimits,
-    pub nics: Vec<(BridgeSpec, Plugged)>,
+    pub nics: Vec<Nic>,
     pub disks: Vec<DiskSpec>,
 }
 

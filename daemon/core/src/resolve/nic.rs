@@ -18,25 +18,28 @@ use crate::{DEFAULT_PROJECT, Error, Host};
 /// # Errors
 /// [`Error::NotFound`] for one that does not.
 pub(crate) fn check_nics(host: &Host, devices: &Devices) -> Result<(), Error> {
-    for (_, device) in nic_devices(devices) {
-        network_of(host, device)?;
-    }
-    Ok(())
+    nic_devices(devices).try_for_each(|(_, device)| network_of(host, device).map(drop))
 }
 
 fn nic_devices(devices: &Devices) -> impl Iterator<Item = (&String, &Config)> {
     devices.iter().filter(|(_, device)| device.get("type").is_some_and(|kind| kind == "nic"))
 }
 
-fn network_of(host: &Host, device: &Config) -> Result<(String, BridgeSpec), Error> {
+fn network_of(host: &Host, device: &Config) -> Result<Option<(String, BridgeSpec)>, Error> {
+    if device.get("nictype").is_some_and(|kind| kind == "p2p") {
+        return Ok(None);
+    }
     let name = device.get("network").or_else(|| device.get("parent")).cloned().unwrap_or_default();
     let found = host.store().rows::<rows::Network>().get(DEFAULT_PROJECT, &name)?;
     let row = found.ok_or_else(|| Error::not_found("network", name.clone()))?.row;
     let spec = bridge(&name, &row)?;
-    Ok((name, spec))
+    Ok(Some((name, spec)))
 }
 
-/// The nics of an instance, with the bridges they hang on.
+/// A nic of an instance, with the bridge it hangs on. None is for a pair of which the host keeps the other end.
+pub(crate) type Nic = (Option<BridgeSpec>, Plugged);
+
+/// The nics of an instance.
 ///
 /// # Errors
 /// When a value makes no sense, or a network is not there.
@@ -45,14 +48,24 @@ pub(crate) fn nics(
     name: &str,
     row: &rows::Instance,
     expanded: &Expanded,
-) -> Result<Vec<(BridgeSpec, Plugged)>, Error> {
+) -> Result<Vec<Nic>, Error> {
     let mut found = Vec::new();
     for (number, (device, properties)) in nic_devices(&expanded.devices).enumerate() {
-        let (network, bridge) = network_of(host, properties)?;
+        let (network, bridge) = network_of(host, properties)?.unzip();
         let nic = nic(host, name, row, device, properties, number)?;
         found.push((bridge, Plugged { device: device.clone(), network, nic }));
     }
     Ok(found)
+}
+
+fn on_bridges(
+    host: &Host,
+    name: &str,
+    row: &rows::Instance,
+    expanded: &Expanded,
+) -> Result<impl Iterator<Item = (BridgeSpec, Plugged)>, Error> {
+    let all = nics(host, name, row, expanded)?;
+    Ok(all.into_iter().filter_map(|(bridge, plugged)| Some((bridge?, plugged))))
 }
 
 /// Keeps the fixed addresses of an instance for it, also while it does not run: nobody else is given them.
@@ -66,7 +79,7 @@ pub(crate) fn reserve_fixed(
     expanded: &Expanded,
     undo: &mut Undo,
 ) -> Result<(), Error> {
-    for (bridge, plugged) in nics(host, name, row, expanded)? {
+    for (bridge, plugged) in on_bridges(host, name, row, expanded)? {
         if plugged.nic.ipv4.is_none() && plugged.nic.ipv6.is_none() {
             continue;
         }
@@ -112,7 +125,7 @@ pub(crate) fn release_fixed(
     row: &rows::Instance,
     expanded: &Expanded,
 ) -> Result<(), Error> {
-    for (bridge, plugged) in nics(host, name, row, expanded)? {
+    for (bridge, plugged) in on_bridges(host, name, row, expanded)? {
         host.network().release(&bridge.name, plugged.nic.mac)?;
     }
     Ok(())

@@ -6,5 +6,6 @@
 mod addresses;
 mod frames;
 mod life;
+mod pairs;
 mod spoofing;
 mod world;

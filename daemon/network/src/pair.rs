@@ -1,0 +1,55 @@
+//! A nic without a bridge: a veth pair of which the host keeps one end, for whoever routes or bridges it there (`p2p` of
+//! Incus). Nothing is given out on it and nothing filtered.
+
+use std::os::fd::BorrowedFd;
+
+use cabin_undo::Undo;
+
+use crate::error::{Error, Result};
+use crate::netlink::Guest;
+use crate::spec::NicSpec;
+use crate::{Network, sysctl};
+
+/// Largest packet when none is said, in bytes: the kernel's own for Ethernet.
+const MTU: u32 = 1500;
+
+impl Network {
+    /// Makes a pair with the guest's end straight in `netns`, and brings the host's end up.
+    ///
+    /// # Errors
+    /// [`Error::LinkExists`], or the kernel's refusal.
+    pub fn plug_pair(&self, nic: &NicSpec, netns: BorrowedFd<'_>, undo: &mut Undo) -> Result<()> {
+        let inner = &self.inner;
+        let guest = Guest { name: &nic.guest_name, mac: nic.mac, netns };
+        inner.netlink.add_veth(&nic.host_name, None, inner.group, nic.mtu.unwrap_or(MTU), guest)?;
+        let (network, pair) = (self.clone(), nic.clone());
+        undo.push(format!("pair {}", nic.host_name), move || network.unplug_pair(&pair))?;
+        self.raise_pair(nic)
+    }
+
+    /// Brings the host's end of a living pair up again, whatever happened to it.
+    ///
+    /// # Errors
+    /// [`Error::NoLink`] when it is gone, [`Error::LinkExists`] when it is somebody else's, or the kernel's refusal.
+    pub fn ensure_pair(&self, nic: &NicSpec) -> Result<()> {
+        let state = self.host_state(&nic.host_name)?;
+        let state = state.ok_or_else(|| Error::NoLink { name: nic.host_name.clone() })?;
+        if state.group != self.inner.group {
+            return Err(Error::LinkExists { name: nic.host_name.clone() });
+        }
+        self.raise_pair(nic)
+    }
+
+    /// Removes a pair; one that is gone is success.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn unplug_pair(&self, nic: &NicSpec) -> Result<()> {
+        self.inner.netlink.drop_link(&nic.host_name)
+    }
+
+    fn raise_pair(&self, nic: &NicSpec) -> Result<()> {
+        sysctl::distrust(nic.host_name.as_str())?;
+        self.inner.netlink.raise_link(&nic.host_name, &self.inner.table)
+    }
+}
