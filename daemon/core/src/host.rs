@@ -187,12 +187,14 @@ impl Host {
         &self.events
     }
 
-    /// Networks, pools, profiles and images are not taken away while this is held: for who is about to use one.
+    /// Networks, pools, profiles and images are not taken away while this is held, nor profiles changed: for who is
+    /// about to use one.
     pub(crate) fn keep_layout(&self) -> parking_lot::RwLockReadGuard<'_, ()> {
         self.layout.read()
     }
 
-    /// The right to change networks and pools, and to take away what instances stand on.
+    /// The right to change networks, pools and profiles, and to take away what instances stand on. Whoever needs turns
+    /// takes them before.
     pub(crate) fn change_layout(&self) -> parking_lot::RwLockWriteGuard<'_, ()> {
         self.layout.write()
     }

@@ -1,5 +1,6 @@
 //! Profiles: config and devices that many instances share.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cabin_api::profile as api;
@@ -7,8 +8,10 @@ use cabin_api::{ConfigMap, DevicesMap};
 use cabin_profiles::Who;
 use cabin_store::{Versioned, rows};
 use cabin_undo::atomically;
+use parking_lot::RwLockWriteGuard;
 use serde_json::{Value, json};
 
+use crate::busy::Turn;
 use crate::{Error, Host, etag, instance, limits};
 
 const WHAT: &str = "profile";
@@ -109,18 +112,44 @@ pub fn update(
     if_match: Option<&str>,
 ) -> Result<(), Error> {
     let row = checked(put)?;
-    // In the order of names, so that two of these cannot wait for each other.
-    let affected = instance::using_profile(host, project, name)?;
-    let mut turns = Vec::with_capacity(affected.len());
-    for user in &affected {
-        turns.push(host.busy().take(user, "update")?);
+    replace(host, project, name, if_match, move |_| Ok(row))
+}
+
+/// The instances that use a profile, and what keeps it so: nobody begins to use it, and none of them gets another
+/// name, while this is held.
+struct Users<'host> {
+    names: BTreeSet<String>,
+    _alone: RwLockWriteGuard<'host, ()>,
+    _turns: Vec<Turn>,
+}
+
+fn hold_users<'host>(host: &'host Host, project: &str, name: &str) -> Result<Users<'host>, Error> {
+    loop {
+        let listed = instance::using_profile(host, project, name)?;
+        // In the order of names, so that two of these cannot wait for each other.
+        let turns = listed.iter().map(|user| host.busy().take(user, "update")).collect::<Result<_, _>>()?;
+        let alone = host.change_layout();
+        let names = instance::using_profile(host, project, name)?;
+        // Others may have come while the turns were waited for.
+        if names.is_subset(&listed) {
+            return Ok(Users { names, _alone: alone, _turns: turns });
+        }
     }
-    let _kept = host.keep_layout();
+}
+
+fn replace(
+    host: &Arc<Host>,
+    project: &str,
+    name: &str,
+    if_match: Option<&str>,
+    new: impl FnOnce(rows::Profile) -> Result<rows::Profile, Error>,
+) -> Result<(), Error> {
+    let users = hold_users(host, project, name)?;
     let old = load(host, project, name)?;
-    let revision = old.revision;
+    let (revision, row) = (old.revision, new(old.row.clone())?);
     etag::check(WHAT, name, &tag(&render(old, project, &[])), if_match)?;
     let mut changes = Vec::new();
-    for user in &affected {
+    for user in &users.names {
         instance::check_with_profile(host, project, user, name, &row)?;
         changes.push(change_of(host, project, user, (name, &row))?);
     }
@@ -183,16 +212,16 @@ pub fn patch(
     body: Value,
     if_match: Option<&str>,
 ) -> Result<(), Error> {
-    let old = load(host, project, name)?.row;
     let sent: api::ProfilePut =
         serde_json::from_value(body.clone()).map_err(|source| Error::Body { source })?;
-    let mut config = old.config;
-    config.extend(sent.config.0);
-    let mut devices = old.devices;
-    devices.extend(sent.devices.0);
-    let description = if body.get("description").is_some() { sent.description } else { old.description };
-    let put = api::ProfilePut { config: ConfigMap(config), description, devices: DevicesMap(devices) };
-    update(host, project, name, put, if_match)
+    replace(host, project, name, if_match, move |old| {
+        let mut config = old.config;
+        config.extend(sent.config.0);
+        let mut devices = old.devices;
+        devices.extend(sent.devices.0);
+        let description = if body.get("description").is_some() { sent.description } else { old.description };
+        checked(api::ProfilePut { config: ConfigMap(config), description, devices: DevicesMap(devices) })
+    })
 }
 
 /// Gives a profile another name, in every instance that uses it too.

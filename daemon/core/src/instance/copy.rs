@@ -10,7 +10,8 @@ use cabin_undo::atomically;
 use serde_json::json;
 
 use super::carry::{self, Load, Target, root_in};
-use super::create::{give_macs, link, row_of, volatile};
+use super::checked::Checked;
+use super::create::{link, row_of, volatile};
 use super::snapshot::{load_snapshot, row_name, rows_of};
 use super::{WHAT, address, expand, load, profiles, profiles_of, root_pool};
 use crate::{Error, Host, Op, ids, resolve, storage};
@@ -100,9 +101,7 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
     if let Some(image) = source.config.get("volatile.base_image") {
         row.config.insert("volatile.base_image".into(), image.clone());
     }
-    let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
-    row.pool = root_pool(&expanded.devices)?;
-    give_macs(&mut row, &expanded);
+    row.pool = root_pool(&expand(&row, &profiles_of(host, project, &row.profiles)?).devices)?;
     let templates = host.store().rows::<rows::Templates>().get(project, &source.instance)?;
     let templates = templates.map(|found| found.row).unwrap_or_default();
     let whole = source.snapshot.is_none() && !post.source.instance_only;
@@ -126,11 +125,11 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
         row.ids = ids::claim(host, name, undo)?;
         let staged = carry::stage(host, op, &load, &target, undo)?;
         let _kept = kept.is_none().then(|| host.keep_layout());
-        still_there(host, project, &row)?;
+        let new = Checked::in_its_pool(host, project, row.clone())?;
         for one in staged {
             one.show(undo)?;
         }
-        let mut txn = host.store().begin().insert(project, name, &row)?.write(project, name, &templates)?;
+        let mut txn = new.insert(host.store().begin(), project, name)?.write(project, name, &templates)?;
         let profiles = profiles(host, project)?;
         for snapshot in snapshots {
             let mut kept = snapshot.row;
@@ -138,7 +137,7 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
             txn = txn.insert(project, &row_name(name, &snapshot.name), &kept)?;
         }
         link(host, name, &row.pool, undo)?;
-        resolve::reserve_fixed(host, name, &row, &expanded, undo)?;
+        resolve::reserve_fixed(host, name, &new.row, &new.expanded, undo)?;
         match txn.remove::<rows::Intent>(project, &source.instance).commit() {
             Err(cabin_store::Error::Changed { .. }) => Err(Error::Exists { what: WHAT, name: name.clone() }),
             other => Ok(other.map(drop)?),

@@ -10,6 +10,7 @@ use cabin_undo::atomically;
 use rand::RngExt as _;
 use serde_json::Value;
 
+use super::checked::Checked;
 use super::{WHAT, address, expand, profiles_of, root_pool};
 use crate::image::{Resolved, Wanted};
 use crate::{Error, Host, Op, clock, ids, image, limits, quota, resolve, storage};
@@ -210,9 +211,7 @@ fn make(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Resul
     };
     let mut row = row_of(post, volatile(image.as_ref()));
     let profiles = profiles_of(host, project, &row.profiles)?;
-    let expanded = expand(&row, &profiles);
-    row.pool = root_pool(&expanded.devices)?;
-    give_macs(&mut row, &expanded);
+    row.pool = root_pool(&expand(&row, &profiles).devices)?;
     let pool = storage::pool(host, &row.pool)?;
     if let Some(image) = &image {
         // Told as what it is when it failed because somebody took the pool or the image away meanwhile.
@@ -225,9 +224,8 @@ fn make(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Resul
     let templates =
         rows::Templates { templates: image.as_ref().map(|i| i.row.templates.clone()).unwrap_or_default() };
     let kept = host.keep_layout();
-    // What it names may have gone while the image was unpacked.
+    // What it names may have gone, or be another, since the image was unpacked.
     let pool = storage::pool(host, &row.pool)?;
-    profiles_of(host, project, &row.profiles)?;
     if let Some(image) = &image
         && let Err(gone) = image::still_here(host, image)
     {
@@ -235,17 +233,16 @@ fn make(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Resul
         pool.delete_image(&image.fingerprint)?;
         return Err(gone);
     }
-    resolve::check_disks(host, &expanded.devices)?;
-    resolve::check_nics(host, &expanded.devices)?;
+    let mut new = Checked::in_its_pool(host, project, row)?;
     atomically(|undo| -> Result<(), Error> {
-        row.ids = ids::claim(host, &name, undo)?;
+        new.row.ids = ids::claim(host, &name, undo)?;
         match &image {
             Some(image) => pool.create_from_image(&volume, &image.fingerprint, undo)?,
             None => pool.create_empty(&volume, undo)?,
         }
-        link(host, &name, &row.pool, undo)?;
-        resolve::reserve_fixed(host, &name, &row, &expanded, undo)?;
-        let txn = host.store().begin().insert(project, &name, &row)?.write(project, &name, &templates)?;
+        link(host, &name, &new.row.pool, undo)?;
+        resolve::reserve_fixed(host, &name, &new.row, &new.expanded, undo)?;
+        let txn = new.insert(host.store().begin(), project, &name)?.write(project, &name, &templates)?;
         match txn.commit() {
             Err(cabin_store::Error::Changed { .. }) => Err(Error::Exists { what: WHAT, name: name.clone() }),
             other => Ok(other.map(drop)?),

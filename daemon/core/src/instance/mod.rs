@@ -3,6 +3,7 @@
 mod backup;
 mod carry;
 mod change;
+mod checked;
 mod console;
 mod copy;
 mod create;

@@ -14,8 +14,8 @@ use cabin_undo::{atomically, fault};
 use serde_json::json;
 
 use super::carry::{self, Load, Target, root_in};
-use super::copy::still_there;
-use super::create::{check_config, give_macs, relink};
+use super::checked::Checked;
+use super::create::{check_config, relink};
 use super::rename::move_logs;
 use super::snapshot::{row_name, rows_of};
 use super::{WHAT, address, expand, intent, load, profiles, profiles_of, root_pool, status};
@@ -100,9 +100,6 @@ pub fn relocate(
         // Files that carry the name are written anew at the next start; a pending first writing stays so.
         row.config.entry("volatile.apply_template".into()).or_insert("rename".into());
     }
-    let profiles = profiles_of(host, project, &row.profiles)?;
-    let expanded = expand(&row, &profiles);
-    give_macs(&mut row, &expanded);
     let present = rows_of(host, project, old)?;
     let kept = if post.instance_only { &[] } else { present.as_slice() };
     put_there(host, op, project, (old, new), (&found, &row), (kept, &present))?;
@@ -147,7 +144,7 @@ fn put_there(
         }
         let staged = carry::stage(host, op, &load, &target, undo)?;
         let _kept = host.keep_layout();
-        still_there(host, project, row)?;
+        let moved = Checked::in_its_pool(host, project, row.clone())?;
         for one in staged {
             one.show(undo)?;
         }
@@ -158,9 +155,8 @@ fn put_there(
             undo.push("owner of the host ids", move || again.ids().assign(ids, &name))?;
         }
         let before = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?);
-        let after = expand(row, &profiles_of(host, project, &row.profiles)?);
-        resolve::move_fixed(host, new, (&found.row, &before), (row, &after), undo)?;
-        let mut txn = host.store().begin().check::<rows::Instance>(project, old, Some(found.revision));
+        resolve::move_fixed(host, new, (&found.row, &before), (&moved.row, &moved.expanded), undo)?;
+        let mut txn = host.store().begin();
         for snapshot in present {
             txn = txn.remove::<rows::Snapshot>(project, &row_name(old, &snapshot.name));
         }
@@ -175,11 +171,12 @@ fn put_there(
             txn = txn.write(project, &row_name(new, &snapshot.name), &kept)?;
         }
         txn = match new == old {
-            true => txn.write(project, old, row)?,
-            false => txn
+            true => moved.update(txn, project, old, found.revision)?,
+            false => moved
+                .insert(txn, project, new)?
+                .check::<rows::Instance>(project, old, Some(found.revision))
                 .remove::<rows::Instance>(project, old)
                 .remove::<rows::Templates>(project, old)
-                .insert(project, new, row)?
                 .write(project, new, &templates)?,
         };
         match txn.remove::<rows::Intent>(project, old).commit() {

@@ -1,5 +1,6 @@
 //! `update`: config, devices and profiles of an instance, applied at once to a running one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cabin_api::instance::InstancePut;
@@ -8,7 +9,8 @@ use cabin_store::rows;
 use cabin_undo::atomically;
 use serde_json::Value;
 
-use super::create::{check_config, check_expanded, give_macs};
+use super::checked::Checked;
+use super::create::check_expanded;
 use super::{Change, Expanded, WHAT, address, expand, load, profiles_of, render, tag, turn};
 use crate::{Error, Host, etag, resolve};
 
@@ -25,6 +27,7 @@ pub fn update(
     if_match: Option<&str>,
 ) -> Result<(), Error> {
     let _turn = turn(host, project, name, "update")?;
+    let _kept = host.keep_layout();
     change(host, project, name, put, if_match)
 }
 
@@ -40,6 +43,7 @@ pub fn patch(
     if_match: Option<&str>,
 ) -> Result<(), Error> {
     let _turn = turn(host, project, name, "update")?;
+    let _kept = host.keep_layout();
     let old = load(host, project, name)?.row;
     let sent: InstancePut = serde_json::from_value(body.clone()).map_err(|source| Error::Body { source })?;
     let named = |field: &str| body.get(field).is_some();
@@ -59,6 +63,7 @@ pub fn patch(
     change(host, project, name, put, if_match)
 }
 
+/// The caller holds the instance's turn and the layout.
 fn change(
     host: &Arc<Host>,
     project: &str,
@@ -84,27 +89,17 @@ fn change(
             .filter(|(key, _)| key.starts_with("volatile."))
             .map(|(k, v)| (k.clone(), v.clone())),
     );
-    let profiles = row.profiles.clone();
-    check_config(host, project, &row, &profiles)?;
-    let after_profiles = profiles_of(host, project, &row.profiles)?;
-    let expanded = expand(&row, &after_profiles);
-    give_macs(&mut row, &expanded);
-    let after = expand(&row, &after_profiles);
-    refuse_fixed(name, &row.pool, &before, &after)?;
-    let _kept = host.keep_layout();
-    // What it names may have gone since it was checked.
-    crate::resolve::check_disks(host, &after.devices)?;
-    crate::resolve::check_nics(host, &after.devices)?;
-    crate::resolve::check_paths(host, &before.devices, &after.devices)?;
-    profiles_of(host, project, &row.profiles)?;
-    let change = Change::of(host, name, (&old.row, &before), (&row, &after))?;
-    change.note(&mut row);
+    let mut new = Checked::of(host, project, row)?;
+    refuse_fixed(name, &new.row.pool, &before, &new.expanded)?;
+    resolve::check_paths(host, &before.devices, &new.expanded.devices)?;
+    let change = Change::of(host, name, (&old.row, &before), (&new.row, &new.expanded))?;
+    change.note(&mut new.row);
     atomically(|undo| -> Result<(), Error> {
         change.make(host, project, undo)?;
         if host.live().get(name).is_none() {
-            resolve::move_fixed(host, name, (&old.row, &before), (&row, &after), undo)?;
+            resolve::move_fixed(host, name, (&old.row, &before), (&new.row, &new.expanded), undo)?;
         }
-        let txn = host.store().begin().update(project, name, old.revision, &row)?;
+        let txn = new.update(host.store().begin(), project, name, old.revision)?;
         match change.forget(project, txn).commit() {
             Err(cabin_store::Error::Changed { .. }) => {
                 Err(Error::Changed { what: WHAT, name: name.to_owned() })
@@ -129,7 +124,7 @@ fn refuse_fixed(name: &str, pool: &str, before: &Expanded, after: &Expanded) -> 
 }
 
 /// The instances that use a profile.
-pub(crate) fn using_profile(host: &Host, project: &str, profile: &str) -> Result<Vec<String>, Error> {
+pub(crate) fn using_profile(host: &Host, project: &str, profile: &str) -> Result<BTreeSet<String>, Error> {
     let found = host.store().rows::<rows::Instance>().list(project)?;
     Ok(found
         .into_iter()

@@ -13,9 +13,10 @@ use cabin_store::rows;
 use cabin_undo::{atomically, fault};
 use serde_json::Value;
 
-use super::create::{give_macs, link};
+use super::checked::Checked;
+use super::create::link;
 use super::snapshot::row_name;
-use super::{WHAT, address, expand, profiles_of};
+use super::{WHAT, address};
 use crate::{Error, Host, Op, ids, image, resolve, storage};
 
 /// What the sender wants otherwise than the backup says.
@@ -84,8 +85,6 @@ pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input:
     if host.store().rows::<rows::Instance>().get(project, &name)?.is_some() {
         return Err(Error::Exists { what: WHAT, name });
     }
-    let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
-    give_macs(&mut row, &expanded);
     let volume = VolumeName::container(&name)?;
     let pool = storage::pool(host, &row.pool)?;
     atomically(|undo| -> Result<(), Error> {
@@ -120,21 +119,15 @@ pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input:
         fault::pass("trees of a backup made")?;
         // From here on what the instance names must not go away.
         let _kept = host.keep_layout();
-        storage::pool(host, &row.pool)?;
-        resolve::check_disks(host, &expanded.devices)?;
-        resolve::check_nics(host, &expanded.devices)?;
-        profiles_of(host, project, &row.profiles)?;
+        let new = Checked::in_its_pool(host, project, row)?;
         for one in staged {
             one.show(undo)?;
         }
-        link(host, &name, &row.pool, undo)?;
-        resolve::reserve_fixed(host, &name, &row, &expanded, undo)?;
+        link(host, &name, &new.row.pool, undo)?;
+        resolve::reserve_fixed(host, &name, &new.row, &new.expanded, undo)?;
         let templates = metadata.map(|found| image::templates(found.templates)).unwrap_or_default();
-        let mut txn = host.store().begin().insert(project, &name, &row)?.write(
-            project,
-            &name,
-            &rows::Templates { templates },
-        )?;
+        let txn = new.insert(host.store().begin(), project, &name)?;
+        let mut txn = txn.write(project, &name, &rows::Templates { templates })?;
         for PlannedSnapshot { name: snapshot, row, .. } in snapshots {
             let size = pool.snapshot_usage(&volume, &snapshot)?;
             txn = txn.insert(project, &row_name(&name, &snapshot), &rows::Snapshot { size, ..row })?;

@@ -9,10 +9,11 @@ use cabin_undo::{Undo, atomically};
 use serde_json::json;
 
 use super::load_snapshot;
-use crate::instance::create::{check_config, give_macs};
+use crate::instance::checked::Checked;
+use crate::instance::create::check_config;
 use crate::instance::{address, expand, intent, load, profiles_of, root_pool, start, status, stop, turn};
 use crate::volume::{self, Returning};
-use crate::{Error, Host, Op, resolve, storage};
+use crate::{Error, Host, Op, storage};
 
 /// How much is brought back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -173,12 +174,9 @@ pub(super) fn commit(
     let now = load(host, project, instance)?;
     let mut txn = host.store().begin();
     if !disk_only {
-        let mut row = restored(&now.row, &load_snapshot(host, project, instance, snapshot)?.row);
-        let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
-        resolve::check_disks(host, &expanded.devices)?;
-        resolve::check_nics(host, &expanded.devices)?;
-        give_macs(&mut row, &expanded);
-        txn = txn.update(project, instance, now.revision, &row)?;
+        let row = restored(&now.row, &load_snapshot(host, project, instance, snapshot)?.row);
+        let new = Checked::in_its_pool(host, project, row)?;
+        txn = new.update(txn, project, instance, now.revision)?;
     }
     txn = match again {
         true => txn.write(project, instance, &Intent::Restart)?,
