@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cabin_api::instance::{ConsolePost, ExecControl};
 use cabin_core::{Error, Op, instance};
+use cabin_undo::fault;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -77,7 +78,8 @@ pub async fn attach(mut call: Call) -> Result<Reply, Fault> {
     let plan = call.plan("Showing console", resources(&name));
     let op = call.app.host.operations().session(plan, json!({ "fds": lines.secrets() }));
     let session = call.app.sockets.register(op.id(), call.who.clone(), lines);
-    tokio::spawn(run(op.clone(), session, console, stream, place));
+    let running = run(op.clone(), session, console, stream, place);
+    call.app.host.operations().drive(&op, running);
     Ok(Reply::Async(op))
 }
 
@@ -87,6 +89,10 @@ async fn run(op: Arc<Op>, mut session: Registered, console: instance::Console, s
         op.fail(&Error::invalid("timed out waiting for websockets to connect"));
         return;
     };
+    if let Err(injected) = fault::pass("console over websockets") {
+        op.fail(&injected.into());
+        return;
+    }
     let (mut to, mut from) = data.split();
     let cancelled = session.cancelled();
     let never = CancellationToken::new();

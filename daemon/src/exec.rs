@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 
 use axum::extract::ws::{Message, WebSocket};
@@ -13,7 +14,8 @@ use cabin_api::event::Requestor;
 use cabin_api::instance::{ExecControl, ExecPost};
 use cabin_core::instance::{self, ExecStreams, Prepared, Session};
 use cabin_core::{Error, Op};
-use futures_util::StreamExt;
+use cabin_undo::fault;
+use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
@@ -102,7 +104,7 @@ fn over_websockets(call: &Call, name: String, post: ExecPost) -> Reply {
     let session = call.app.sockets.register(op.id(), call.who.clone(), lines);
     let (app, project, who) = (call.app.clone(), call.project(), call.who.clone());
     let (running, within) = (op.clone(), Within { app, project, name, who });
-    tokio::spawn(async move {
+    call.app.host.operations().drive(&op, async move {
         running.start();
         match serve(session, post, &within).await {
             Ok(code) => running.succeed(json!({ "return": code })),
@@ -132,7 +134,7 @@ impl Within {
         let within = self.clone();
         let work = move || cabin_core::on_behalf_of(Some(&within.who), || work(&within));
         let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|_| Error::invalid("starting the command made the daemon panic"))?
+        done.unwrap_or_else(|ended| resume_unwind(ended.into_panic()))
     }
 
     async fn prepare(&self, post: &Arc<ExecPost>, streams: ExecStreams) -> Result<Prepared, Error> {
@@ -240,14 +242,23 @@ async fn serve(mut session: Registered, post: ExecPost, within: &Within) -> Resu
         let _ = exited.readable().await;
         ended.cancel();
     };
-    tokio::select! {
-        _ = async { tokio::join!(over, ends.carry(sockets, &ended, left_alone)) } => {}
-        () = control => {}
-        () = cancel => {}
+    let carried = AssertUnwindSafe(async {
+        fault::pass("command over websockets")?;
+        tokio::select! {
+            _ = async { tokio::join!(over, ends.carry(sockets, &ended, left_alone)) } => {}
+            () = control => {}
+            () = cancel => {}
+        }
+        Ok::<_, Error>(())
+    });
+    let carried = carried.catch_unwind().await;
+    if !matches!(carried, Ok(Ok(()))) {
+        kill();
     }
     drop(session);
     let waited = tokio::task::spawn_blocking(move || command.wait().code()).await;
-    waited.map_err(|_| Error::invalid("waiting for the command made the daemon panic"))
+    carried.unwrap_or_else(|panic| resume_unwind(panic))?;
+    Ok(waited.unwrap_or_else(|ended| resume_unwind(ended.into_panic())))
 }
 
 async fn option<F: Future>(future: Option<F>) -> Option<F::Output> {

@@ -101,18 +101,14 @@ impl Operations {
                     tracing::warn!(operation = %running.id, doing = running.plan.description, error = %error.report(), "operation failed");
                     running.fail(&error);
                 }
-                Err(panic) => {
-                    let error = Error::Panicked { message: panic_text(panic.as_ref()) };
-                    tracing::error!(operation = %running.id, doing = running.plan.description, error = %error.report(), "operation panicked");
-                    running.fail(&error);
-                }
+                Err(panic) => running.panicked(panic.as_ref()),
             }
             forget_later(&fade, all, running.id.clone());
         });
         op
     }
 
-    /// An operation that talks to its client over websockets; the caller drives it to its end.
+    /// An operation that talks to its client over websockets; [`Operations::drive`] brings it to its end.
     pub fn session(&self, plan: Plan, metadata: Value) -> Arc<Op> {
         let metadata = match metadata {
             Value::Object(map) => map,
@@ -126,6 +122,18 @@ impl Operations {
             forget_later(&runtime, all, id);
         });
         op
+    }
+
+    /// Does the work of a session. A panic in it fails the operation and nothing else.
+    pub fn drive(&self, op: &Arc<Op>, work: impl Future<Output = ()> + Send + 'static) {
+        let (op, working) = (op.clone(), self.runtime.spawn(work));
+        self.runtime.spawn(async move {
+            if let Err(ended) = working.await
+                && let Ok(panic) = ended.try_into_panic()
+            {
+                op.panicked(panic.as_ref());
+            }
+        });
     }
 
     fn register(&self, class: Class, plan: Plan, metadata: Map<String, Value>) -> Arc<Op> {
@@ -259,6 +267,13 @@ impl Op {
     /// The work failed.
     pub fn fail(&self, error: &Error) {
         self.set(StatusCode::Failure, |state| state.error = error.report());
+    }
+
+    /// The work panicked.
+    fn panicked(&self, panic: &(dyn std::any::Any + Send)) {
+        let error = Error::Panicked { message: panic_text(panic) };
+        tracing::error!(operation = %self.id, doing = self.plan.description, error = %error.report(), "operation panicked");
+        self.fail(&error);
     }
 
     /// Asks the work to stop.

@@ -70,7 +70,11 @@ pub async fn arm_fault(mut call: Call) -> Result<Reply, Fault> {
     let sent: FaultPlan = call.json().await?;
     let plan = Plan::parse(&sent.plan);
     leave_out(sent.skip);
-    fault::arm(plan.ok_or_else(|| Fault::invalid("a plan is `off`, `count`, `fail:N` or `kill:N`"))?);
+    if sent.plan == "panic" {
+        fault::panic_on_purpose("this request");
+    }
+    let known = "a plan is `off`, `count`, `fail:N`, `panic:N` or `kill:N`, or `panic` for at once";
+    fault::arm(plan.ok_or_else(|| Fault::invalid(known))?);
     Ok(Reply::empty())
 }
 

@@ -1,8 +1,8 @@
 //! Numbered fault points: which push fails, or kills the process, in a test.
 //!
 //! Armed through the environment variable `CABIN_FAULT` when the daemon starts, or by [`arm`] while it
-//! runs: `fail:N` makes the N-th point since arming fail once, `kill:N` ends the process there with
-//! no unwinding. `skip:WHAT`, read by whoever starts the daemon, is [`skip`]. Unarmed, a point costs one
+//! runs: `fail:N` makes the N-th point since arming fail once, `panic:N` makes it panic once, `kill:N` ends the
+//! process there with no unwinding. `skip:WHAT`, read by whoever starts the daemon, is [`skip`]. Unarmed, a point costs one
 //! relaxed atomic load.
 //!
 //! There are points that can fail ([`pass`]) and points behind which there is no way back, where only the
@@ -36,6 +36,7 @@ const OFF: u8 = 0;
 const COUNT: u8 = 1;
 const FAIL: u8 = 2;
 const KILL: u8 = 3;
+const PANIC: u8 = 4;
 
 /// What to do at which fault point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,18 +47,21 @@ pub enum Plan {
     Count,
     /// The N-th point fails, once.
     Fail(u64),
+    /// The N-th point panics, once, if it could fail.
+    Panic(u64),
     /// The process ends at the N-th point, as by `kill -9`.
     Kill(u64),
 }
 
 impl Plan {
-    /// Reads `off`, `count`, `fail:N` or `kill:N`.
+    /// Reads `off`, `count`, `fail:N`, `panic:N` or `kill:N`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Plan> {
         match text.split_once(':') {
             None if text == "off" => Some(Plan::Off),
             None if text == "count" => Some(Plan::Count),
             Some(("fail", n)) => n.parse().ok().map(Plan::Fail),
+            Some(("panic", n)) => n.parse().ok().map(Plan::Panic),
             Some(("kill", n)) => n.parse().ok().map(Plan::Kill),
             _ => None,
         }
@@ -70,6 +74,7 @@ pub fn arm(plan: Plan) {
         Plan::Off => (OFF, 0),
         Plan::Count => (COUNT, 0),
         Plan::Fail(n) => (FAIL, n),
+        Plan::Panic(n) => (PANIC, n),
         Plan::Kill(n) => (KILL, n),
     };
     MODE.store(OFF, Ordering::SeqCst);
@@ -112,6 +117,9 @@ fn list() -> MutexGuard<'static, Vec<Point>> {
 ///
 /// # Errors
 /// When the armed plan says that this one fails.
+///
+/// # Panics
+/// When the armed plan says so.
 pub fn pass(what: &str) -> Result<(), Injected> {
     match count(what, true) {
         Some(number) => Err(Injected { number, what: what.to_owned() }),
@@ -147,7 +155,19 @@ fn count(what: &str, fails: bool) -> Option<u64> {
         // Abort runs no destructor and unwinds nothing: to the host it is a `kill -9`.
         std::process::abort()
     }
+    if mode == PANIC && fails {
+        panic_on_purpose(&format!("fault point {number} (`{what}`)"));
+    }
     (mode == FAIL && fails).then_some(number)
+}
+
+/// Panics, for a test that looks who catches it.
+///
+/// # Panics
+/// Always.
+#[allow(clippy::panic)]
+pub fn panic_on_purpose(place: &str) -> ! {
+    panic!("{place} was told to panic")
 }
 
 #[cfg(test)]
@@ -158,6 +178,7 @@ mod tests {
     fn plans_are_read_from_text() {
         assert_eq!(Plan::parse("fail:3"), Some(Plan::Fail(3)));
         assert_eq!(Plan::parse("kill:1"), Some(Plan::Kill(1)));
+        assert_eq!(Plan::parse("panic:2"), Some(Plan::Panic(2)));
         assert_eq!(Plan::parse("count"), Some(Plan::Count));
         assert_eq!(Plan::parse("fail:x"), None);
         assert_eq!(Plan::parse(""), None);

@@ -13,6 +13,7 @@ pub mod trace;
 
 use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// What an inverse answers.
 pub type Inverse = Result<(), Box<dyn Error + Send + Sync>>;
@@ -102,15 +103,25 @@ impl<E: Error + 'static> Error for Failed<E> {
     }
 }
 
-/// Runs `work`. If it fails, takes back every step it pushed, newest first.
+/// Runs `work`. If it fails, takes back every step it pushed, newest first; also when it panics, before the panic goes
+/// on.
 ///
 /// # Errors
 /// What `work` failed with, and the steps that could not be taken back.
+///
+/// # Panics
+/// When `work` does.
 pub fn atomically<T, E>(work: impl FnOnce(&mut Undo) -> Result<T, E>) -> Result<T, Failed<E>> {
     let mut undo = Undo { steps: Vec::new() };
-    match work(&mut undo) {
-        Ok(value) => Ok(value),
-        Err(cause) => Err(Failed { cause, left_behind: undo.unwind() }),
+    // Whatever the panic left half changed is seen by nobody but the inverses, and those are made for that.
+    match catch_unwind(AssertUnwindSafe(|| work(&mut undo))) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(cause)) => Err(Failed { cause, left_behind: undo.unwind() }),
+        Err(panic) => {
+            // There is nobody to tell what is left behind: the next start looks for it.
+            drop(undo.unwind());
+            resume_unwind(panic)
+        }
     }
 }
 
@@ -137,6 +148,23 @@ mod tests {
         assert_eq!(failed.cause.to_string(), "no");
         assert!(failed.left_behind.is_empty());
         assert_eq!(*log.lock().unwrap(), [2, 1, 0]);
+    }
+
+    #[test]
+    fn a_panic_takes_back_every_step_and_goes_on() {
+        let undone = Arc::new(Mutex::new(false));
+        let seen = undone.clone();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            atomically(|undo| -> Result<(), Injected> {
+                undo.push("first", move || -> Result<(), Injected> {
+                    *seen.lock().unwrap() = true;
+                    Ok(())
+                })?;
+                fault::panic_on_purpose("here")
+            })
+        }));
+        let said = panicked.unwrap_err().downcast::<String>().unwrap();
+        assert!(said.contains("here") && *undone.lock().unwrap());
     }
 
     #[test]
