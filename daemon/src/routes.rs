@@ -143,6 +143,13 @@ fn of_server() -> Vec<Route> {
         row!(GET "/1.0/cluster", server::cluster, "Get the cluster (there is none)").object(shapes::CLUSTER),
         row!(GET "/1.0/certificates", server::nothing, "List trusted clients").list(shapes::ANY),
         row!(POST "/1.0/certificates", server::no_trust, "Trust a client").takes(shapes::ANY),
+        row!(GET "/1.0/certificates/{fingerprint}", server::no_certificate, "Get a trusted client")
+            .object(shapes::ANY),
+        row!(PUT "/1.0/certificates/{fingerprint}", server::no_certificate, "Replace a trusted client's config")
+            .takes(shapes::ANY),
+        row!(PATCH "/1.0/certificates/{fingerprint}", server::no_certificate, "Change some of a trusted client's config")
+            .takes(shapes::ANY),
+        row!(DELETE "/1.0/certificates/{fingerprint}", server::no_certificate, "Stop trusting a client"),
         row!(GET "/1.0/projects", projects::list, "List projects").list(shapes::PROJECT),
         row!(GET "/1.0/projects/{name}", projects::show, "Get a project").object(shapes::PROJECT),
         row!(PUT "/1.0/projects/{name}", projects::update, "Replace a project's config")

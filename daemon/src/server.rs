@@ -25,6 +25,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::call::Call;
 use crate::error::Fault;
+use crate::handlers::storage;
 use crate::patient::{Patient, Upgraded};
 use crate::reply;
 use crate::routes::{self, Route};
@@ -297,6 +298,7 @@ fn handler(
 ) -> impl Fn(Request<Body>) -> futures_util::future::BoxFuture<'static, Response> + Clone + Send + Sync + 'static
 {
     let (app, run) = (app.clone(), route.run);
+    let in_a_pool = route.path.starts_with("/1.0/storage-pools/{name}/");
     move |request| {
         let app = app.clone();
         Box::pin(async move {
@@ -307,7 +309,11 @@ fn handler(
             }
             let answer = async {
                 refuse_other_sites(&request)?;
-                run(Call::open(app, request).await?).await
+                let call = Call::open(app, request).await?;
+                if in_a_pool {
+                    storage::look_up(&call).await?;
+                }
+                run(call).await
             };
             answer.await.map_or_else(|fault| reply::error(&fault), reply::Reply::render)
         })

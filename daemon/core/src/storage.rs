@@ -77,6 +77,14 @@ pub(crate) fn pool(host: &Host, name: &str) -> Result<Arc<Pool>, Error> {
     })
 }
 
+/// Whether there is a pool of that name, usable or not.
+///
+/// # Errors
+/// When there is none.
+pub fn look_up(host: &Host, name: &str) -> Result<(), Error> {
+    load(host, name).map(drop)
+}
+
 fn load(host: &Host, name: &str) -> Result<Versioned<rows::Pool>, Error> {
     let found = host.store().rows::<rows::Pool>().get(DEFAULT_PROJECT, name)?;
     found.ok_or_else(|| Error::not_found(WHAT, name))

@@ -69,3 +69,8 @@ pub async fn nothing(_call: Call) -> Result<Reply, Fault> {
 pub async fn no_trust(_call: Call) -> Result<Reply, Fault> {
     Err(Fault::NotYet { what: "trusting clients by certificate" })
 }
+
+/// Whatever is asked of one certificate: there are none.
+pub async fn no_certificate(call: Call) -> Result<Reply, Fault> {
+    Err(Fault::NotFound { what: "certificate", name: call.name("fingerprint").to_owned() })
+}
