@@ -114,8 +114,11 @@ fn lists_deepen_with_recursion_and_never_hold_null() {
     assert!(find(1)["state"].is_null());
     let full = find(2);
     assert_eq!(full["state"]["status_code"], 103);
-    for key in ["config", "devices", "profiles", "expanded_config", "expanded_devices"] {
-        assert!(!full[key].is_null(), "{key} is null");
+    for full in [full, lab.get("/1.0/instances/deep?recursion=1")] {
+        for key in ["config", "devices", "profiles", "expanded_config", "expanded_devices"] {
+            assert!(!full[key].is_null(), "{key} is null");
+        }
+        assert_eq!((&full["backups"], &full["snapshots"]), (&json!([]), &json!([])), "{full}");
     }
     for list in ["images", "networks", "profiles", "storage-pools", "projects", "warnings", "certificates"] {
         let found = lab.get(&format!("/1.0/{list}?recursion=1"));

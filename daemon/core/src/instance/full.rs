@@ -82,12 +82,7 @@ fn full(
     let snapshots = snapshot::rendered(host, project, &instance.name, snapshots.clone(), profiles);
     let backups: Vec<_> =
         backup::rendered(backups.clone()).iter().filter_map(|one| serde_json::to_value(one).ok()).collect();
-    api::InstanceFull {
-        instance,
-        backups: (!backups.is_empty()).then_some(backups),
-        state,
-        snapshots: (!snapshots.is_empty()).then_some(snapshots),
-    }
+    api::InstanceFull { instance, backups: Some(backups), state, snapshots: Some(snapshots) }
 }
 
 /// Does `work` for each, on as many threads as there are processors; the results in the same order.
