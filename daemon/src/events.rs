@@ -35,8 +35,12 @@ impl Wanted {
         }
     }
 
+    fn takes_kind(&self, kind: &str) -> bool {
+        self.kinds.is_empty() || self.kinds.iter().any(|one| one == kind)
+    }
+
     fn takes(&self, event: &Event) -> bool {
-        let kind = self.kinds.is_empty() || self.kinds.contains(&event.kind);
+        let kind = self.takes_kind(&event.kind);
         let place = event.project.is_empty() || self.project.as_ref().is_none_or(|one| *one == event.project);
         kind && place
     }
@@ -51,12 +55,43 @@ pub async fn listen(mut call: Call) -> Result<Reply, Fault> {
     let wanted = Wanted::read(call.query("type").unwrap_or_default(), project)?;
     let upgrade = websocket::upgrade(&mut call).await?;
     // Subscribed before the client hears that it is connected: it may ask for work right after.
-    let events = call.app.host.events().subscribe();
+    let events = call.app.host.events();
+    let heard = Heard {
+        events: events.subscribe(),
+        log: wanted.takes_kind("logging").then(|| events.subscribe_to_log()),
+    };
     let app = call.app.clone();
-    Ok(Reply::Raw(upgrade.on_upgrade(async move |socket| tell(&app, socket, events, &wanted).await)))
+    Ok(Reply::Raw(upgrade.on_upgrade(async move |socket| tell(&app, socket, heard, &wanted).await)))
 }
 
-async fn tell(app: &App, socket: WebSocket, mut events: Receiver<Arc<Event>>, wanted: &Wanted) {
+/// What a listener is told from.
+struct Heard {
+    events: Receiver<Arc<Event>>,
+    log: Option<Receiver<Arc<Event>>>,
+}
+
+impl Heard {
+    async fn next(&mut self) -> Result<Arc<Event>, RecvError> {
+        tokio::select! {
+            event = self.events.recv() => event,
+            line = next_line(self.log.as_mut()) => Ok(line),
+        }
+    }
+}
+
+/// The next line of the log; never for who does not want them. Lines that come too fast are left out.
+async fn next_line(log: Option<&mut Receiver<Arc<Event>>>) -> Arc<Event> {
+    let Some(log) = log else { return std::future::pending().await };
+    loop {
+        match log.recv().await {
+            Ok(line) => return line,
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return std::future::pending().await,
+        }
+    }
+}
+
+async fn tell(app: &App, socket: WebSocket, mut heard: Heard, wanted: &Wanted) {
     let (mut to, mut from) = socket.split();
     let mut pings = websocket::pings();
     let gone = websocket::hung_up(&mut from);
@@ -64,7 +99,7 @@ async fn tell(app: &App, socket: WebSocket, mut events: Receiver<Arc<Event>>, wa
     tokio::pin!(gone, stopped);
     loop {
         let message = tokio::select! {
-            event = events.recv() => match event {
+            event = heard.next() => match event {
                 Ok(event) if wanted.takes(&event) => match serde_json::to_string(&*event) {
                     Ok(text) => Message::text(text),
                     Err(_) => continue,

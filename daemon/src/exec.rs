@@ -76,7 +76,7 @@ fn into_files(call: &Call, name: String, post: ExecPost) -> Reply {
         let code = recorded.inspect_err(|_| {
             for file in &names {
                 // Of a command that failed nobody is told the files' names. With the instance they go anyway.
-                let _ = instance::delete_exec_output(host, project, &name, file);
+                let _ = instance::forget_exec_output(host, &name, file);
             }
         })?;
         let base = format!("{}/logs/exec-output", address("/1.0/instances", &name));

@@ -15,6 +15,7 @@ mod filter;
 mod handlers;
 mod json;
 mod limits;
+mod logging;
 mod openapi;
 mod patient;
 mod record;
@@ -42,7 +43,9 @@ use rustix::process::{Resource, Rlimit};
 use sd_notify::NotifyState;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 /// Descriptors the daemon wants: a few for each connection, instance and session.
 const DESCRIPTORS: u64 = 65_536;
@@ -110,12 +113,12 @@ fn main() -> ExitCode {
     // The SFTP client warns of every hang-up of the other side.
     let filter =
         EnvFilter::try_new(format!("russh_sftp=off,{}", cli.log)).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let written = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
-        .init();
+        .with_filter(filter);
+    tracing_subscriber::registry().with(written).with(logging::layer()).init();
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -195,6 +198,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let fault_plans = arm_fault()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), dir = %settings.dir.display(), "starting");
     let host = Host::open(settings).map_err(|error| anyhow::anyhow!("{}", error.report()))?;
+    logging::tell_listeners_of(&host);
     let listener = server::listen(host.settings())?;
     let app = app::App::new(host.clone(), fault_plans);
     stop_on_signal(&app)?;

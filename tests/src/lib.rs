@@ -18,6 +18,7 @@ pub mod images;
 pub mod lab;
 pub mod machine;
 pub mod manifest;
+pub mod monitor;
 pub mod peer;
 pub mod pool_verbs;
 pub mod power;

@@ -1,12 +1,9 @@
 //! What clients of Incus and LXD count on beyond the words of the API: tags, empty values, envelopes, names of files,
 //! who is named in events.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
-
 use cabin_tests::api::{self, Reply};
 use cabin_tests::lab::Lab;
-use cabin_tests::wait::until_true;
+use cabin_tests::monitor::Monitor;
 use serde_json::{Value, json};
 
 fn send(lab: &Lab, method: &str, target: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
@@ -129,21 +126,7 @@ fn a_page_of_another_site_is_refused() {
 fn whoever_asked_for_a_change_is_named_in_its_event() {
     let lab = Lab::shared();
     lab.busybox("told");
-    let mut command =
-        lab.command(&cabin_tests::binary("cabin"), &["monitor", "--type", "lifecycle", "--format", "json"]);
-    let mut monitor = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
-    let (tell, told) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            let _ = tell.send(line);
-        }
-    });
-    until_true("the listener", 20, || {
-        lab.cabin(&["profile", "create", "heard"]).ok();
-        lab.cabin(&["profile", "delete", "heard"]).ok();
-        told.try_iter().count() > 0
-    });
+    let monitor = Monitor::of_lifecycle(&lab);
     lab.cabin(&["config", "set", "told", "user.x=1"]).ok();
     lab.cabin(&["exec", "told", "--", "true"]).ok();
     let file = "/1.0/instances/told/files?path=/root/f";
@@ -154,7 +137,7 @@ fn whoever_asked_for_a_change_is_named_in_its_event() {
     lab.cabin(&["storage", "create", "told", "dir"]).ok();
     lab.cabin(&["storage", "delete", "told"]).ok();
     lab.cabin(&["delete", "-f", "told"]).ok();
-    let mut wanted = vec![
+    let told = monitor.wait_for(&[
         "instance-updated",
         "instance-exec",
         "instance-file-pushed",
@@ -163,21 +146,11 @@ fn whoever_asked_for_a_change_is_named_in_its_event() {
         "storage-pool-created",
         "storage-pool-deleted",
         "instance-deleted",
-    ];
-    until_true("all events", 20, || {
-        for line in told.try_iter() {
-            let event: Value = serde_json::from_str(&line).unwrap();
-            let life = &event["metadata"];
-            if life["action"] == wanted.first().copied().unwrap_or_default() {
-                assert_eq!(life["requestor"]["username"], "root", "{event}");
-                assert_eq!(life["requestor"]["protocol"], "unix", "{event}");
-                wanted.remove(0);
-            }
-        }
-        wanted.is_empty()
-    });
-    monitor.kill().unwrap();
-    monitor.wait().unwrap();
+    ]);
+    for life in told {
+        assert_eq!(life["requestor"]["username"], "root", "{life}");
+        assert_eq!(life["requestor"]["protocol"], "unix", "{life}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use cabin_api::event::{Event, Lifecycle, Requestor};
+use cabin_api::event::{Event, Lifecycle, Logging, Requestor};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
@@ -30,16 +30,37 @@ const BACKLOG: usize = 1024;
 /// The daemon's events.
 pub struct Events {
     sender: broadcast::Sender<Arc<Event>>,
+    /// Lines of the log go their own way, so that many of them push nobody out.
+    log: broadcast::Sender<Arc<Event>>,
 }
 
 impl Default for Events {
     fn default() -> Events {
-        Events { sender: broadcast::Sender::new(BACKLOG) }
+        Events { sender: broadcast::Sender::new(BACKLOG), log: broadcast::Sender::new(BACKLOG) }
     }
 }
 
 impl Events {
-    /// Everything that happens from now on.
+    /// Every line of the log from now on.
+    #[must_use]
+    pub fn subscribe_to_log(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.log.subscribe()
+    }
+
+    /// Whether somebody wants the lines of the log.
+    #[must_use]
+    pub fn log_is_heard(&self) -> bool {
+        self.log.receiver_count() > 0
+    }
+
+    /// Tells a line of the log to whoever listens.
+    pub fn logging(&self, line: &Logging) {
+        let metadata = serde_json::to_value(line).unwrap_or_default();
+        // No listener left since somebody looked is no failure.
+        let _ = self.log.send(Arc::new(event("logging", "", metadata)));
+    }
+
+    /// Everything else that happens from now on.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
         self.sender.subscribe()
@@ -75,15 +96,18 @@ impl Events {
         if self.sender.receiver_count() == 0 {
             return;
         }
-        let event = Event {
-            kind: kind.to_owned(),
-            timestamp: crate::clock::now(),
-            metadata,
-            location: "none".to_owned(),
-            project: project.to_owned(),
-        };
         // No listener left since the check is no failure.
-        let _ = self.sender.send(Arc::new(event));
+        let _ = self.sender.send(Arc::new(event(kind, project, metadata)));
+    }
+}
+
+fn event(kind: &str, project: &str, metadata: Value) -> Event {
+    Event {
+        kind: kind.to_owned(),
+        timestamp: crate::clock::now(),
+        metadata,
+        location: "none".to_owned(),
+        project: project.to_owned(),
     }
 }
 

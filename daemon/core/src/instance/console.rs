@@ -39,14 +39,16 @@ impl Console {
 /// When there is no such instance.
 pub fn console_log(host: &Host, project: &str, name: &str) -> Result<Vec<u8>, Error> {
     load(host, project, name)?;
-    match host.live().get(name) {
-        Some(live) if live.exit().is_none() => Ok(live.supervisor.console_log()?),
+    let said = match host.live().get(name) {
+        Some(live) if live.exit().is_none() => live.supervisor.console_log()?,
         _ => match host.dir().read(&format!("logs/{name}/console.log"), 1 << 20) {
-            Ok(kept) => Ok(kept),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(Error::io(format!("read the console log of `{name}`"))(error)),
+            Ok(kept) => kept,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Error::io(format!("read the console log of `{name}`"))(error)),
         },
-    }
+    };
+    host.events().lifecycle(project, "instance-console-retrieved", &address(name), name, Value::Null, None);
+    Ok(said)
 }
 
 /// Forgets what the console said.

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::io::Write as _;
 
-use super::load;
+use serde_json::Value;
+
+use super::{address, load};
 use crate::{Error, Host};
 
 /// The names of an instance's log files.
@@ -26,7 +28,9 @@ pub fn read_log(host: &Host, project: &str, name: &str, file: &str) -> Result<Fi
         // Of an instance that never started there is nothing to say; clients ask all the same.
         return File::open("/dev/null").map_err(Error::io("open /dev/null"));
     }
-    open(host, &dir, file)
+    let open = open(host, &dir, file)?;
+    tell(host, project, name, "instance-log-retrieved", file);
+    Ok(open)
 }
 
 /// Deletes a log file.
@@ -35,7 +39,9 @@ pub fn read_log(host: &Host, project: &str, name: &str, file: &str) -> Result<Fi
 /// When there is no such instance or file.
 pub fn delete_log(host: &Host, project: &str, name: &str, file: &str) -> Result<(), Error> {
     load(host, project, name)?;
-    remove(host, &format!("logs/{name}"), file)
+    remove(host, &format!("logs/{name}"), file)?;
+    tell(host, project, name, "instance-log-deleted", file);
+    Ok(())
 }
 
 /// The names of an instance's recorded outputs.
@@ -53,7 +59,9 @@ pub fn list_exec_output(host: &Host, project: &str, name: &str) -> Result<Vec<St
 /// When there is no such instance or file.
 pub fn read_exec_output(host: &Host, project: &str, name: &str, file: &str) -> Result<File, Error> {
     load(host, project, name)?;
-    open(host, &format!("logs/{name}/exec-output"), file)
+    let open = open(host, &format!("logs/{name}/exec-output"), file)?;
+    tell(host, project, name, "instance-log-retrieved", &format!("exec-output/{file}"));
+    Ok(open)
 }
 
 /// Deletes a recorded output.
@@ -62,7 +70,22 @@ pub fn read_exec_output(host: &Host, project: &str, name: &str, file: &str) -> R
 /// When there is no such instance or file.
 pub fn delete_exec_output(host: &Host, project: &str, name: &str, file: &str) -> Result<(), Error> {
     load(host, project, name)?;
+    forget_exec_output(host, name, file)?;
+    tell(host, project, name, "instance-log-deleted", &format!("exec-output/{file}"));
+    Ok(())
+}
+
+/// Takes the file of an output away of which nobody was told.
+///
+/// # Errors
+/// When there is no such file.
+pub fn forget_exec_output(host: &Host, name: &str, file: &str) -> Result<(), Error> {
     remove(host, &format!("logs/{name}/exec-output"), file)
+}
+
+fn tell(host: &Host, project: &str, name: &str, action: &str, file: &str) {
+    let source = format!("{}/logs/{file}", address(name));
+    host.events().lifecycle(project, action, &source, name, Value::Null, None);
 }
 
 /// Makes the two files a command's output is recorded in: their names, stdout, stderr.

@@ -51,7 +51,8 @@ pub use files::{Files, files};
 pub use full::{Looks, get_full, list_full};
 pub use import::{Planned, Wishes, import, look};
 pub use logs::{
-    create_exec_output, delete_exec_output, delete_log, list_exec_output, logs, read_exec_output, read_log,
+    create_exec_output, delete_exec_output, delete_log, forget_exec_output, list_exec_output, logs,
+    read_exec_output, read_log,
 };
 pub use power::{change_all, change_state, check_state_change};
 pub use rebuild::{check_rebuild, rebuild};

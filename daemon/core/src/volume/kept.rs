@@ -90,6 +90,7 @@ pub fn open_backup(host: &Host, project: &str, named: (&str, &str, &str)) -> Res
     let row = load_backup(host, project, named)?.row;
     let file = host.dir().open_file(&path(&row.file)).map_err(Error::io("open the backup's file"))?;
     let ending = row.file.find('.').and_then(|dot| row.file.get(dot..)).unwrap_or_default();
+    tell(host, None, project, "storage-volume-backup-retrieved", named);
     Ok((file, format!("{}-{}{ending}", named.1, named.2)))
 }
 

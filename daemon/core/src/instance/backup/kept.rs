@@ -110,6 +110,7 @@ pub fn open_backup(host: &Host, project: &str, instance: &str, name: &str) -> Re
     let row = load_backup(host, project, instance, name)?.row;
     let file = host.dir().open_file(&path(&row.file)).map_err(Error::io("open the backup's file"))?;
     let ending = row.file.find('.').and_then(|dot| row.file.get(dot..)).unwrap_or_default();
+    tell(host, None, "instance-backup-retrieved", project, instance, name);
     Ok((file, format!("{instance}-{name}{ending}")))
 }
 
