@@ -1,0 +1,106 @@
+//! Consoles over the API: typing, the window's size, who may take part, what was said, and the secrets that websockets
+//! are opened with.
+
+use cabin_tests::hostile::{BINARY, Exec, HANDSHAKE, LAST, Line, TEXT};
+use cabin_tests::subject::Subject;
+use cabin_tests::wait::{until, until_true};
+use serde_json::json;
+
+fn lab(name: &str) -> Subject {
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    subject.create(name, &json!({}));
+    subject.power(name, "start").expect("a start");
+    subject
+}
+
+fn said(subject: &Subject, name: &str) -> String {
+    subject.call("GET", &format!("/1.0/instances/{name}/console"), None).expect("an answer").text()
+}
+
+fn says(subject: &Subject, name: &str, what: &str) {
+    until_true(&format!("the console to say {what}"), 20, || said(subject, name).contains(what));
+}
+
+/// Types a line until the shell at the console has answered it: it may still be on its way.
+fn type_until(subject: &Subject, line: &mut Line, typed: &str, answer: &str) {
+    until(&format!("{answer} at the console"), 30, || {
+        line.frame(LAST | BINARY, typed.as_bytes(), true);
+        let (_, frame) = line.next_frame(1)?;
+        let heard = String::from_utf8_lossy(&frame).contains(answer);
+        (heard || said(subject, "typed").contains(answer)).then_some(())
+    });
+}
+
+#[test]
+fn what_is_typed_at_a_console_is_heard_inside_and_the_answer_comes_back() {
+    let subject = lab("typed");
+    let console = Exec::console(&subject, "typed");
+    let mut line = console.connect(&subject, "0");
+    let mut control = console.connect(&subject, "control");
+    type_until(&subject, &mut line, "echo sum-$((20+22))\n", "sum-42");
+    let resize = json!({ "command": "window-resize", "args": { "width": "101", "height": "37" } });
+    control.frame(LAST | TEXT, resize.to_string().as_bytes(), true);
+    until_true("the size of the window", 20, || {
+        subject.exec("typed", "stty size </dev/console").is_ok_and(|size| size == "37 101")
+    });
+    drop((line, control));
+    assert_eq!(console.ended(&subject, 20)["status"], "Success");
+}
+
+#[test]
+fn one_takes_part_in_a_console_until_somebody_forces_them_away() {
+    let subject = lab("taken");
+    let first = Exec::console(&subject, "taken");
+    let mut line = first.connect(&subject, "0");
+    let body = json!({ "width": 80, "height": 25, "type": "console" });
+    let polite = subject.call("POST", "/1.0/instances/taken/console", Some(&body)).expect("an answer");
+    assert_eq!(polite.status, 400, "{}", polite.text());
+    assert!(polite.error().contains("taken") && polite.error().contains("force"), "{}", polite.error());
+    let second = Exec::console(&subject, "taken");
+    assert!(line.parting(20).is_some(), "whoever is forced away is not told");
+    assert_eq!(first.ended(&subject, 20)["status"], "Success");
+    drop(second.connect(&subject, "0"));
+    assert_eq!(second.ended(&subject, 20)["status"], "Success");
+    let again = subject.call("POST", "/1.0/instances/taken/console", Some(&body)).expect("an answer");
+    assert_eq!(again.status, 202, "{}", again.text());
+}
+
+#[test]
+fn what_a_console_said_is_kept_until_it_is_forgotten() {
+    let subject = lab("kept");
+    subject.exec("kept", "echo mark-one >/dev/console").expect("a command");
+    says(&subject, "kept", "mark-one");
+    subject.must("DELETE", "/1.0/instances/kept/console", &json!({}));
+    assert!(!said(&subject, "kept").contains("mark-one"));
+    subject.exec("kept", "echo mark-two >/dev/console").expect("a command");
+    says(&subject, "kept", "mark-two");
+    subject.power("kept", "stop").expect("a stop");
+    says(&subject, "kept", "mark-two");
+    subject.must("DELETE", "/1.0/instances/kept/console", &json!({}));
+    assert_eq!(said(&subject, "kept"), "");
+}
+
+#[test]
+fn a_websocket_is_opened_once_with_its_own_secret() {
+    let subject = lab("secret");
+    let exec = Exec::start(&subject, "secret", &["cat"]);
+    let status = |target: &str| {
+        let mut line = Line::open(&subject);
+        line.head("GET", target, HANDSHAKE);
+        line.status(20)
+    };
+    let place = exec.place("0");
+    let (address, secret) = place.split_once('=').expect("a secret");
+    let wrong = format!("{address}={}", "0".repeat(secret.len()));
+    for target in [wrong.as_str(), &format!("{address}="), address.split('?').next().unwrap_or_default()] {
+        assert_eq!(status(target), Some(403), "{target}");
+    }
+    let open = exec.connect(&subject, "0");
+    assert_eq!(status(&place), Some(403), "a second time");
+    let others = ["1", "2", "control"].map(|name| exec.connect(&subject, name));
+    drop((open, others));
+    assert_eq!(exec.ended(&subject, 20)["status"], "Success");
+    let gone = status(&exec.place("control"));
+    assert!(matches!(gone, Some(403 | 404)), "after the end: {gone:?}");
+}
