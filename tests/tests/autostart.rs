@@ -3,10 +3,12 @@
 
 use cabin_tests::audit;
 use cabin_tests::cli::host;
+use cabin_tests::hostile::Line;
+use cabin_tests::machine;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::audited;
 use cabin_tests::wait::{until, until_true};
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn lab() -> Subject {
     let subject = Subject::start();
@@ -113,4 +115,63 @@ fn an_orderly_end_leaves_no_control_group_unless_something_runs_in_it() {
     subject.boot_well();
     subject.power("box", "start").expect("a start");
     assert_eq!(groups(&subject), used);
+}
+
+/// The instances that events tell were shut down, in their order.
+fn shut_down(line: &mut Line, count: usize) -> Vec<String> {
+    let mut names = Vec::new();
+    while names.len() < count {
+        let (_, frame) =
+            line.next_frame(30).unwrap_or_else(|| panic!("after {names:?} nothing more is told"));
+        let event: Value = serde_json::from_slice(&frame).unwrap_or_default();
+        if event["metadata"]["action"] == "instance-shutdown" {
+            names.push(event["metadata"]["name"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+    names
+}
+
+/// When an instance was last started, in milliseconds.
+fn started(subject: &Subject, name: &str) -> i64 {
+    let text = subject.get(&format!("/1.0/instances/{name}"))["last_used_at"].clone();
+    let stamp = host(&["date", "-d", text.as_str().unwrap_or_default(), "+%s%3N"]).ok();
+    stamp.parse().expect("a time")
+}
+
+#[test]
+fn instances_are_stopped_and_started_in_the_order_they_are_given() {
+    let mut subject = lab();
+    // Their names are in another order, so that it is not that one.
+    for (name, stop, start) in [("aa", 0, 5), ("bb", 10, 10), ("cc", -5, 0)] {
+        let config = json!({ "boot.stop.priority": stop.to_string(), "boot.autostart.priority": start.to_string(),
+            "boot.autostart.delay": "2" });
+        subject.create(name, &config);
+        subject.power(name, "start").expect("a start");
+    }
+    let mut line = Line::websocket(&subject, "/1.0/events?type=lifecycle");
+    let asked = subject.call("PUT", "/internal/shutdown", None).expect("an answer");
+    assert_eq!(asked.status, 200, "{}", asked.text());
+    assert_eq!(shut_down(&mut line, 3), ["bb", "aa", "cc"]);
+    subject.wait_gone();
+    subject.boot_well();
+    subject.wait_status("cc", "Running", 30);
+    let [first, second, third] = ["bb", "aa", "cc"].map(|name| started(&subject, name));
+    assert!(second - first >= 2000 && third - second >= 2000, "started at {first}, {second}, {third}");
+}
+
+#[test]
+fn a_guest_that_does_not_heed_the_end_of_the_host_is_given_the_time_it_has_and_no_more() {
+    let mut subject = lab();
+    subject.create("deaf", &json!({ "boot.host_shutdown_timeout": "2" }));
+    subject.power("deaf", "start").expect("a start");
+    subject.exec("deaf", "echo '::shutdown:/bin/sleep 1000' >>/etc/inittab; kill -HUP 1").expect("a command");
+    let began = std::time::Instant::now();
+    let asked = subject.call("PUT", "/internal/shutdown", None).expect("an answer");
+    assert_eq!(asked.status, 200, "{}", asked.text());
+    let took = began.elapsed();
+    subject.wait_gone();
+    let most = machine::time(std::time::Duration::from_secs(20));
+    assert!(took.as_secs() >= 2 && took < most, "it took {took:?}");
+    subject.boot_well();
+    subject.wait_status("deaf", "Running", 30);
 }
