@@ -56,6 +56,33 @@ fn output_can_be_recorded() {
 }
 
 #[test]
+fn recorded_output_and_logs_are_listed_until_they_are_deleted() {
+    let lab = Lab::shared();
+    lab.busybox("listed");
+    let body = json!({"command": ["echo", "kept"], "record-output": true});
+    let output = lab.operate("POST", "/1.0/instances/listed/exec", &body)["metadata"]["output"].clone();
+    let logs = "/1.0/instances/listed/logs";
+    let mut wanted = [output["1"].clone(), output["2"].clone()].to_vec();
+    wanted.sort_by_key(ToString::to_string);
+    let outputs = || {
+        let mut found = lab.get(&format!("{logs}/exec-output")).as_array().unwrap().clone();
+        found.sort_by_key(ToString::to_string);
+        found
+    };
+    assert_eq!(outputs(), wanted);
+    let log = json!(format!("{logs}/lxc.log"));
+    assert!(lab.get(logs).as_array().unwrap().contains(&log), "{}", lab.get(logs));
+    for address in [&wanted[0], &log] {
+        let address = address.as_str().unwrap();
+        assert_eq!(lab.call("DELETE", address, None).status, 200);
+        assert_eq!(lab.call("DELETE", address, None).status, 404, "{address} twice");
+    }
+    assert_eq!(outputs(), wanted[1..]);
+    assert!(!lab.get(logs).as_array().unwrap().contains(&log), "{}", lab.get(logs));
+    lab.cabin(&["delete", "-f", "listed"]).ok();
+}
+
+#[test]
 fn a_terminal_has_the_size_it_was_given() {
     let lab = Lab::shared();
     lab.busybox("sized");

@@ -61,6 +61,30 @@ fn files_keep_their_content_owner_and_mode() {
 }
 
 #[test]
+fn a_file_is_described_without_its_content_and_links_are_made_as_clients_of_both_families_ask() {
+    let lab = Lab::shared();
+    lab.busybox("both");
+    let lxd = [("X-LXD-uid", "12"), ("X-LXD-gid", "34"), ("X-LXD-mode", "0604"), ("X-LXD-type", "file")];
+    assert_eq!(put(&lab, "both", "/root/file", &lxd, b"content").status, 200);
+    assert_eq!(put(&lab, "both", "/root/file", &[("X-LXD-write", "append")], b" more").status, 200);
+    assert_eq!(lab.sh("both", "stat -c '%u %g %a' /root/file; cat /root/file"), "12 34 604\ncontent more");
+    let head = lab.call("HEAD", "/1.0/instances/both/files?path=/root/file", None);
+    assert_eq!((head.status, head.body.len()), (200, 0), "{}", head.text());
+    for family in ["x-incus", "x-lxd"] {
+        let told = |what: &str| head.header(&format!("{family}-{what}")).unwrap_or_default().to_owned();
+        assert_eq!(["uid", "gid", "mode", "type"].map(told), ["12", "34", "0604", "file"], "{family}");
+    }
+    assert_eq!(lab.call("HEAD", "/1.0/instances/both/files?path=/root/none", None).status, 404);
+    for (family, path) in [("X-Incus-type", "/root/link"), ("X-LXD-type", "/root/another")] {
+        assert_eq!(put(&lab, "both", path, &[(family, "symlink")], b"/root/file").status, 200);
+        assert_eq!(lab.sh("both", &format!("readlink {path}")), "/root/file");
+        let link = get(&lab, "both", path);
+        assert_eq!((link.header("x-incus-type"), link.text().as_str()), (Some("symlink"), "/root/file"));
+    }
+    lab.cabin(&["delete", "-f", "both"]).ok();
+}
+
+#[test]
 fn links_lead_to_the_instances_own_files() {
     let lab = Lab::shared();
     lab.busybox("links");

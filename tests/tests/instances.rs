@@ -204,6 +204,60 @@ fn many_change_state_in_one_request() {
 }
 
 #[test]
+fn of_all_that_are_told_the_one_that_cannot_is_named_and_the_others_do() {
+    let lab = Lab::own();
+    lab.image("busybox");
+    let shared = lab.home().join("shared").display().to_string();
+    std::fs::create_dir(&shared).unwrap();
+    for name in ["good", "bad", "well"] {
+        lab.cabin(&["create", "busybox", name]).ok();
+    }
+    lab.cabin(&["config", "device", "add", "bad", "d", "disk", &format!("source={shared}"), "path=/d"]).ok();
+    std::fs::remove_dir(&shared).unwrap();
+    let ended = lab.operate("PUT", "/1.0/instances", &json!({ "state": { "action": "start" } }));
+    let why = ended["err"].as_str().unwrap().to_owned();
+    assert_eq!(ended["status"], "Failure", "{ended}");
+    assert!(why.contains(&shared) && !why.contains("good") && !why.contains("well"), "{why}");
+    let statuses = || ["good", "bad", "well"].map(|name| lab.status(name));
+    assert_eq!(statuses(), ["Running", "Stopped", "Running"]);
+    let refused = lab.cabin(&["start", "--all"]).refused();
+    assert!(refused.contains(&shared), "{refused}");
+    lab.cabin(&["stop", "--all", "--force"]).ok();
+    assert_eq!(statuses(), ["Stopped"; 3]);
+    std::fs::create_dir(&shared).unwrap();
+    lab.cabin(&["start", "--all"]).ok();
+    assert_eq!(statuses(), ["Running"; 3]);
+}
+
+#[test]
+fn a_guest_that_does_not_stop_in_time_is_said_to_run_and_does() {
+    let lab = Lab::shared();
+    lab.busybox("stubborn");
+    lab.sh("stubborn", "echo '::shutdown:/bin/sleep 1000' >>/etc/inittab; kill -HUP 1");
+    let refused = lab.cabin(&["stop", "stubborn", "--timeout", "1"]).refused();
+    assert!(refused.contains("stubborn") && refused.contains("did not stop within 1 s"), "{refused}");
+    assert_eq!(lab.status("stubborn"), "Running");
+    lab.cabin(&["delete", "-f", "stubborn"]).ok();
+}
+
+#[test]
+fn an_instance_without_a_name_is_given_one_and_a_running_one_keeps_its_own() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    let body = json!({ "name": "", "source": { "type": "image", "alias": "busybox" } });
+    let made = lab.operate("POST", "/1.0/instances", &body);
+    assert_eq!(made["status"], "Success", "{made}");
+    let address = made["resources"]["instances"][0].as_str().unwrap().to_owned();
+    let name = address.rsplit('/').next().unwrap().to_owned();
+    assert!(name.contains('-') && name.len() > 4, "{name}");
+    lab.cabin(&["start", &name]).ok();
+    let refused = lab.cabin(&["rename", &name, "renamed"]).refused();
+    assert!(refused.contains(&name) && refused.contains("running"), "{refused}");
+    assert_eq!(lab.status(&name), "Running");
+    lab.cabin(&["delete", "-f", &name]).ok();
+}
+
+#[test]
 fn a_protected_instance_is_not_deleted() {
     let lab = Lab::shared();
     lab.image("busybox");
