@@ -236,3 +236,21 @@ fn nobody_inside_finds_the_keys_of_who_started_it() {
         }
     });
 }
+
+/// How long a turn on a processor is, in nanoseconds, as far as the kernel says so of a process (since Linux 6.12).
+fn turn(sched: &str) -> Option<&str> {
+    let line = sched.lines().find(|line| line.starts_with("se.slice "))?;
+    line.split(':').nth(1).map(str::trim)
+}
+
+#[test]
+fn a_command_has_short_turns_and_what_it_starts_usual_ones() {
+    let lab = Lab::new();
+    lab.start(&lab.waiting());
+    let usual = std::fs::read_to_string("/proc/self/sched").unwrap();
+    let of = |what: &str| lab.shell(&format!("cat /proc/{what}/sched; true"));
+    let short = turn(&usual).map(|_| "100000");
+    assert_eq!(turn(&of("$$")), short, "of the command");
+    assert_eq!(turn(&of("self")), turn(&usual), "of what it started");
+    assert_eq!(turn(&of("1")), turn(&usual), "of init");
+}

@@ -75,6 +75,8 @@ fn settle(socket: &OwnedFd) -> io::Result<()> {
     process::close_all_but(&[socket.as_fd()])?;
     process::set_dumpable(false)?;
     inheritance::shed_scheduling()?;
+    // Somebody waits for the container or the command. The guest's init has the usual turns: it is made, not become.
+    inheritance::take_short_turns()?;
     let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     for standard in 0..3 {
         process::place(&nothing, standard)?;
