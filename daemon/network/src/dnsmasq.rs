@@ -222,7 +222,7 @@ impl Servers {
             .command(Program::Dnsmasq)
             .map_err(|source| Error::Program { network: name.clone(), source })?;
         command.arg(conf_argument(home)).current_dir("/");
-        command::output(&mut command)
+        command::output_without_new_rights(&mut command)
             .map_err(|source| Error::StartServer { network: name.clone(), source })?;
         let deadline = Instant::now() + PATIENCE;
         let failed = |source| Error::StartServer { network: name.clone(), source };

@@ -133,3 +133,19 @@ pub fn output(command: &mut Command) -> io::Result<Vec<u8>> {
     let program = Path::new(command.get_program()).file_name().unwrap_or(OsStr::new("?"));
     Err(io::Error::other(format!("{} ended with {}: {tail}", program.to_string_lossy(), done.status)))
 }
+
+/// As [`output`], of a program that gains no rights, and nothing it starts does (`no_new_privs`): by none of its own
+/// setuid bits or file capabilities. It may still give rights up.
+///
+/// # Errors
+/// As [`output`], and when no thread can be made.
+pub fn output_without_new_rights(command: &mut Command) -> io::Result<Vec<u8>> {
+    // A program is born with what the thread has that starts it. The thread goes, and its lack of rights with it.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("start".to_owned()).spawn_scoped(scope, || {
+            crate::process::set_no_new_privs()?;
+            output(command)
+        })?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that starts it panicked")))
+    })
+}

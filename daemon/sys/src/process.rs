@@ -261,7 +261,7 @@ pub fn set_dumpable(dumpable: bool) -> io::Result<()> {
     Ok(process::set_dumpable_behavior(if dumpable { Dumpable } else { NotDumpable })?)
 }
 
-/// No program started from here on gains rights by setuid or file capabilities. For good.
+/// No program that the calling thread starts from here on gains rights by setuid or file capabilities. For good.
 ///
 /// # Errors
 /// As prctl(2).

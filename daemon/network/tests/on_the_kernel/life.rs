@@ -16,6 +16,10 @@ fn a_bridge_that_is_destroyed_leaves_nothing() {
         let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
         keep(|undo| host.network.create_bridge(&spec, undo));
         assert!(host.network.serves(&spec.name).unwrap());
+        let server = std::fs::read_to_string(host.dir.join("networks/cbr0/dnsmasq.pid")).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.trim())).unwrap();
+        assert!(status.contains("NoNewPrivs:\t1"), "the name server may gain rights: {status}");
+        assert!(!status.contains("Uid:\t0"), "the name server is root: {status}");
         let rules = run("nft", &["list", "ruleset"]);
         assert!(rules.contains("masquerade") && rules.contains("table inet cabin_test"), "{rules}");
         let guest = Guest::new();
