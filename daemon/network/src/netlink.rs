@@ -11,7 +11,8 @@ use std::thread::JoinHandle;
 
 use netlink_packet_route::address::AddressHeaderFlags;
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoVeth, LinkAttribute, LinkMessage,
+    BridgeMulticastRouterType, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoVeth, LinkAttribute,
+    LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use rtnetlink::{
@@ -128,6 +129,8 @@ impl Netlink {
             .append_info_data(InfoBridgePort::Isolated(flags.isolated))
             .append_info_data(InfoBridgePort::Guard(true))
             .append_info_data(InfoBridgePort::Protect(true))
+            // No question of a guest's turns all multicast of the bridge its way.
+            .append_info_data(InfoBridgePort::MulticastRouter(BridgeMulticastRouterType::Disabled))
             .append_extra_attribute(LinkAttribute::IfAlias(alias.to_owned()))
             .up()
             .build();

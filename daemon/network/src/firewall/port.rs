@@ -23,6 +23,11 @@ const HELD: u64 = 3_600_000;
 const NEW_PER_MINUTE: u64 = 30;
 const NEW_AT_ONCE: u32 = 20;
 
+/// Frames to many (broadcast and multicast) that a port may send in a second, and at once: each goes to every other
+/// port and to the host. Looking for neighbours, names and addresses takes a few.
+const TO_MANY_PER_SECOND: u64 = 1000;
+const TO_MANY_AT_ONCE: u32 = 1000;
+
 const ARP: [u8; 2] = [0x08, 0x06];
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
@@ -65,6 +70,13 @@ impl Port<'_> {
                     &[255, 255, 255, 255, 255, 0xf0],
                     &[1, 0x80, 0xc2, 0, 0, 0],
                 )
+                .drop(),
+        );
+        // The lowest bit of the first byte of the address sent to.
+        rules.push(
+            Rule::new()
+                .masked_is(Field(Base::Link, 0, 1), &[1], &[1])
+                .over_per_second(TO_MANY_PER_SECOND, TO_MANY_AT_ONCE)
                 .drop(),
         );
         rules.push(arp().is_not(Field(Base::Network, 8, 6), &self.mac.0).drop());

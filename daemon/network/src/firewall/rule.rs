@@ -205,8 +205,17 @@ impl Rule {
 
     /// Goes on once more than `rate` packets a minute (and `burst` at once) came here.
     pub fn over_per_minute(self, rate: u64, burst: u32) -> Rule {
+        self.over(rate, 60, burst)
+    }
+
+    /// Goes on once more than `rate` packets a second (and `burst` at once) came here.
+    pub fn over_per_second(self, rate: u64, burst: u32) -> Rule {
+        self.over(rate, 1, burst)
+    }
+
+    fn over(self, rate: u64, seconds: u64, burst: u32) -> Rule {
         self.expression("limit", |data| {
-            data.long(1, rate).long(2, 60).number(3, burst).number(4, 0).number(5, 1);
+            data.long(1, rate).long(2, seconds).number(3, burst).number(4, 0).number(5, 1);
         })
     }
 

@@ -177,20 +177,42 @@ fn what_leaves_the_subnet_is_translated_and_what_must_not_leave_is_stopped() {
             run("ip", &["link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", &uplink]);
             run("ip", &["addr", "add", "192.0.2.1/24", "dev", "up0"]);
             run("ip", &["link", "set", "up0", "up"]);
+            run("ip", &["addr", "add", "2001:db8::1/64", "dev", "up0", "nodad"]);
             outside.run("ip", &["addr", "add", "192.0.2.2/24", "dev", "eth0"]);
+            outside.run("ip", &["addr", "add", "2001:db8::2/64", "dev", "eth0", "nodad"]);
             outside.run("ip", &["link", "set", "eth0", "up"]);
             keep(|undo| host.network.plug(&spec, &nic("web", 1), guest.netns(), undo));
             guest.dhcp(&host.dir);
             // `outside` has no route back: an answer shows that the source was translated.
             let ping = || guest.try_run("busybox", &["ping", "-c", "1", "-W", "1", "192.0.2.2"]).0;
             wait_for("an answer from outside", &ping);
-            let rules = run("nft", &["list", "chain", "inet", "cabin_test", "nat4.cbr0"]);
-            assert!(rules.contains("counter packets") && !rules.contains("packets 0 "), "{rules}");
+            // Its address and its way out come by the server's router advertisement.
+            let ping6 = || guest.try_run("busybox", &["ping6", "-c", "1", "-W", "1", "2001:db8::2"]).0;
+            wait_for("an answer from outside over IPv6", &ping6);
+            for chain in ["nat4.cbr0", "nat6.cbr0"] {
+                let rules = run("nft", &["list", "chain", "inet", "cabin_test", chain]);
+                assert!(rules.contains("counter packets") && !rules.contains("packets 0 "), "{rules}");
+            }
 
             let old = spec.clone();
             spec.ipv4.as_mut().unwrap().routing = false;
             host.network.update_bridge(&old, &spec).unwrap();
             assert!(!ping(), "a packet left a bridge without routing");
+            assert!(ping6(), "IPv6 is routed still");
+            let old = spec.clone();
+            spec.ipv4.as_mut().unwrap().routing = true;
+            spec.ipv6.as_mut().unwrap().routing = false;
+            host.network.update_bridge(&old, &spec).unwrap();
+            assert!(!ping6(), "a packet left a bridge without routing over IPv6");
+            wait_for("an answer from outside again", &ping);
+            // Without a translation nobody outside knows the way back.
+            let old = spec.clone();
+            let six = spec.ipv6.as_mut().unwrap();
+            (six.routing, six.nat) = (true, None);
+            host.network.update_bridge(&old, &spec).unwrap();
+            assert!(!ping6(), "an answer came to an address nobody outside has a route to");
+            outside.run("ip", &["-6", "route", "add", "fd42:9:8::/64", "via", "2001:db8::1"]);
+            wait_for("an answer on a route", &ping6);
         },
     );
 }

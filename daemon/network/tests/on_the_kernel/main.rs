@@ -8,4 +8,5 @@ mod frames;
 mod life;
 mod pairs;
 mod spoofing;
+mod switches;
 mod world;

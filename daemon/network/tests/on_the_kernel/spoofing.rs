@@ -94,6 +94,9 @@ fn link_and_arp_cases() -> Vec<Case> {
         ("VLAN 5", ether(OTHER, OWN, 0x8100, &vlan(5, 0x800, &packet)), false),
         ("VLAN 0", ether(OTHER, OWN, 0x8100, &vlan(0, 0x800, &packet)), false),
         ("VLAN 5 in 802.1ad", ether(OTHER, OWN, 0x88a8, &vlan(5, 0x800, &packet)), false),
+        ("for bridges (spanning tree)", ether([1, 0x80, 0xc2, 0, 0, 0], OWN, 0x800, &packet), false),
+        ("for bridges (LLDP)", ether([1, 0x80, 0xc2, 0, 0, 0xe], OWN, 0x800, &packet), false),
+        ("for every bridge's neighbour", ether([1, 0x80, 0xc2, 0, 0, 0x10], OWN, 0x800, &packet), true),
         ("ARP request", arp_by(1, OWN, OWN_IP), true),
         ("ARP reply", arp_by(2, OWN, OWN_IP), true),
         ("ARP probe", arp_by(1, OWN, "0.0.0.0"), true),
@@ -215,6 +218,35 @@ fn no_other_protocol_passes() {
         let frames: Vec<Vec<u8>> = frames.chain([last]).collect();
         lab.own.send(&frames);
         assert_eq!(sniffer.marks(), [0xffff]);
+    });
+}
+
+#[test]
+fn a_guest_cannot_flood_the_bridge_and_nothing_else_suffers_from_its_try() {
+    in_own_world("spoofing::a_guest_cannot_flood_the_bridge_and_nothing_else_suffers_from_its_try", || {
+        let lab = lab();
+        let to = |mac| ether(mac, OWN, 0x800, &ipv4(OWN_IP, OTHER_IP, 17, 0, &udp(9, 9, b"x")));
+        let sniffer = lab.other.sniff([b'C', b'B', 0xff, 0xff]);
+        // In turn to all and to a group; every tenth to the neighbour alone.
+        let frames = (0..40_000u16).map(|n| match n % 10 {
+            0 => marked(to(OTHER), n),
+            _ if n % 2 == 0 => marked(to(ALL), n),
+            _ => marked(to([1, 0, 0x5e, 0, 0, 9]), n),
+        });
+        let frames: Vec<_> = frames.chain([marked(own_udp(OTHER), 0xffff)]).collect();
+        let begin = std::time::Instant::now();
+        lab.own.send(&frames);
+        let marks = sniffer.marks();
+        let most = 1000 + 1000 * (begin.elapsed().as_secs() as usize + 1);
+        let alone = marks.iter().filter(|mark| **mark % 10 == 0).count();
+        assert_eq!(alone, 4000, "what goes to one is not bounded");
+        let many = marks.len() - 1 - alone;
+        // What anybody needs passes at once.
+        assert!(
+            (1000..=most).contains(&many),
+            "{many} of 36000 frames to many passed in {:?}",
+            begin.elapsed()
+        );
     });
 }
 

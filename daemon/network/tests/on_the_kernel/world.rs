@@ -164,7 +164,7 @@ for line in sys.stdin:
         const SCRIPT: &str = "import socket,sys
 s=socket.socket(socket.AF_PACKET,socket.SOCK_RAW,socket.htons(3))
 s.bind(('eth0',3))
-s.setsockopt(socket.SOL_SOCKET,socket.SO_RCVBUF,1<<23)
+s.setsockopt(socket.SOL_SOCKET,33,1<<23) # SO_RCVBUFFORCE
 s.settimeout(30)
 print('ready',flush=True)
 while True:
@@ -197,7 +197,11 @@ pub struct Sniffer {
 impl Sniffer {
     pub fn marks(mut self) -> Vec<u16> {
         let lines: Vec<String> = self.lines.by_ref().lines().map(Result::unwrap).collect();
-        assert!(self.child.wait().unwrap().success(), "the last frame never came; got {lines:?}");
+        assert!(
+            self.child.wait().unwrap().success(),
+            "the last frame never came; {} others did",
+            lines.len()
+        );
         lines.iter().map(|line| u16::from_str_radix(&line[4..], 16).unwrap()).collect()
     }
 }
