@@ -41,6 +41,13 @@ pub const BRIDGE: &[Key] = &[
     Key::new("raw.dnsmasq", Kind::Blob, "Lines added to dnsmasq's configuration")
         .live()
         .restricted(Restriction::LowLevel),
+    Key::new(
+        "security.host_access",
+        Kind::OneOf(&["essential", "open"]),
+        "What instances reach of the host itself: everything it offers, or DHCP, DNS and ping alone",
+    )
+    .default("open")
+    .live(),
     Key::new("user.*", Kind::Blob, "Anything you like").live(),
     Key::new("volatile.*", Kind::Blob, "What the daemon remembers").live().restricted(Restriction::Server),
 ];

@@ -1,5 +1,7 @@
 //! Bridges as instances live on them: addresses, names, static addresses, and no voice but one's own.
 
+use std::os::fd::AsFd;
+
 use cabin_tests::cli::host;
 use cabin_tests::lab::Lab;
 use cabin_tests::wait::until_true;
@@ -92,6 +94,56 @@ fn the_state_of_an_instance_tells_its_addresses_and_counters() {
     let lease = leases.as_array().unwrap().iter().find(|it| it["hostname"] == "counted").expect("a lease");
     assert_eq!(lease["address"], address.as_str());
     lab.cabin(&["delete", "-f", "counted"]).ok();
+}
+
+/// A service of the host on a bridge: what asks is greeted by the kernel, and nobody answers.
+fn service(lab: &Lab, address: &str) -> std::net::TcpListener {
+    let netns = std::fs::File::open(format!("/run/netns/{}", lab.netns)).unwrap();
+    let listen = || {
+        let kind = rustix::thread::LinkNameSpaceType::Network;
+        rustix::thread::move_into_link_name_space(netns.as_fd(), Some(kind)).unwrap();
+        std::net::TcpListener::bind(address).unwrap()
+    };
+    std::thread::scope(|scope| scope.spawn(listen).join().unwrap())
+}
+
+#[test]
+fn what_instances_reach_of_the_host_is_the_networks_to_say() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    lab.cabin(&[
+        "network",
+        "create",
+        "walled0",
+        "ipv4.address=10.213.46.1/24",
+        "ipv6.address=fd42:213:46::1/64",
+    ])
+    .ok();
+    lab.cabin(&["launch", "busybox", "asker", "-n", "walled0"]).ok();
+    lab.wait_address("asker", 20);
+    let (four, six) = (service(&lab, "10.213.46.1:8099"), service(&lab, "[fd42:213:46::1]:8099"));
+    let reaches = |address| lab.exec("asker", &["nc", "-w", "1", address, "8099", "-e", "true"]).code == 0;
+    let six_is_there = || lab.exec("asker", &["ping6", "-c1", "-W1", "fd42:213:46::1"]).code == 0;
+    until_true("`asker` to have an IPv6 address", 20, six_is_there);
+    assert!(reaches("10.213.46.1") && reaches("fd42:213:46::1"), "by default the host is open");
+
+    let refused = lab.cabin(&["network", "set", "walled0", "security.host_access=none"]).refused();
+    assert!(refused.contains("`essential`"), "{refused}");
+    lab.cabin(&["network", "set", "walled0", "security.host_access=essential"]).ok();
+    assert!(!reaches("10.213.46.1") && !reaches("fd42:213:46::1"), "a service of the host is reached");
+    lab.exec("asker", &["ping", "-c1", "-W2", "10.213.46.1"]).ok();
+    assert!(six_is_there());
+    let resolved = lab.exec("asker", &["nslookup", "asker", "10.213.46.1"]);
+    assert!(resolved.out.contains("10.213.46."), "{resolved:?}");
+    lab.cabin(&["restart", "--force", "asker"]).ok();
+    assert!(lab.wait_address("asker", 20).starts_with("10.213.46."));
+    assert!(!reaches("10.213.46.1"), "after a start");
+
+    lab.cabin(&["network", "unset", "walled0", "security.host_access"]).ok();
+    assert!(reaches("10.213.46.1"), "after it was opened again");
+    drop((four, six));
+    lab.cabin(&["delete", "-f", "asker"]).ok();
+    lab.cabin(&["network", "delete", "walled0"]).ok();
 }
 
 #[test]

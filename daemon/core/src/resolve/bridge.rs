@@ -21,7 +21,10 @@ pub(crate) fn bridge(name: &str, row: &rows::Network) -> Result<BridgeSpec, Erro
         ipv4: ipv4(config)?,
         ipv6: ipv6(config)?,
         dns: dns(config)?,
-        host_access: HostAccess::Open,
+        host_access: match text(config, "security.host_access") {
+            Some("essential") => HostAccess::Essential,
+            _ => HostAccess::Open,
+        },
         raw_dnsmasq: text(config, "raw.dnsmasq").map(str::to_owned),
         ..BridgeSpec::bare(interface(name)?)
     };
