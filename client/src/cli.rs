@@ -50,6 +50,12 @@ pub struct Global {
     /// Tell how long each step of an operation took in the daemon
     #[arg(long, global = true, help_heading = "Global options")]
     pub timings: bool,
+    /// As --timings
+    #[arg(long, global = true, hide = true)]
+    pub debug: bool,
+    /// Taken for Incus's sake; what there is to tell is told
+    #[arg(short, long, global = true, hide = true)]
+    pub verbose: bool,
     /// Taken for Incus's sake; the local daemon is the only one
     #[arg(long, global = true, hide = true)]
     pub force_local: bool,
@@ -81,8 +87,10 @@ pub enum Command {
     /// Let frozen instances go on
     #[command(visible_alias = "unfreeze")]
     Resume(Lazy<instance::Names>),
+    /// Wait until an instance has a status or an address
+    Wait(Lazy<instance::Wait>),
     /// Delete instances
-    #[command(visible_alias = "rm")]
+    #[command(visible_alias = "rm", alias = "remove")]
     Delete(Lazy<instance::Delete>),
     /// Give an instance a new name
     Rename(Lazy<instance::Rename>),
@@ -164,10 +172,32 @@ pub struct ListFormat {
     pub format: Format,
 }
 
-/// One profile, pool, network … and how its list is shown.
+/// A list that is shown as it is.
 #[derive(Debug, Clone, Args)]
 pub struct PlainList {
     /// How
     #[command(flatten)]
     pub format: ListFormat,
+}
+
+/// A list whose columns can be chosen.
+#[derive(Debug, Clone, Args)]
+pub struct ColumnList {
+    /// The columns, one letter each
+    #[arg(short, long, value_name = "LETTERS")]
+    pub columns: Option<String>,
+    /// How
+    #[command(flatten)]
+    pub format: ListFormat,
+}
+
+/// A list of what belongs to projects.
+#[derive(Debug, Clone, Args)]
+pub struct ProjectsList {
+    /// Which columns
+    #[command(flatten)]
+    pub list: ColumnList,
+    /// Those of every project
+    #[arg(long)]
+    pub all_projects: bool,
 }

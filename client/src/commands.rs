@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use cabin_api::operation::Operation;
-use cabin_client::{Client, Reply};
+use cabin_client::{Address, Client, Reply};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::cli::lazy::Lazy;
-use crate::cli::{Cli, Command, Global};
+use crate::cli::{Cli, ColumnList, Command, Global, ProjectsList};
+use crate::output::columns::{self, Column};
 use crate::output::progress::Progress;
 use crate::{output, remote, terminal};
 
@@ -32,6 +35,7 @@ mod list;
 mod manpage;
 mod monitor;
 mod network;
+mod nic;
 mod object;
 mod operation;
 mod preseed;
@@ -47,6 +51,7 @@ mod state;
 mod storage;
 mod version;
 mod volume;
+mod wait;
 mod warning;
 
 /// Work shorter than this shows no progress.
@@ -76,6 +81,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Restart(Lazy(args)) => state::run(context, state::Action::Restart, args).await?,
         Command::Pause(Lazy(args)) => state::run_plain(context, state::Action::Freeze, args).await?,
         Command::Resume(Lazy(args)) => state::run_plain(context, state::Action::Unfreeze, args).await?,
+        Command::Wait(Lazy(args)) => wait::run(context, &args).await?,
         Command::Delete(Lazy(args)) => delete::run(context, args).await?,
         Command::Rename(Lazy(args)) => rename::run(context, &args).await?,
         Command::Move(Lazy(args)) => rename::relocate(context, &args).await?,
@@ -110,11 +116,43 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// The objects of a collection; of every project when they are asked for.
+async fn all<T: DeserializeOwned>(client: &Client, root: &str, all_projects: bool) -> anyhow::Result<T> {
+    let address = Address::new(root).query("recursion", "1");
+    Ok(client.get(address.query_if("all-projects", all_projects.then_some("true"))).await?)
+}
+
+impl ColumnList {
+    /// Shows the objects in the columns that were chosen, else in those of `default`.
+    fn show<T: Serialize>(
+        &self,
+        columns: &'static [Column<T>],
+        default: &str,
+        objects: &[T],
+    ) -> anyhow::Result<()> {
+        let chosen = columns::chosen(columns, self.columns.as_deref().unwrap_or(default))?;
+        output::table::show(self.format.format, &objects, || columns::rows(&chosen, objects))
+    }
+}
+
+impl ProjectsList {
+    /// As [`ColumnList::show`]; what is of every project says of which.
+    fn show<T: Serialize>(
+        &self,
+        columns: &'static [Column<T>],
+        default: &str,
+        objects: &[T],
+    ) -> anyhow::Result<()> {
+        let told = self.all_projects && columns.iter().any(|column| column.letter == 'e');
+        self.list.show(columns, &if told { format!("e{default}") } else { default.to_owned() }, objects)
+    }
+}
+
 impl Context {
     /// The daemon.
     pub async fn client(&self) -> anyhow::Result<Client> {
         let client = Client::connect(remote::socket(self.global.socket.as_deref())).await?;
-        let client = if self.global.timings { client.with_timings() } else { client };
+        let client = if self.global.timings || self.global.debug { client.with_timings() } else { client };
         Ok(match &self.global.project {
             Some(project) => client.in_project(project),
             None => client,

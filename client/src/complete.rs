@@ -117,6 +117,11 @@ pub fn network_types(current: &OsStr) -> Vec<CompletionCandidate> {
     known(current, &["bridge"])
 }
 
+/// What `wait` waits for.
+pub fn conditions(current: &OsStr) -> Vec<CompletionCandidate> {
+    known(current, &["ip", "ipv4", "ipv6", "status=running", "status=stopped", "status=frozen"])
+}
+
 /// Kinds of events.
 pub fn events(current: &OsStr) -> Vec<CompletionCandidate> {
     known(current, &["lifecycle", "logging", "operation"])

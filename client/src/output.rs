@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 pub mod checks;
+pub mod columns;
 pub mod failure;
 pub mod image;
 pub mod instance;
@@ -44,13 +45,15 @@ pub fn note(text: impl AsRef<str>) {
     let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
 }
 
-/// Asks the person, and gives the answer's first word.
+/// Asks the person, and gives the answer. Whoever has gone away says `no`.
 pub fn ask(question: &str) -> io::Result<String> {
     let mut out = io::stderr().lock();
     out.write_all(question.as_bytes())?;
     out.flush()?;
     let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
+    if io::stdin().read_line(&mut answer)? == 0 {
+        return Ok("no".to_owned());
+    }
     Ok(answer.trim().to_lowercase())
 }
 

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 
-use super::{ListFormat, PlainList};
+use super::{ColumnList, ListFormat};
 use crate::complete;
 
 /// `image list`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Columns:
+Columns [default: lfpdatsu]:
   l  shortest alias       a  architecture         t  type
   L  all aliases          s  size                 p  public
   f  fingerprint, short   u  uploaded at          d  description
@@ -20,11 +20,14 @@ pub struct List {
     /// Words in the alias, fingerprint or description, or KEY=VALUE of properties
     pub filter: Vec<String>,
     /// The columns, one letter each
-    #[arg(short, long, default_value = "lfpdatsu")]
-    pub columns: String,
+    #[arg(short, long, value_name = "LETTERS")]
+    pub columns: Option<String>,
     /// How it is shown
     #[command(flatten)]
     pub format: ListFormat,
+    /// Images of every project
+    #[arg(long)]
+    pub all_projects: bool,
 }
 
 /// `image import`.
@@ -145,8 +148,20 @@ pub enum Alias {
         aliases: Vec<String>,
     },
     /// List aliases
-    #[command(visible_alias = "ls")]
-    List(PlainList),
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Columns [default: aftd]:
+  a  alias                f  fingerprint          t  type
+  d  description"
+    )]
+    List {
+        /// Words in the alias or the fingerprint; one of them must be there
+        filter: Vec<String>,
+        /// Which columns
+        #[command(flatten)]
+        list: ColumnList,
+    },
     /// Give an alias a new name
     #[command(visible_alias = "mv")]
     Rename {

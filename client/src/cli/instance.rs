@@ -43,9 +43,9 @@ pub struct Create {
     /// Words for people
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
-    /// A file of KEY=VALUE lines for the instance's environment
+    /// A file of KEY=VALUE lines for the instance's environment; can be given again
     #[arg(long, value_name = "FILE")]
-    pub environment_file: Option<PathBuf>,
+    pub environment_file: Vec<PathBuf>,
     /// Make it without a root file system; the only word is its name
     #[arg(long)]
     pub empty: bool,
@@ -64,8 +64,8 @@ pub struct Launch {
     #[command(flatten)]
     pub create: Create,
     /// Attach to the console at once
-    #[arg(long)]
-    pub console: bool,
+    #[arg(long, value_name = "TYPE", num_args = 0..=1, require_equals = true, default_missing_value = "console")]
+    pub console: Option<String>,
 }
 
 /// `list`.
@@ -149,8 +149,30 @@ pub struct StateChange {
     #[arg(long, hide = true)]
     pub stateless: bool,
     /// Attach to the console at once
-    #[arg(long)]
-    pub console: bool,
+    #[arg(long, value_name = "TYPE", num_args = 0..=1, require_equals = true, default_missing_value = "console")]
+    pub console: Option<String>,
+}
+
+/// `wait`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Conditions:
+  ip                      an address that others can reach
+  ipv4, ipv6              one of that family
+  status=STATUS           a status, such as running")]
+pub struct Wait {
+    /// The instance
+    #[arg(add = ArgValueCompleter::new(complete::instances))]
+    pub name: String,
+    /// What must come true
+    #[arg(add = ArgValueCompleter::new(complete::conditions))]
+    pub condition: String,
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 1, value_name = "SECONDS")]
+    pub interval: u64,
+    /// Seconds to wait; -1 for ever
+    #[arg(long, default_value_t = -1, allow_negative_numbers = true, value_name = "SECONDS")]
+    pub timeout: i64,
 }
 
 /// `delete`.

@@ -3,12 +3,36 @@
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 
-use super::{ListFormat, PlainList};
+use super::{ListFormat, ProjectsList};
 use crate::complete;
 
 /// `network`.
 #[derive(Debug, Subcommand)]
 pub enum Network {
+    /// Attach an instance to a network
+    Attach {
+        /// The network
+        #[arg(add = ArgValueCompleter::new(complete::networks))]
+        network: String,
+        /// The instance
+        #[arg(add = ArgValueCompleter::new(complete::instances))]
+        instance: String,
+        /// The new device's name [default: the network's], then the interface's name inside
+        #[arg(value_name = "DEVICE INTERFACE", num_args = 0..=2)]
+        device: Vec<String>,
+    },
+    /// Attach the instances of a profile to a network
+    AttachProfile {
+        /// The network
+        #[arg(add = ArgValueCompleter::new(complete::networks))]
+        network: String,
+        /// The profile
+        #[arg(add = ArgValueCompleter::new(complete::profiles))]
+        profile: String,
+        /// The new device's name [default: the network's], then the interface's name inside
+        #[arg(value_name = "DEVICE INTERFACE", num_args = 0..=2)]
+        device: Vec<String>,
+    },
     /// Create a network, from YAML when standard input gives some
     Create {
         /// Its name
@@ -29,6 +53,30 @@ pub enum Network {
         /// The networks
         #[arg(required = true, add = ArgValueCompleter::new(complete::networks))]
         names: Vec<String>,
+    },
+    /// Detach an instance from a network
+    Detach {
+        /// The network
+        #[arg(add = ArgValueCompleter::new(complete::networks))]
+        network: String,
+        /// The instance
+        #[arg(add = ArgValueCompleter::new(complete::instances))]
+        instance: String,
+        /// The device, when there are several on that network
+        #[arg(add = ArgValueCompleter::new(complete::attached))]
+        device: Option<String>,
+    },
+    /// Detach the instances of a profile from a network
+    DetachProfile {
+        /// The network
+        #[arg(add = ArgValueCompleter::new(complete::networks))]
+        network: String,
+        /// The profile
+        #[arg(add = ArgValueCompleter::new(complete::profiles))]
+        profile: String,
+        /// The device, when there are several on that network
+        #[arg(add = ArgValueCompleter::new(complete::attached))]
+        device: Option<String>,
     },
     /// Edit a network as YAML with $EDITOR, or from standard input
     Edit {
@@ -55,8 +103,15 @@ pub enum Network {
         name: String,
     },
     /// List networks
-    #[command(visible_alias = "ls")]
-    List(PlainList),
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Columns [default: ntm46dus]:
+  n  name                 4  IPv4 address         u  used by
+  t  type                 6  IPv6 address         s  state
+  m  managed              d  description          e  project"
+    )]
+    List(ProjectsList),
     /// List the addresses given out on a network
     ListLeases {
         /// The network

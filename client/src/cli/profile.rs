@@ -3,8 +3,8 @@
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 
-use super::PlainList;
 use super::config::Device;
+use super::{PlainList, ProjectsList};
 use crate::complete;
 
 /// `profile`.
@@ -25,9 +25,12 @@ pub enum Profile {
         /// The instance
         #[arg(add = ArgValueCompleter::new(complete::instances))]
         instance: String,
-        /// The profiles, with commas between; none with an empty word
-        #[arg(add = ArgValueCompleter::new(complete::profiles))]
-        profiles: String,
+        /// The profiles, as words or with commas between
+        #[arg(required_unless_present = "no_profiles", add = ArgValueCompleter::new(complete::profiles))]
+        profiles: Vec<String>,
+        /// None
+        #[arg(long, conflicts_with = "profiles")]
+        no_profiles: bool,
     },
     /// Copy a profile
     #[command(visible_alias = "cp")]
@@ -75,8 +78,14 @@ pub enum Profile {
         property: bool,
     },
     /// List profiles
-    #[command(visible_alias = "ls")]
-    List(PlainList),
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Columns [default: ndu]:
+  n  name                 d  description          u  used by
+  e  project"
+    )]
+    List(ProjectsList),
     /// Take a profile away from an instance
     Remove {
         /// The instance

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 
-use super::PlainList;
+use super::ColumnList;
 use crate::complete;
 
 /// `storage`.
@@ -58,8 +58,14 @@ pub enum Storage {
         bytes: bool,
     },
     /// List storage pools
-    #[command(visible_alias = "ls")]
-    List(PlainList),
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Columns [default: nDSdus]:
+  n  name                 S  source               u  used by
+  D  driver               d  description          s  state"
+    )]
+    List(ColumnList),
     /// Set keys of a storage pool
     Set {
         /// The pool

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
 
-use super::PlainList;
+use super::{PlainList, ProjectsList};
 use crate::complete;
 
 /// `operation`.
@@ -19,8 +19,15 @@ pub enum Operation {
         id: String,
     },
     /// List operations
-    #[command(visible_alias = "ls")]
-    List(PlainList),
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Columns [default: itdscC]:
+  i  id                   d  description          c  cancelable
+  t  type                 s  status               C  created at
+  L  cluster member"
+    )]
+    List(ProjectsList),
     /// Show an operation
     Show {
         /// The operation's id

@@ -31,8 +31,8 @@ pub async fn launch(context: &Context, args: Launch) -> anyhow::Result<()> {
     if !given {
         output::line(format!("Instance name is: {name}"))?;
     }
-    if args.console {
-        let console = Console { name, show_log: false, force: false, kind: "console".to_owned() };
+    if let Some(kind) = args.console {
+        let console = Console { name, show_log: false, force: false, kind };
         super::console::attach(&client, &console).await?;
     }
     Ok(())
@@ -93,7 +93,7 @@ fn request(args: &Create, yaml: &str) -> anyhow::Result<InstancesPost> {
     }
     post.kind = "container".to_owned();
     post.source = source(image)?;
-    if let Some(path) = &args.environment_file {
+    for path in &args.environment_file {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
         post.put.config.0.extend(words::environment(&text)?);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::object::{Part, Target};
-use super::{Context, alias, create};
+use super::{Context, alias, all, create};
 use crate::cli::image::{Image as Command, Import, List};
 use crate::output::progress::Progress;
 use crate::output::{self, text};
@@ -81,8 +81,9 @@ async fn target(client: &Client, word: &str) -> anyhow::Result<Target> {
 }
 
 async fn list(client: &Client, args: &List) -> anyhow::Result<()> {
-    let columns = output::image::columns(&args.columns)?;
-    let mut images = client.images(None).await?;
+    let usual = if args.all_projects { "elfpdatsu" } else { "lfpdatsu" };
+    let columns = output::image::columns(args.columns.as_deref().unwrap_or(usual))?;
+    let mut images: Vec<Image> = all(client, "/1.0/images", args.all_projects).await?;
     images.retain(|image| args.filter.iter().all(|word| output::image::matches(image, word)));
     images.sort_by(|a, b| output::image::first_alias(a).cmp(output::image::first_alias(b)));
     let rows = || output::image::rows(&columns, &images);

@@ -1,22 +1,41 @@
 //! `network`.
 
-use cabin_api::network::NetworksPost;
+use cabin_api::network::{Network as Bridge, NetworksPost};
 use cabin_client::Client;
 use serde_json::Value;
 
-use super::Context;
 use super::object::{Part, Target};
+use super::{Context, all, nic};
 use crate::cli::network::Network;
+use crate::output::columns::{Column, yes};
 use crate::output::{self, Table, table, text};
 use crate::{remote, words};
 
 const ORDER: &[&str] =
     &["config", "description", "name", "type", "used_by", "managed", "status", "locations"];
 
+const COLUMNS: &[Column<Bridge>] = &[
+    Column { letter: 'n', head: "NAME", cell: |it| it.name.clone() },
+    Column { letter: 't', head: "TYPE", cell: |it| it.kind.clone() },
+    Column { letter: 'm', head: "MANAGED", cell: |it| yes(it.managed) },
+    Column { letter: '4', head: "IPV4", cell: |it| key(it, "ipv4.address") },
+    Column { letter: '6', head: "IPV6", cell: |it| key(it, "ipv6.address") },
+    Column { letter: 'd', head: "DESCRIPTION", cell: |it| it.description.clone() },
+    Column { letter: 'u', head: "USED BY", cell: |it| it.used_by.len().to_string() },
+    Column { letter: 's', head: "STATE", cell: |it| it.status.to_uppercase() },
+    Column { letter: 'e', head: "PROJECT", cell: |it| it.project.clone() },
+];
+
 /// `network`.
 pub async fn run(context: &Context, command: Network) -> anyhow::Result<()> {
     let client = &context.client().await?;
     match command {
+        Network::Attach { network, instance, device } => {
+            nic::attach(context, client, &network, Target::instance(&instance)?, &device).await?;
+        }
+        Network::AttachProfile { network, profile, device } => {
+            nic::attach(context, client, &network, Target::profile(&profile)?, &device).await?;
+        }
         Network::Create { name, config, kind, description } => {
             let yaml = words::piped_yaml()?;
             let given = Value::Object(output::yaml::parse(&yaml)?);
@@ -36,14 +55,20 @@ pub async fn run(context: &Context, command: Network) -> anyhow::Result<()> {
                 output::line(format!("Network {name} deleted"))?;
             }
         }
+        Network::Detach { network, instance, device } => {
+            nic::detach(context, client, &network, Target::instance(&instance)?, device.as_deref()).await?;
+        }
+        Network::DetachProfile { network, profile, device } => {
+            nic::detach(context, client, &network, Target::profile(&profile)?, device.as_deref()).await?;
+        }
         Network::Edit { name } => Target::network(&name)?.edit(context, client).await?,
         Network::Get { name, key, property } => {
             Target::network(&name)?.get(client, &key, Part::from_flag(property)).await?;
         }
         Network::Info { name } => info(client, remote::local(&name)?).await?,
         Network::List(list) => {
-            let networks = client.networks().await?;
-            table::show(list.format.format, &networks, || rows(&networks))?;
+            let networks: Vec<_> = all(client, "/1.0/networks", list.all_projects).await?;
+            list.show(COLUMNS, "ntm46dus", &networks)?;
         }
         Network::ListLeases { name, format } => {
             let leases = client.network_leases(remote::local(&name)?).await?;
@@ -72,23 +97,8 @@ pub async fn run(context: &Context, command: Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn rows(networks: &[cabin_api::network::Network]) -> Table {
-    let mut table =
-        Table::new(["NAME", "TYPE", "MANAGED", "IPV4", "IPV6", "DESCRIPTION", "USED BY", "STATE"]);
-    for network in networks {
-        let key = |key: &str| network.config.0.get(key).cloned().unwrap_or_default();
-        table.row([
-            network.name.clone(),
-            network.kind.clone(),
-            if network.managed { "YES" } else { "NO" }.to_owned(),
-            key("ipv4.address"),
-            key("ipv6.address"),
-            network.description.clone(),
-            network.used_by.len().to_string(),
-            network.status.to_uppercase(),
-        ]);
-    }
-    table
+fn key(network: &Bridge, key: &str) -> String {
+    network.config.0.get(key).cloned().unwrap_or_default()
 }
 
 async fn info(client: &Client, name: &str) -> anyhow::Result<()> {

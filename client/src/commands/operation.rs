@@ -1,12 +1,27 @@
 //! `operation`.
 
-use super::Context;
+use std::collections::BTreeMap;
+
+use cabin_api::operation::Operation as Work;
+
+use super::{Context, all};
 use crate::cli::system::Operation;
-use crate::output::{self, Table, table, text};
+use crate::output::columns::{Column, yes};
+use crate::output::{self, text};
+
+const COLUMNS: &[Column<Work>] = &[
+    Column { letter: 'i', head: "ID", cell: |it| it.id.clone() },
+    Column { letter: 't', head: "TYPE", cell: |it| format!("{:?}", it.class).to_uppercase() },
+    Column { letter: 'd', head: "DESCRIPTION", cell: |it| it.description.clone() },
+    Column { letter: 's', head: "STATE", cell: |it| it.status.to_uppercase() },
+    Column { letter: 'c', head: "CANCELABLE", cell: |it| yes(it.may_cancel) },
+    Column { letter: 'C', head: "CREATED", cell: |it| text::time(&it.created_at) },
+    Column { letter: 'L', head: "LOCATION", cell: |it| it.location.clone() },
+];
 
 /// `operation`.
 pub async fn run(context: &Context, command: Operation) -> anyhow::Result<()> {
-    let client = context.client().await?;
+    let client = &context.client().await?;
     match command {
         Operation::Delete { id } => {
             client.cancel_operation(&id).await?;
@@ -14,22 +29,11 @@ pub async fn run(context: &Context, command: Operation) -> anyhow::Result<()> {
             Ok(())
         }
         Operation::List(list) => {
-            let mut operations: Vec<_> = client.operations().await?.into_values().flatten().collect();
+            let found: BTreeMap<String, Vec<Work>> =
+                all(client, "/1.0/operations", list.all_projects).await?;
+            let mut operations: Vec<Work> = found.into_values().flatten().collect();
             operations.sort_by(|a, b| a.created_at.cmp(&b.created_at));
-            table::show(list.format.format, &operations, || {
-                let mut table = Table::new(["ID", "TYPE", "DESCRIPTION", "STATUS", "CANCELABLE", "CREATED"]);
-                for operation in &operations {
-                    table.row([
-                        operation.id.clone(),
-                        format!("{:?}", operation.class).to_uppercase(),
-                        operation.description.clone(),
-                        operation.status.to_uppercase(),
-                        if operation.may_cancel { "YES" } else { "NO" }.to_owned(),
-                        text::time(&operation.created_at),
-                    ]);
-                }
-                table
-            })
+            list.show(COLUMNS, "itdscC", &operations)
         }
         Operation::Show { id } => output::yaml::show(&client.operation(&id).await?),
     }

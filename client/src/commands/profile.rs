@@ -6,12 +6,19 @@ use cabin_client::Client;
 use serde_json::{Map, Value, json};
 
 use super::object::{Part, Target};
-use super::{Context, device};
+use super::{Context, all, device};
 use crate::cli::profile::Profile;
-use crate::output::{self, Table, table};
+use crate::output::{self, columns::Column};
 use crate::{remote, words};
 
 const ORDER: &[&str] = &["config", "description", "devices", "name", "used_by", "project"];
+
+const COLUMNS: &[Column<cabin_api::profile::Profile>] = &[
+    Column { letter: 'n', head: "NAME", cell: |it| it.name.clone() },
+    Column { letter: 'd', head: "DESCRIPTION", cell: |it| it.description.clone() },
+    Column { letter: 'u', head: "USED BY", cell: |it| it.used_by.len().to_string() },
+    Column { letter: 'e', head: "PROJECT", cell: |it| it.project.clone() },
+];
 
 /// `profile`.
 pub async fn run(context: &Context, command: Profile) -> anyhow::Result<()> {
@@ -39,9 +46,9 @@ pub async fn run(context: &Context, command: Profile) -> anyhow::Result<()> {
             .await?;
             output::line(format!("Profile {profile} removed from {instance}"))?;
         }
-        Profile::Assign { instance, profiles } => {
-            let names = profiles.split(',').filter(|name| !name.is_empty()).map(str::to_owned);
-            let names: Vec<String> = names.collect();
+        Profile::Assign { instance, profiles, no_profiles: _ } => {
+            let names = profiles.iter().flat_map(|word| word.split(',')).filter(|name| !name.is_empty());
+            let names: Vec<String> = names.map(str::to_owned).collect();
             assign(context, client, &instance, |list| {
                 list.clone_from(&names);
                 Ok(())
@@ -67,15 +74,8 @@ pub async fn run(context: &Context, command: Profile) -> anyhow::Result<()> {
             Target::profile(&name)?.get(client, &key, Part::from_flag(property)).await?;
         }
         Profile::List(list) => {
-            let profiles = client.profiles().await?;
-            table::show(list.format.format, &profiles, || {
-                let mut table = Table::new(["NAME", "DESCRIPTION", "USED BY"]);
-                for profile in &profiles {
-                    let used = profile.used_by.len().to_string();
-                    table.row([profile.name.clone(), profile.description.clone(), used]);
-                }
-                table
-            })?;
+            let profiles: Vec<_> = all(client, "/1.0/profiles", list.all_projects).await?;
+            list.show(COLUMNS, "ndu", &profiles)?;
         }
         Profile::Rename { name, new } => {
             client.rename_profile(remote::local(&name)?, &new).await?;

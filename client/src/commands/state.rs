@@ -57,16 +57,16 @@ pub async fn run(context: &Context, action: Action, args: StateChange) -> anyhow
         force: args.force,
         stateful: args.stateful,
     };
-    if args.console && (args.names.all || args.names.names.len() != 1) {
+    if args.console.is_some() && (args.names.all || args.names.names.len() != 1) {
         bail!("--console needs exactly one instance");
     }
     let client = context.client().await?;
     change(context, &client, action, &args.names, &put).await?;
-    if args.console
+    if let Some(kind) = args.console
         && let Some(name) = args.names.names.first()
     {
         let name = remote::local(name)?.to_owned();
-        let console = Console { name, show_log: false, force: false, kind: "console".to_owned() };
+        let console = Console { name, show_log: false, force: false, kind };
         super::console::attach(&client, &console).await?;
     }
     Ok(())

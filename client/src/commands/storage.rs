@@ -1,16 +1,26 @@
 //! `storage`.
 
-use cabin_api::storage::PoolsPost;
-use cabin_client::{Client, StoragePools};
+use cabin_api::storage::{Pool, PoolsPost};
+use cabin_client::Client;
 use serde_json::{Value, json};
 
 use super::Context;
 use super::object::{Part, Target};
 use crate::cli::storage::Storage;
-use crate::output::{self, Table, table, text};
+use crate::output::columns::Column;
+use crate::output::{self, text};
 use crate::{remote, words};
 
 const ORDER: &[&str] = &["config", "description", "name", "driver", "used_by", "status", "locations"];
+
+const COLUMNS: &[Column<Pool>] = &[
+    Column { letter: 'n', head: "NAME", cell: |it| it.name.clone() },
+    Column { letter: 'D', head: "DRIVER", cell: |it| it.driver.clone() },
+    Column { letter: 'S', head: "SOURCE", cell: |it| it.config.0.get("source").cloned().unwrap_or_default() },
+    Column { letter: 'd', head: "DESCRIPTION", cell: |it| it.description.clone() },
+    Column { letter: 'u', head: "USED BY", cell: |it| it.used_by.len().to_string() },
+    Column { letter: 's', head: "STATE", cell: |it| it.status.to_uppercase() },
+];
 
 /// `storage`.
 pub async fn run(context: &Context, command: Storage) -> anyhow::Result<()> {
@@ -42,7 +52,7 @@ pub async fn run(context: &Context, command: Storage) -> anyhow::Result<()> {
         Storage::Info { name, bytes } => info(client, remote::local(&name)?, bytes).await?,
         Storage::List(list) => {
             let pools = client.pools().await?;
-            table::show(list.format.format, &pools, || rows(&pools))?;
+            list.show(COLUMNS, "nDSdus", &pools)?;
         }
         Storage::Set { name, words, property } => {
             let pairs = words::pairs(&words)?;
@@ -54,21 +64,6 @@ pub async fn run(context: &Context, command: Storage) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn rows(pools: &StoragePools) -> Table {
-    let mut table = Table::new(["NAME", "DRIVER", "SOURCE", "DESCRIPTION", "USED BY", "STATE"]);
-    for pool in pools {
-        table.row([
-            pool.name.clone(),
-            pool.driver.clone(),
-            pool.config.0.get("source").cloned().unwrap_or_default(),
-            pool.description.clone(),
-            pool.used_by.len().to_string(),
-            pool.status.to_uppercase(),
-        ]);
-    }
-    table
 }
 
 async fn info(client: &Client, name: &str, bytes: bool) -> anyhow::Result<()> {
