@@ -29,6 +29,33 @@ fn an_instance_is_created_started_stopped_and_deleted() {
 }
 
 #[test]
+fn an_instance_knows_itself_by_its_name_and_by_a_new_one() {
+    let lab = Lab::shared();
+    lab.busybox("first-name");
+    let knows = |name: &str| {
+        assert_eq!(lab.sh(name, "hostname; cat /etc/hostname"), format!("{name}\n{name}"));
+        let hosts = lab.sh(name, "cat /etc/hosts");
+        let addresses = |of: &str| -> Vec<String> {
+            let lines = hosts.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            lines
+                .filter(|line| line.iter().skip(1).any(|it| *it == of))
+                .map(|line| line[0].to_owned())
+                .collect()
+        };
+        assert_eq!(addresses(name), ["127.0.1.1"], "{hosts}");
+        assert_eq!(addresses("localhost"), ["127.0.0.1", "::1"], "{hosts}");
+        assert_eq!(lab.sh(name, &format!("ping -c 1 -W 2 {name} >/dev/null && echo found")), "found");
+    };
+    knows("first-name");
+    lab.cabin(&["stop", "first-name"]).ok();
+    lab.cabin(&["rename", "first-name", "second-name"]).ok();
+    lab.cabin(&["start", "second-name"]).ok();
+    knows("second-name");
+    assert!(!lab.sh("second-name", "cat /etc/hosts /etc/hostname").contains("first-name"));
+    lab.cabin(&["delete", "-f", "second-name"]).ok();
+}
+
+#[test]
 fn root_inside_is_not_root_outside() {
     let lab = Lab::shared();
     lab.busybox("ids-a").busybox("ids-b");
@@ -275,7 +302,13 @@ fn a_privileged_instance_runs_and_is_said_to_be_one() {
     let map = std::fs::read_to_string(format!("/proc/{}/uid_map", lab.init_pid("priv"))).unwrap();
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "0", "4294967295"]);
     assert_eq!(lab.sh("priv", "touch /root/mine; stat -c %u /root/mine"), "0");
+    let said = lab.cabin(&["info", "priv"]).ok();
+    assert!(said.contains("\nPrivileged: yes"), "{said}");
     lab.cabin(&["delete", "-f", "priv"]).ok();
+    lab.busybox("unpriv");
+    let said = lab.cabin(&["info", "unpriv"]).ok();
+    assert!(!said.contains("Privileged"), "{said}");
+    lab.cabin(&["delete", "-f", "unpriv"]).ok();
 }
 
 #[test]

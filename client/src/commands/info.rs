@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use cabin_api::instance::{InstanceFull, InstanceState};
+use cabin_profiles::value::number;
 
 use super::Context;
 use crate::cli::instance::Info;
@@ -56,6 +57,10 @@ fn about(out: &mut String, full: &InstanceFull) -> std::fmt::Result {
     writeln!(out, "Architecture: {}", instance.architecture)?;
     if !matches!(instance.location.as_str(), "" | "none") {
         writeln!(out, "Location: {}", instance.location)?;
+    }
+    let privileged = instance.expanded_config.0.get("security.privileged");
+    if privileged.is_some_and(|value| number::boolean(value).unwrap_or(false)) {
+        writeln!(out, "Privileged: yes, nothing but trust in it guards the host")?;
     }
     if let Some(state) = full.state.as_ref().filter(|state| state.pid > 0) {
         writeln!(out, "PID: {}", state.pid)?;
