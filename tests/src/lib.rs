@@ -10,6 +10,7 @@ pub mod carry_verbs;
 pub mod cli;
 pub mod clients;
 pub mod daemon;
+pub mod desk;
 pub mod disk;
 pub mod fence;
 pub mod host_state;

@@ -1,63 +1,14 @@
-//! The stock Incus clients of Debian 13 (6.0) and sid (7.0) do their whole daily work against cabind.
+//! The stock Incus clients of Debian 13 (6.0) and sid (7.0) do their whole daily work against cabind, and `cabin` does
+//! the same in the same words.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::sync::Arc;
 
-use cabin_tests::cli::{Outcome, run};
 use cabin_tests::clients::Stock;
+use cabin_tests::desk::{Desk, each};
 use cabin_tests::lab::Lab;
 use cabin_tests::wait::until_true;
-
-/// A stock client talking to the shared daemon, with a prefix for the names of what it makes.
-struct Desk {
-    lab: Arc<Lab>,
-    stock: Stock,
-    prefix: String,
-}
-
-impl Desk {
-    fn name(&self, what: &str) -> String {
-        format!("{}-{what}", self.prefix)
-    }
-
-    fn run(&self, words: &[&str]) -> Outcome {
-        self.stock.run(&self.lab, words)
-    }
-
-    fn fed(&self, words: &[&str], stdin: &str) -> Outcome {
-        self.stock.run_with(&self.lab, words, stdin.as_bytes())
-    }
-
-    /// Runs the client under a terminal of its own.
-    fn on_a_terminal(&self, line: &str, stdin: &str) -> Outcome {
-        let line = format!("{} {line}", self.stock.program().display());
-        let script = std::path::Path::new("/usr/bin/script");
-        let mut command = self.lab.command(script, &["--quiet", "--return", "--command", &line, "/dev/null"]);
-        cabin_tests::cli::run_with(&mut command, stdin.as_bytes())
-    }
-
-    fn launch(&self, what: &str) -> String {
-        let name = self.name(what);
-        let _ = self.run(&["launch", "busybox", &name]).ok();
-        name
-    }
-
-    fn delete(&self, name: &str) {
-        let _ = self.run(&["delete", "--force", name]).ok();
-    }
-}
-
-/// Does the same with both clients, each with names of its own.
-#[track_caller]
-fn each(topic: &str, work: impl Fn(&Desk)) {
-    let lab = Lab::shared();
-    lab.image("busybox");
-    for stock in Stock::ALL {
-        let prefix = format!("{}-{topic}", stock.suite());
-        work(&Desk { lab: lab.clone(), stock, prefix });
-    }
-}
 
 #[test]
 fn it_launches_lists_shows_and_deletes() {
@@ -172,7 +123,7 @@ fn it_configures_instances() {
         desk.run(&["stop", "--force", &name]).ok();
         desk.run(&["config", "device", "override", &name, "eth0", "mtu=1400"]).ok();
         let devices = desk.run(&["config", "device", "show", &name]).ok();
-        assert!(devices.contains("mtu: \"1400\"") || devices.contains("mtu: 1400"), "{devices}");
+        assert!(devices.replace(['"', '\''], "").contains("mtu: 1400"), "{devices}");
         desk.run(&["config", "device", "set", &name, "eth0", "mtu", "1300"]).ok();
         assert_eq!(desk.run(&["config", "device", "get", &name, "eth0", "mtu"]).ok(), "1300");
         desk.run(&["config", "device", "remove", &name, "eth0"]).ok();
@@ -190,7 +141,7 @@ fn it_keeps_profiles() {
         assert_eq!(desk.run(&["profile", "get", &profile, "limits.processes"]).ok(), "77");
         desk.run(&["profile", "add", &name, &profile]).ok();
         let expanded = desk.run(&["config", "show", &name, "--expanded"]).ok();
-        assert!(expanded.contains("limits.processes: \"77\""), "{expanded}");
+        assert!(expanded.replace('\'', "\"").contains("limits.processes: \"77\""), "{expanded}");
         let shown = desk.run(&["profile", "show", &profile]).ok();
         assert!(shown.contains(&format!("/1.0/instances/{name}")), "{shown}");
         desk.fed(&["profile", "edit", &profile], &shown.replace("77", "88")).ok();
@@ -198,10 +149,13 @@ fn it_keeps_profiles() {
         assert!(!desk.run(&["profile", "delete", &profile]).refused().is_empty());
         desk.run(&["profile", "remove", &name, &profile]).ok();
         let both = format!("default,{profile}");
-        match desk.stock {
-            Stock::Trixie => desk.run(&["profile", "assign", &name, &both]).ok(),
-            Stock::Sid => desk.run(&["profile", "assign", &name, "default", &profile]).ok(),
-        };
+        // The newer client takes them as words, the older one as one word; ours takes both.
+        if desk.stock != Some(Stock::Trixie) {
+            desk.run(&["profile", "assign", &name, "default", &profile]).ok();
+        }
+        if desk.stock != Some(Stock::Sid) {
+            desk.run(&["profile", "assign", &name, &both]).ok();
+        }
         assert_eq!(desk.lab.get(&format!("/1.0/instances/{name}"))["profiles"][1], profile.as_str());
         assert!(desk.run(&["profile", "list", "-f", "csv"]).ok().contains(&profile));
         desk.run(&["profile", "assign", &name, "default"]).ok();
@@ -325,8 +279,7 @@ fn it_keeps_images() {
 #[test]
 fn it_imports_and_deletes_images() {
     let lab = Arc::new(Lab::own());
-    for stock in Stock::ALL {
-        let desk = Desk { lab: lab.clone(), stock, prefix: stock.suite().to_owned() };
+    for desk in Desk::all(&lab, "import") {
         let files = cabin_tests::images::files("busybox");
         let mut words = vec!["image".to_owned(), "import".to_owned()];
         words.extend(files.iter().map(|path| path.display().to_string()));
@@ -367,7 +320,7 @@ fn it_shows_networks_and_pools() {
 fn it_follows_events() {
     each("monitor", |desk| {
         let mut command =
-            desk.lab.command(&desk.stock.program(), &["monitor", "--type", "lifecycle", "--format", "json"]);
+            desk.lab.command(&desk.program(), &["monitor", "--type", "lifecycle", "--format", "json"]);
         let mut monitor = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
         let (tell, told) = std::sync::mpsc::channel();
@@ -412,7 +365,7 @@ fn it_asks_the_api_as_it_is() {
 #[test]
 fn it_is_told_what_the_server_is() {
     each("server", |desk| {
-        let info = desk.run(&["info"]).ok();
+        let info = desk.run(&["info"]).ok().replace('\'', "\"");
         for word in ["api_extensions", "api_version: \"1.0\"", "auth: trusted", "server_name:"] {
             assert!(info.contains(word), "no `{word}` in\n{info}");
         }
@@ -421,7 +374,9 @@ fn it_is_told_what_the_server_is() {
         let _ = desk.run(&["operation", "list", "-f", "csv"]).ok();
         let _ = desk.run(&["warning", "list", "-f", "csv"]).ok();
         let _ = desk.run(&["config", "show"]).ok();
-        let _ = run(&mut desk.lab.command(&desk.stock.program(), &["remote", "list"])).ok();
+        if desk.stock.is_some() {
+            let _ = desk.run(&["remote", "list"]).ok();
+        }
     });
 }
 

@@ -1,0 +1,102 @@
+//! The same work done by every client: the stock ones of two releases and our own, each with names of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::binary;
+use crate::cli::{Outcome, run, run_with};
+use crate::clients::Stock;
+use crate::lab::Lab;
+
+/// A client talking to a daemon, with a prefix for the names of what it makes.
+pub struct Desk {
+    /// The daemon.
+    pub lab: Arc<Lab>,
+    /// Which stock client; none for our own.
+    pub stock: Option<Stock>,
+    /// How its names begin.
+    pub prefix: String,
+}
+
+impl Desk {
+    /// One for every client.
+    #[must_use]
+    pub fn all(lab: &Arc<Lab>, topic: &str) -> Vec<Desk> {
+        let clients = Stock::ALL.into_iter().map(Some).chain([None]);
+        clients
+            .map(|stock| {
+                let prefix = format!("{}-{topic}", stock.map_or("own", Stock::suite));
+                Desk { lab: lab.clone(), stock, prefix }
+            })
+            .collect()
+    }
+
+    /// The client's program.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.stock.map_or_else(|| binary("cabin"), Stock::program)
+    }
+
+    /// A name of this client's own.
+    #[must_use]
+    pub fn name(&self, what: &str) -> String {
+        format!("{}-{what}", self.prefix)
+    }
+
+    /// A folder of this client's own in the home of all.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        let folder = self.lab.home().join(&self.prefix);
+        std::fs::create_dir_all(&folder).expect("a folder in the home");
+        folder
+    }
+
+    /// Runs the client with nothing to read.
+    pub fn run(&self, words: &[&str]) -> Outcome {
+        run(&mut self.lab.command(&self.program(), words))
+    }
+
+    /// Runs the client with something to read.
+    pub fn fed(&self, words: &[&str], stdin: &str) -> Outcome {
+        run_with(&mut self.lab.command(&self.program(), words), stdin.as_bytes())
+    }
+
+    /// Runs the client under a terminal of its own.
+    pub fn on_a_terminal(&self, line: &str, stdin: &str) -> Outcome {
+        self.on_a_terminal_with(line, stdin, &[])
+    }
+
+    /// Runs the client under a terminal of its own, with more variables.
+    pub fn on_a_terminal_with(&self, line: &str, stdin: &str, more: &[(&str, &str)]) -> Outcome {
+        let line = format!("{} {line}", self.program().display());
+        let script = std::path::Path::new("/usr/bin/script");
+        let mut command = self.lab.command(script, &["--quiet", "--return", "--command", &line, "/dev/null"]);
+        run_with(command.envs(more.iter().copied()), stdin.as_bytes())
+    }
+
+    /// A running busybox.
+    #[must_use]
+    pub fn launch(&self, what: &str) -> String {
+        let name = self.name(what);
+        let _ = self.run(&["launch", "busybox", &name]).ok();
+        name
+    }
+
+    /// Deletes an instance, running or not.
+    pub fn delete(&self, name: &str) {
+        let _ = self.run(&["delete", "--force", name]).ok();
+    }
+}
+
+/// Does the same with every client against the shared daemon, each with names of its own.
+#[track_caller]
+pub fn each(topic: &str, mut work: impl FnMut(&Desk)) {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    for desk in Desk::all(&lab, topic) {
+        work(&desk);
+    }
+}
