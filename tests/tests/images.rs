@@ -1,9 +1,15 @@
 //! Images: every form we read, the same bytes out as in, aliases, and archives that mean harm.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cabin_tests::cli::host;
+use cabin_tests::desk::Desk;
 use cabin_tests::lab::Lab;
+use cabin_tests::wait::until_true;
 
 /// Writes a small tree with an init of busybox, and its metadata, below `place`.
 fn tree(place: &Path) {
@@ -58,6 +64,47 @@ fn unified_tarballs_of_every_compression_start() {
         lab.cabin(&["delete", "-f", &alias]).ok();
         lab.cabin(&["image", "delete", &alias]).ok();
     }
+}
+
+#[test]
+fn the_first_launch_builds_the_image_and_shows_how_far_it_is() {
+    let lab = Arc::new(Lab::own());
+    let desk = Desk { lab: lab.clone(), stock: None, prefix: "first".to_owned() };
+    assert_eq!(lab.cabin(&["image", "list", "-f", "csv"]).ok(), "");
+    let heard = lab.home().join("heard");
+    let mut monitor = lab
+        .command(&desk.program(), &["monitor", "--type", "operation", "--format", "json"])
+        .stdin(Stdio::null())
+        .stdout(File::create(&heard).unwrap())
+        .spawn()
+        .unwrap();
+    let hears = |words: &[&str]| {
+        let said = std::fs::read_to_string(&heard).unwrap();
+        said.lines().any(|line| words.iter().all(|word| line.contains(word)))
+    };
+    // The listener is there once it hears of work that is done again and again until then.
+    until_true("an event of an operation", 20, || {
+        lab.cabin(&["create", "--empty", "quick"]).ok();
+        lab.cabin(&["delete", "quick"]).ok();
+        hears(&["quick"])
+    });
+    let began = Instant::now();
+    let launched = desk.on_a_terminal("launch busybox one", "");
+    let took = began.elapsed();
+    assert_eq!(launched.code, 0, "{launched:?}");
+    assert_eq!(lab.status("one"), "Running");
+    // What is over at once draws nothing.
+    assert!(took < Duration::from_millis(500) || launched.out.contains("Launching one: "), "{launched:?}");
+    until_true("progress in the operation's metadata", 10, || {
+        hears(&["\"image_build_progress\":\"Building busybox\"", "/1.0/instances/one"])
+    });
+    monitor.kill().unwrap();
+    monitor.wait().unwrap();
+    assert_eq!(lab.cabin(&["image", "list", "-f", "csv", "-c", "l"]).ok(), "busybox");
+    // The second one has it already.
+    let again = desk.on_a_terminal("launch busybox two", "");
+    assert_eq!(again.code, 0, "{again:?}");
+    assert_eq!(lab.get("/1.0/images").as_array().unwrap().len(), 1);
 }
 
 #[test]

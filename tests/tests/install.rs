@@ -52,13 +52,24 @@ fn what_is_installed_is_complete_and_goes_away_again() {
         "usr/libexec/cabin/cabin-init",
         "etc/systemd/system/cabind.service",
         "etc/systemd/system/cabind.socket",
-        "usr/share/man/man1/cabin.1",
-        "usr/share/bash-completion/completions/cabin",
     ] {
         assert!(put.contains(&dest.join(path)), "no {path} among {put:?}");
     }
-    let unit = std::fs::read_to_string(dest.join("etc/systemd/system/cabind.service")).unwrap();
-    assert!(unit.contains("ExecStart=/usr/bin/cabind"), "{unit}");
+    for (path, word) in [
+        ("etc/systemd/system/cabind.service", "ExecStart=/usr/bin/cabind"),
+        ("usr/share/man/man1/cabin.1", ".TH cabin 1"),
+        ("usr/share/man/man1/cabin-launch.1", "Create an instance from an image and start it"),
+        ("usr/share/man/man1/cabin-storage-volume-attach.1", "Attach a custom volume to an instance"),
+        ("usr/share/bash-completion/completions/cabin", "-F _clap_complete_cabin cabin"),
+        ("usr/share/zsh/site-functions/_cabin", "#compdef cabin"),
+        (
+            "usr/share/fish/vendor_completions.d/cabin.fish",
+            "complete --keep-order --exclusive --command cabin",
+        ),
+    ] {
+        let text = std::fs::read_to_string(dest.join(path)).unwrap_or_else(|why| panic!("{path}: {why}"));
+        assert!(text.contains(word), "no `{word}` in {path}:\n{text}");
+    }
     make("uninstall", &dest);
     let left = files(&dest);
     std::fs::remove_dir_all(&dest).unwrap();
