@@ -118,13 +118,12 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
         inconsistent: post.source.allow_inconsistent,
     };
     let target = Target { pool: &to, volume: &volume, replaces: None };
-    // To another pool it may take long, and only what is made then needs all to stay.
-    let kept = (from.name() == to.name()).then(|| host.keep_layout());
     still_there(host, project, &row)?;
     atomically(|undo| -> Result<(), Error> {
         row.ids = ids::claim(host, name, undo)?;
         let staged = carry::stage(host, op, &load, &target, undo)?;
-        let _kept = kept.is_none().then(|| host.keep_layout());
+        // That may have taken long; only what is made now needs all to stay.
+        let _kept = host.keep_layout();
         let new = Checked::in_its_pool(host, project, row.clone())?;
         for one in staged {
             one.show(undo)?;
