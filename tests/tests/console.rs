@@ -1,7 +1,12 @@
 //! Consoles over the API: typing, the window's size, who may take part, what was said, and the secrets that websockets
 //! are opened with.
 
+use std::path::Path;
+
+use cabin_tests::binary;
+use cabin_tests::cli::run_with;
 use cabin_tests::hostile::{BINARY, Exec, HANDSHAKE, LAST, Line, TEXT};
+use cabin_tests::lab::Lab;
 use cabin_tests::subject::Subject;
 use cabin_tests::wait::{until, until_true};
 use serde_json::json;
@@ -64,6 +69,27 @@ fn one_takes_part_in_a_console_until_somebody_forces_them_away() {
     assert_eq!(second.ended(&subject, 20)["status"], "Success");
     let again = subject.call("POST", "/1.0/instances/taken/console", Some(&body)).expect("an answer");
     assert_eq!(again.status, 202, "{}", again.text());
+}
+
+#[test]
+fn a_person_types_at_a_console_and_takes_it_by_force() {
+    let lab = Lab::own();
+    lab.busybox("person");
+    let body = json!({ "width": 80, "height": 25, "type": "console" });
+    assert_eq!(lab.call("POST", "/1.0/instances/person/console", Some(&body)).status, 202);
+    let cabin = binary("cabin").display().to_string();
+    let at_a_terminal = |words: &str| {
+        let line = format!("{cabin} console {words} person");
+        let args = ["--quiet", "--return", "--command", &line, "/dev/null"];
+        run_with(&mut lab.command(Path::new("/usr/bin/script"), &args), b"echo sum-$((20+22))\n\x01q")
+    };
+    let refused = at_a_terminal("");
+    assert!(refused.code != 0 && refused.out.contains("take it with force"), "{refused:?}");
+    until_true("an answer at the console", 30, || {
+        at_a_terminal("--force").ok();
+        lab.call("GET", "/1.0/instances/person/console", None).text().contains("sum-42")
+    });
+    assert!(lab.cabin(&["console", "person", "--show-log"]).ok().contains("sum-42"));
 }
 
 #[test]
