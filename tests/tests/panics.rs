@@ -60,6 +60,32 @@ fn an_operation_that_panics_fails_and_what_it_did_is_taken_back() {
 }
 
 #[test]
+fn what_the_daemon_does_by_itself_goes_on_after_a_panic() {
+    let mut subject = lab();
+    subject.create("two", &json!({}));
+    let again = |subject: &mut Subject, plan: &str| {
+        let asked = subject.call("PUT", "/internal/shutdown", None).expect("an answer");
+        assert_eq!(asked.status, 200, "{}", asked.text());
+        subject.wait_gone();
+        assert!(subject.boot(plan), "it ended at its start: {}", subject.log_tail());
+        // Both ran before, so both are started; one that panicked is tried again.
+        for name in ["one", "two"] {
+            subject.wait_status(name, "Running", 30);
+        }
+    };
+    for name in ["one", "two"] {
+        subject.power(name, "start").expect("a start");
+    }
+    again(&mut subject, "count");
+    let points = subject.points();
+    let first = points.iter().position(|point| point.fails && point.what.contains("cgroup one"));
+    let number = first.unwrap_or_else(|| panic!("no start of `one` among {points:?}")) + 1;
+    again(&mut subject, &format!("panic:{number}"));
+    assert!(subject.log_tail().contains("autostart failed"), "{}", subject.log_tail());
+    goes_on(&subject, "a panic of a start that nobody asked for");
+}
+
+#[test]
 fn a_session_that_panics_fails_and_its_places_are_free_again() {
     let subject = lab();
     subject.power("one", "start").expect("a start");

@@ -13,6 +13,7 @@ pub mod doctor;
 mod error;
 mod etag;
 mod event;
+mod fence;
 mod host;
 mod ids;
 pub mod image;

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::event::on_behalf_of;
-use crate::{Error, Host, clock};
+use crate::{Error, Host, clock, fence};
 
 /// How long an ended operation can still be read (Incus: 5 s).
 const FADE: Duration = Duration::from_secs(5);
@@ -192,11 +192,6 @@ fn forget_later(runtime: &tokio::runtime::Handle, all: Arc<Mutex<HashMap<String,
     });
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
-}
-
 impl Op {
     /// The id (UUID).
     #[must_use]
@@ -271,7 +266,7 @@ impl Op {
 
     /// The work panicked.
     fn panicked(&self, panic: &(dyn std::any::Any + Send)) {
-        let error = Error::Panicked { message: panic_text(panic) };
+        let error = fence::panicked(panic);
         tracing::error!(operation = %self.id, doing = self.plan.description, error = %error.report(), "operation panicked");
         self.fail(&error);
     }

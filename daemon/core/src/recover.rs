@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 use cabin_runtime::Exit;
 use cabin_store::rows::{self, Power};
 
+use crate::fence::fenced;
 use crate::live::Live;
 use crate::{DEFAULT_PROJECT, Error, Host, instance};
 
@@ -54,7 +55,7 @@ pub(crate) fn instances(host: &Arc<Host>) {
     let sockets: BTreeSet<String> = host.runtime().list().unwrap_or_default().into_iter().collect();
     let mut due = Vec::new();
     for instance in &found {
-        match adopt::take_up(host, instance, sockets.contains(&instance.name)) {
+        match fenced(|| adopt::take_up(host, instance, sockets.contains(&instance.name))) {
             Ok(Found::Running | Found::Ended) => {}
             Ok(Found::AsConfigured) => due.push((instance.clone(), order::Wish::AsConfigured)),
             Ok(Found::Due) => due.push((instance.clone(), order::Wish::Start)),
@@ -80,7 +81,7 @@ pub(crate) fn ended(host: Arc<Host>, live: Arc<Live>) {
     }
     // The watching thread must go on watching.
     let spawned = std::thread::Builder::new().name("ended".into()).spawn(move || {
-        if let Err(error) = tidy_up(&host, &live) {
+        if let Err(error) = fenced(|| tidy_up(&host, &live)) {
             tracing::error!(instance = live.name, error = %error.report(), "cleaning up after its end failed");
         }
     });

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
+use crate::fence::again_after_panics;
 use crate::live::Live;
 use crate::warning::Trouble;
 use crate::{Error, Host};
@@ -25,7 +26,7 @@ pub(crate) fn watch(host: &Arc<Host>) {
     let spawned = std::thread::Builder::new()
         .name("run-dir".into())
         .stack_size(512 * 1024)
-        .spawn(move || keep_looking(&host));
+        .spawn(move || again_after_panics("looking after the run directory", || keep_looking(&host)));
     if let Err(error) = spawned {
         tracing::error!(%error, "no thread to look after the run directory");
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cabin_runtime::cgroup::{CgroupWatch, News};
 
+use crate::fence::again_after_panics;
 use crate::live::Live;
 use crate::warning::Trouble;
 use crate::{DEFAULT_PROJECT, Error, Host, instance, resolve};
@@ -57,7 +58,7 @@ pub(crate) fn watch(host: &Arc<Host>) {
     let spawned = std::thread::Builder::new()
         .name("cgroups".into())
         .stack_size(512 * 1024)
-        .spawn(move || keep_looking(&host));
+        .spawn(move || again_after_panics("looking after cgroups", || keep_looking(&host)));
     if let Err(error) = spawned {
         tracing::error!(%error, "no thread to look after cgroups");
     }

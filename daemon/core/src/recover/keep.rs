@@ -12,6 +12,7 @@ use cabin_network::{BridgeSpec, Happened, Watch};
 use cabin_store::rows;
 
 use super::adopt;
+use crate::fence::again_after_panics;
 use crate::live::{Live, Plugged};
 use crate::warning::Trouble;
 use crate::{DEFAULT_PROJECT, Error, Host, network, resolve};
@@ -59,7 +60,7 @@ pub(crate) fn watch(host: &Arc<Host>) {
     let spawned = std::thread::Builder::new()
         .name("keeper".into())
         .stack_size(1024 * 1024)
-        .spawn(move || keep(&host, &watch));
+        .spawn(move || again_after_panics("looking after the networks", || keep(&host, &watch)));
     if let Err(error) = spawned {
         tracing::error!(%error, "no thread to keep the networks");
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use cabin_store::Versioned;
 use cabin_store::rows::{self, Config, Power};
 
+use crate::fence::fenced;
 use crate::warning::Trouble;
 use crate::{DEFAULT_PROJECT, Error, Host, instance, resolve};
 
@@ -55,7 +56,8 @@ pub(super) fn autostart(host: &Arc<Host>, stopped: Vec<(Versioned<rows::Instance
     }
     due.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
     for (_, found, delay, wish) in due {
-        let started = instance::start_one(host, DEFAULT_PROJECT, &found.name, &found.row.last_used_at);
+        let used_at = &found.row.last_used_at;
+        let started = fenced(|| instance::start_one(host, DEFAULT_PROJECT, &found.name, used_at));
         if let Err(error) = started {
             complain(host, &found.name, &error);
             failed.push(Failed::new(found, wish));
@@ -122,7 +124,7 @@ fn again(host: &Arc<Host>, failed: &mut Failed) -> bool {
         host.warnings().resolve(Trouble::Autostart, &entity(name));
         Ok(())
     };
-    let Err(error) = tried() else { return true };
+    let Err(error) = fenced(tried) else { return true };
     complain(host, name, &error);
     failed.pause = (failed.pause * 2).min(AGAIN.1);
     failed.next = Instant::now() + failed.pause;
@@ -150,7 +152,8 @@ pub(crate) fn stop_all(host: &Arc<Host>) {
         std::thread::scope(|scope| {
             for (_, name, timeout, force) in group {
                 scope.spawn(move || {
-                    let stopped = instance::stop_one(host, DEFAULT_PROJECT, name, *timeout, *force);
+                    let stopped =
+                        fenced(|| instance::stop_one(host, DEFAULT_PROJECT, name, *timeout, *force));
                     if let Err(error) = stopped {
                         tracing::error!(instance = name, error = %error.report(), "stopping failed");
                     }

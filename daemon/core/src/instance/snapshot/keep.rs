@@ -8,6 +8,7 @@ use cabin_store::rows;
 use jiff::{Span, Timestamp, Zoned};
 
 use super::{delete_snapshot, schedule};
+use crate::fence::again_after_panics;
 use crate::warning::Trouble;
 use crate::{DEFAULT_PROJECT, Error, Host, clock};
 
@@ -20,7 +21,7 @@ pub(crate) fn watch(host: &Arc<Host>) {
     let spawned = std::thread::Builder::new()
         .name("snapshots".into())
         .stack_size(512 * 1024)
-        .spawn(move || keep_looking(&host));
+        .spawn(move || again_after_panics("snapshots by the clock", || keep_looking(&host)));
     if let Err(error) = spawned {
         tracing::error!(%error, "no thread to take and delete snapshots by the clock");
     }
