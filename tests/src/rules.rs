@@ -120,6 +120,7 @@ pub const PAUSES: &[&str] = &[
     "daemon/runtime/src/cgroup",
     "daemon/core/src/operation",
     "daemon/core/src/recover",
+    "daemon/core/src/fence",
     "daemon/core/src/instance/snapshot/keep",
     "daemon/src/server",
     "daemon/src/ask",
