@@ -535,10 +535,19 @@ fn the_process_is_shut_in_while_it_works() {
         "CapEff:\t000000008000001b",
         "Threads:\t1",
         "CapInh:\t0000000000000000",
+        "namespaces differ: true",
+        "mounts: /",
+        "sees: data",
+        "Max file size 68719476736 68719476736",
+        "Max address space 2147483648 2147483648",
+        "Max cpu time 3600 3600",
+        "Max open files 66 66",
+        "Max core file size 0 0",
+        "Max locked memory 0 0",
     ] {
-        assert!(status.contains(line), "{line} is not in\n{status}");
+        assert!(status.lines().any(|found| found.starts_with(line)), "{line} is not in\n{status}");
     }
-    assert!(status.contains("namespaces differ: true"), "{status}");
+    assert_eq!(unpacker.limits.expanded, 64 << 30);
     let made = canary.dir.path().join("target/data").metadata().unwrap();
     assert_eq!((made.uid(), made.gid(), made.size()), (0, 0, 100 << 20));
 }
@@ -553,7 +562,17 @@ fn child_of_ids(uid: u32) -> String {
                 fs::read_link(dir.join("ns").join(kind)).unwrap()
                     != fs::read_link(format!("/proc/self/ns/{kind}")).unwrap()
             });
-            return format!("{status}namespaces differ: {differ}\n");
+            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            let limits = fs::read_to_string(dir.join("limits")).unwrap();
+            let limits: Vec<_> = limits.lines().map(words).collect();
+            let mounts = fs::read_to_string(dir.join("mountinfo")).unwrap();
+            let mounts: Vec<_> = mounts.lines().filter_map(|line| line.split(' ').nth(4)).collect();
+            let root = fs::read_dir(dir.join("root")).unwrap();
+            let seen: Vec<_> = root.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            let (mounts, seen, limits) = (mounts.join(","), seen.join(","), limits.join("\n"));
+            return format!(
+                "{status}namespaces differ: {differ}\nmounts: {mounts}\nsees: {seen}\n{limits}\n"
+            );
         }
     }
     String::new()

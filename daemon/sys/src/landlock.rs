@@ -122,3 +122,47 @@ fn add(rules: &OwnedFd, object: BorrowedFd<'_>, access: Access, handled: u64) ->
     };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
+mod tests {
+    use std::fs;
+    use std::io::ErrorKind::PermissionDenied;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_restricted_thread_reaches_what_is_allowed_and_no_other_path() {
+        assert!(version() > 0, "a kernel with Landlock is needed (lsm=landlock,… on its command line)");
+        let place = std::env::temp_dir().join(format!("cabin-landlock-{}", std::process::id()));
+        for part in ["all", "read", "none"] {
+            fs::create_dir_all(place.join(part)).unwrap();
+            fs::write(place.join(part).join("file"), part).unwrap();
+        }
+        let beside = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inside = || {
+            let open = |part: &str| fs::File::open(place.join(part)).unwrap();
+            let (all, read) = (open("all"), open("read"));
+            crate::process::set_no_new_privs().unwrap();
+            restrict(&[(all.as_fd(), Access::All), (read.as_fd(), Access::Read)], Tcp::Denied).unwrap();
+            let refused = |done: io::Result<()>| done.is_err_and(|why| why.kind() == PermissionDenied);
+            fs::write(place.join("all/new"), "new").unwrap();
+            fs::rename(place.join("all/new"), place.join("all/newer")).unwrap();
+            assert_eq!(fs::read_to_string(place.join("read/file")).unwrap(), "read");
+            assert!(refused(fs::write(place.join("read/file"), "x")), "written where reading is allowed");
+            assert!(refused(fs::write(place.join("read/new"), "x")), "made where reading is allowed");
+            assert!(refused(fs::read(place.join("none/file")).map(drop)), "read beside what is allowed");
+            assert!(refused(fs::read_dir("/").map(drop)), "the root directory is listed");
+            // The kernel says either that it may not be or that the two are apart.
+            assert!(fs::hard_link(place.join("none/file"), place.join("all/link")).is_err(), "linked in");
+            if version() >= 4 {
+                let reached = std::net::TcpStream::connect(beside.local_addr().unwrap());
+                assert!(refused(reached.map(drop)), "a socket is connected");
+            }
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join().unwrap());
+        assert_eq!(fs::read_to_string(place.join("none/file")).unwrap(), "none", "and no other thread is");
+        fs::remove_dir_all(place).unwrap();
+    }
+}
