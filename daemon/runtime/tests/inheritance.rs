@@ -23,6 +23,7 @@ syscall(248, $kind, $name, $value, 6, -3) > 0 or die "add_key: $!";
 syscall(135, 0x0440000) >= 0 or die "personality: $!";
 syscall(157, 29, 7_000_000) == 0 or die "timer slack: $!";
 syscall(302, 0, $_->[0], pack("Q2", $_->[1], $_->[2]), 0) for [8, ~0, ~0], [13, 3, 7], [14, 4, 9];
+my $nodes = pack("Q", 1); syscall(238, 3, $nodes, 64);
 umask 0077;
 exec @ARGV or die;
 "#;
@@ -170,6 +171,12 @@ fn priorities_processors_and_memory_layout_are_as_for_the_first_process_of_a_hos
         }
         assert_eq!(both(&lab, "personality"), ["00000000", "00000000"]);
         assert_eq!(both(&lab, "timerslack_ns"), ["50000", "50000"]);
+        // A kernel for one memory node only tells nothing of them.
+        if let Ok(own) = std::fs::read_to_string("/proc/self/numa_maps") {
+            let policy = |maps: &str| maps.split(' ').nth(1).unwrap().to_owned();
+            assert_eq!(policy(&own), "interleave:0", "this test did not start as it should");
+            assert_eq!(both(&lab, "numa_maps").map(|maps| policy(&maps)), ["default", "default"]);
+        }
         assert_eq!(lab.shell("ionice -p 1; ionice"), "none: prio 0\nnone: prio 0");
 
         // A container that is given one processor has that one, whichever the daemon runs on.
