@@ -191,8 +191,7 @@ pub async fn serve(app: &Arc<App>, mut listener: Listener, router: Router) {
                         Ok(Ok((stream, _))) => turn_away(stream, &reply::no_descriptor()).await,
                         _ => {}
                     }
-                }
-                if spare.0.is_none() {
+                } else if spare.0.is_none() {
                     spare = Spare::take();
                 }
                 // Taking a breath lets others be closed.
