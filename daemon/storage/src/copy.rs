@@ -38,7 +38,7 @@ const SHORT: Duration = Duration::from_millis(30);
 /// A tree of no more names and bytes than these is copied as a whole while the writers stand still: that takes a few
 /// milliseconds, and going ahead would cost a writing out of the filesystem.
 const FEW: usize = 256;
-const LITTLE: u64 = 4 << 20;
+const LITTLE: u64 = 16 << 20;
 
 /// The most threads of one copy.
 const MAX_THREADS: usize = 4;
