@@ -84,7 +84,6 @@ impl Daemon {
             .arg("--dir")
             .arg(&self.dir)
             .args(&self.args)
-            .env("RUST_LOG", "info")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle of the log"))
             .stderr(log)
