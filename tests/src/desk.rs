@@ -1,12 +1,16 @@
 //! The same work done by every client: the stock ones of two releases and our own, each with names of its own.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use crate::binary;
 use crate::cli::{Outcome, run, run_with};
 use crate::clients::Stock;
 use crate::lab::Lab;
+use crate::wait::until;
 
 /// A client talking to a daemon, with a prefix for the names of what it makes.
 pub struct Desk {
@@ -75,6 +79,33 @@ impl Desk {
         let script = std::path::Path::new("/usr/bin/script");
         let mut command = self.lab.command(script, &["--quiet", "--return", "--command", &line, "/dev/null"]);
         run_with(command.envs(more.iter().copied()), stdin.as_bytes())
+    }
+
+    /// Runs the client under a terminal where somebody types the same until it has ended; gives what was shown.
+    ///
+    /// # Panics
+    /// When it does not end within a minute, or fails.
+    #[must_use]
+    pub fn typed_at(&self, line: &str, keys: &str) -> String {
+        let line = format!("{} {line}", self.program().display());
+        let script = std::path::Path::new("/usr/bin/script");
+        let mut command = self.lab.command(script, &["--quiet", "--return", "--command", &line, "/dev/null"]);
+        let shown = self.folder().join("shown");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(File::create(&shown).expect("a file for what is shown"))
+            .spawn()
+            .expect("script (package bsdutils)");
+        let mut keyboard = child.stdin.take().expect("stdin was asked for");
+        let mut typing = keys.bytes().cycle();
+        let ended = until(&format!("`{line}` to end"), 60, || {
+            // One at a time, as from a keyboard: the stock clients look for their keys in what comes alone.
+            let _ = keyboard.write_all(&[typing.next().unwrap_or_default()]);
+            child.try_wait().ok().flatten()
+        });
+        let shown = std::fs::read_to_string(shown).expect("what is shown");
+        assert!(ended.success(), "`{line}` ended with {ended}\n{shown}");
+        shown
     }
 
     /// A running busybox.

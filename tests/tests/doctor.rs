@@ -5,6 +5,7 @@ use std::process::Command;
 
 use cabin_tests::binary;
 use cabin_tests::cli::run;
+use cabin_tests::lab::Lab;
 use serde_json::Value;
 
 /// Of the limits the one that nobody but this test comes near.
@@ -85,4 +86,33 @@ fn the_ports_of_a_bridge_are_counted() {
         .args(["doctor", "--json"]));
     ip(&["netns", "del", &netns]);
     assert_eq!(found(&said.json(), "ports of bridge cbfull")["found"], "1 of 1023");
+}
+
+#[test]
+fn the_client_shows_what_the_daemon_says_or_without_one_its_program() {
+    let lab = Lab::own();
+    let names = |report: &Value| -> Vec<String> {
+        let checks = report.as_array().unwrap().iter();
+        checks.map(|check| check["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let report = lab.get("/internal/doctor");
+    assert_eq!(names(&lab.cabin(&["doctor", "--json"]).json()), names(&report));
+    let said = lab.cabin(&["doctor"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    for name in names(&report) {
+        let line =
+            said.out.lines().find(|line| line.contains(&name)).unwrap_or_else(|| panic!("{name}: {said:?}"));
+        assert!(["ok", "lacking"].iter().any(|mark| line.starts_with(mark)), "{line}");
+    }
+    let verdict = said.out.lines().last().unwrap();
+    assert!(verdict.starts_with("Containers run") || verdict == "Everything works.", "{verdict}");
+
+    let alone =
+        run(Command::new(binary("cabin")).args(["doctor", "--json"]).env("CABIN_DIR", "/nonexistent"));
+    assert!(alone.err.contains("/nonexistent") && alone.err.contains("instead"), "{alone:?}");
+    let found = names(&alone.json());
+    assert!(
+        ["kernel", "cgroups", "user namespaces"].iter().all(|name| found.iter().any(|it| it == name)),
+        "{found:?}"
+    );
 }

@@ -229,6 +229,20 @@ fn an_editor_of_the_persons_own_is_asked() {
 }
 
 #[test]
+fn a_console_is_attached_on_request_and_let_go() {
+    each("attached", |desk| {
+        let name = desk.name("one");
+        let _ = desk.typed_at(&format!("launch busybox {name} --console=console"), "\x01q");
+        assert_eq!(desk.lab.status(&name), "Running");
+        let _ = desk.run(&["stop", "--force", &name]).ok();
+        let shown = desk.typed_at(&format!("start {name} --console"), "\x01q");
+        assert!(shown.contains("To detach from the console"), "{shown}");
+        assert_eq!(desk.lab.status(&name), "Running");
+        desk.delete(&name);
+    });
+}
+
+#[test]
 fn what_is_waited_for_comes_or_does_not() {
     each("wait", |desk| {
         // The older client has no such verb.
