@@ -15,7 +15,8 @@ mod owned;
 mod place;
 
 pub use self::key::{
-    config_keys, config_options, config_pairs, device_keys, device_pairs, drivers, object_keys, object_pairs,
+    config_keys, config_options, config_pairs, device_keys, device_options, device_pairs, drivers,
+    object_keys, object_pairs,
 };
 use self::line::Line;
 pub use self::owned::{
@@ -69,11 +70,29 @@ pub fn images(current: &OsStr) -> Vec<CompletionCandidate> {
     ask(current, async |client, _| client.image_alias_names().await.ok())
 }
 
+/// Images that can be built.
+pub fn definitions(current: &OsStr) -> Vec<CompletionCandidate> {
+    ask(current, async |client, _| client.image_definitions().await.ok())
+}
+
+/// Images there are and images that are built when they are first used.
+pub fn usable_images(current: &OsStr) -> Vec<CompletionCandidate> {
+    ask(current, async |client, _| usable(client).await)
+}
+
+async fn usable(client: &Client) -> Option<Vec<String>> {
+    let mut names = client.image_alias_names().await.ok()?;
+    names.extend(client.image_definitions().await.unwrap_or_default());
+    names.sort_unstable();
+    names.dedup();
+    Some(names)
+}
+
 /// An image, then the instance that gets it; the instance alone after `--empty`.
 pub fn image_then_instance(current: &OsStr) -> Vec<CompletionCandidate> {
     ask(current, async |client, line| {
         if line.all("words").is_empty() && !line.is_set("empty") {
-            return client.image_alias_names().await.ok();
+            return usable(client).await;
         }
         client.instance_names().await.ok()
     })

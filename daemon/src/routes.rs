@@ -165,6 +165,8 @@ fn of_server() -> Vec<Route> {
         row!(POST "/internal/doctor", internal::raise, "Raise the kernel's limits for many containers")
             .object(shapes::ANY),
         row!(GET "/internal/audit", internal::audit, "List what is left over on this host").list(shapes::ANY),
+        row!(GET "/internal/images", internal::images, "List the images that can be built here")
+            .list(shapes::ANY),
         row!(GET "/internal/fault", internal::fault, "Get the fault points passed (daemons under test only)")
             .object(shapes::ANY)
             .hidden(),

@@ -76,6 +76,9 @@ fn names_are_completed() {
     check(&lab, "profile device add name", &["nameless"]);
     check(&lab, "launch --profile name", &["nameless"]);
     check(&lab, "create busy", &["busybox"]);
+    check(&lab, "launch debian/12", &["debian/12", "debian/12/sysvinit"]);
+    check(&lab, "image build busy", &["busybox"]);
+    check(&lab, "image delete debian/", &[]);
     check(&lab, "rebuild busybox name", &["namely"]);
     check(&lab, "move namely --storage def", &["default"]);
     check(&lab, "create busybox x --network cab", &["cabinbr0"]);
@@ -136,6 +139,11 @@ fn devices_and_their_properties_are_completed() {
         check(&lab, &format!("config device {verb} deviced "), &["scratch"]);
     }
     check(&lab, "config device override deviced ", &["eth0", "root"]);
+    check(&lab, "launch busybox --device eth0,ho", &["eth0,host_name="]);
+    check(&lab, "launch busybox -d eth0,mtu=1400,security.mac", &["eth0,mtu=1400,security.mac_filtering="]);
+    check(&lab, "launch busybox -d root,readonly=t", &["root,readonly=true"]);
+    check(&lab, "launch busybox --profile nesting -d eth0,", &[]);
+    check(&lab, "copy deviced other -d scratch,initial.m", &["scratch,initial.mode="]);
     check(&lab, "profile device get default e", &["eth0"]);
     check(&lab, "config device add deviced eth1 n", &["nic", "none"]);
     check(&lab, "config device add deviced eth1 nic net", &["network="]);

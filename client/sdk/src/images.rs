@@ -125,6 +125,14 @@ impl Client {
         self.create_image(&ImagesPost { source: source.into(), ..ImagesPost::default() }).await
     }
 
+    /// The names of the images that the daemon can build.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn image_definitions(&self) -> Result<Vec<String>> {
+        self.get(Address::new("/internal/images")).await
+    }
+
     /// Sends an image file.
     ///
     /// # Errors

@@ -41,6 +41,6 @@ pub struct Import {
     #[arg(short, long, value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::config_options))]
     pub config: Vec<String>,
     /// A device's properties, over the backup's
-    #[arg(short, long, value_name = "DEVICE,KEY=VALUE…")]
+    #[arg(short, long, value_name = "DEVICE,KEY=VALUE…", add = ArgValueCompleter::new(complete::device_options))]
     pub device: Vec<String>,
 }

@@ -58,6 +58,7 @@ pub enum Image {
     /// Build an image from a definition the daemon ships, such as debian/12
     Build {
         /// The definition
+        #[arg(add = ArgValueCompleter::new(complete::definitions))]
         name: String,
     },
     /// Delete images

@@ -12,7 +12,7 @@ use crate::complete;
 #[derive(Debug, Args)]
 pub struct Create {
     /// The image: an alias such as debian/12, or a fingerprint
-    #[arg(add = ArgValueCompleter::new(complete::images), required_unless_present = "empty")]
+    #[arg(add = ArgValueCompleter::new(complete::usable_images), required_unless_present = "empty")]
     pub image: Option<String>,
     /// The new instance's name; made up when left out
     pub name: Option<String>,
@@ -20,7 +20,7 @@ pub struct Create {
     #[arg(short, long, value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::config_options))]
     pub config: Vec<String>,
     /// A device's properties, above those from the profiles
-    #[arg(short, long, value_name = "DEVICE,KEY=VALUE…")]
+    #[arg(short, long, value_name = "DEVICE,KEY=VALUE…", add = ArgValueCompleter::new(complete::device_options))]
     pub device: Vec<String>,
     /// Delete the instance when it stops
     #[arg(short, long)]
@@ -205,7 +205,7 @@ pub struct Move {
     #[arg(short, long, value_name = "KEY=VALUE", requires = "storage", add = ArgValueCompleter::new(complete::config_options))]
     pub config: Vec<String>,
     /// A device's properties, with --storage
-    #[arg(short, long, value_name = "DEVICE,KEY=VALUE…", requires = "storage")]
+    #[arg(short, long, value_name = "DEVICE,KEY=VALUE…", requires = "storage", add = ArgValueCompleter::new(complete::device_options))]
     pub device: Vec<String>,
     /// A profile to apply instead of its own, with --storage; can be given again
     #[arg(short, long, value_name = "PROFILE", requires = "storage", add = ArgValueCompleter::new(complete::profiles))]

@@ -142,7 +142,7 @@ pub struct Copy {
     #[arg(short, long, value_name = "KEY=VALUE", add = ArgValueCompleter::new(complete::config_options))]
     pub config: Vec<String>,
     /// A device's properties, above the source's
-    #[arg(short, long, value_name = "DEVICE,KEY=VALUE…")]
+    #[arg(short, long, value_name = "DEVICE,KEY=VALUE…", add = ArgValueCompleter::new(complete::device_options))]
     pub device: Vec<String>,
     /// Delete the new instance when it stops
     #[arg(short, long)]

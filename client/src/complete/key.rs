@@ -194,6 +194,44 @@ pub fn device_pairs(current: &OsStr) -> Vec<CompletionCandidate> {
     })
 }
 
+/// `DEVICE,KEY=VALUE,…` over the devices that an instance gets from its profiles, or has where it comes from.
+pub fn device_options(current: &OsStr) -> Vec<CompletionCandidate> {
+    let word = current.to_string_lossy();
+    ask(current, async |client, line| {
+        let devices = options_over(client, line).await?;
+        let table = |device: &BTreeMap<String, String>| {
+            let kind = cabin_profiles::device::find(device.get("type")?)?;
+            Some(kind.properties)
+        };
+        let Some((before, last)) = word.rsplit_once(',') else {
+            let keys = devices.iter().filter_map(|(name, device)| Some((name, table(device)?)));
+            let words =
+                keys.flat_map(|(name, table)| names(table, false).map(move |key| format!("{name},{key}=")));
+            return Some(words.collect());
+        };
+        let table = table(devices.get(before.split(',').next()?)?)?;
+        let found = pairs(client, table, names(table, false), &[], last).await;
+        Some(found.into_iter().map(|pair| format!("{before},{pair}")).collect())
+    })
+}
+
+async fn options_over(client: &Client, line: &Line) -> Option<owned::Devices> {
+    let source = if line.is_under("copy") { line.first("source") } else { None };
+    let source = if line.is_under("move") { line.first("name") } else { source };
+    if let Some(name) = source {
+        return Some(client.instance(name.split('/').next()?).await.ok()?.value.expanded_devices.0);
+    }
+    let mut profiles = line.all("profile");
+    if profiles.is_empty() && !line.is_set("no_profiles") {
+        profiles.push("default".to_owned());
+    }
+    let mut devices = owned::Devices::new();
+    for name in profiles.iter().flat_map(|word| word.split(',')) {
+        devices.extend(client.profile(name).await.ok()?.value.devices.0);
+    }
+    Some(devices)
+}
+
 /// Properties of a device.
 pub fn device_keys(current: &OsStr) -> Vec<CompletionCandidate> {
     ask(current, async |client, line| {

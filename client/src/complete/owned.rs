@@ -10,7 +10,7 @@ use super::line::Line;
 use super::{ask, instances, known};
 
 /// Devices by name, each its properties by name.
-type Devices = BTreeMap<String, BTreeMap<String, String>>;
+pub type Devices = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Snapshots of the instance.
 pub fn snapshots(current: &OsStr) -> Vec<CompletionCandidate> {

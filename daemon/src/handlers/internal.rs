@@ -1,4 +1,4 @@
-//! `/internal`: readiness, shutdown, doctor, audit, fault plans. For the tools that come with the daemon.
+//! `/internal`: readiness, shutdown, doctor, audit, images to build, fault plans. For the tools that come with the daemon.
 
 use cabin_undo::fault::{self, Plan};
 use serde::Deserialize;
@@ -40,6 +40,11 @@ pub async fn raise(call: Call) -> Result<Reply, Fault> {
 /// GET: what on this host belongs to this daemon and should not be there.
 pub async fn audit(call: Call) -> Result<Reply, Fault> {
     Reply::sync(&call.blocking(|host| cabin_core::audit::strays(host)).await?)
+}
+
+/// GET: the names of the images that can be built on this host.
+pub async fn images(call: Call) -> Result<Reply, Fault> {
+    Reply::sync(&call.blocking(|host| cabin_core::image::shipped(host)).await?)
 }
 
 #[derive(Deserialize)]
