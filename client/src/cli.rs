@@ -191,6 +191,14 @@ pub struct ColumnList {
     pub format: ListFormat,
 }
 
+/// What must hold for an object to be listed.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Filters {
+    /// The beginning of a name, or KEY=VALUE of a property; all of them must hold
+    #[arg(value_name = "FILTER")]
+    pub words: Vec<String>,
+}
+
 /// A list of what belongs to projects.
 #[derive(Debug, Clone, Args)]
 pub struct ProjectsList {

@@ -10,10 +10,10 @@ use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::cli::lazy::Lazy;
-use crate::cli::{Cli, ColumnList, Command, Global, ProjectsList};
+use crate::cli::{Cli, ColumnList, Command, Filters, Global, ProjectsList};
 use crate::output::columns::{self, Column};
 use crate::output::progress::Progress;
-use crate::{output, remote, terminal};
+use crate::{output, remote, terminal, words};
 
 mod admin;
 mod alias;
@@ -116,10 +116,27 @@ pub async fn run(cli: Cli) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// The objects of a collection; of every project when they are asked for.
-async fn all<T: DeserializeOwned>(client: &Client, root: &str, all_projects: bool) -> anyhow::Result<T> {
-    let address = Address::new(root).query("recursion", "1");
+/// The objects of a collection for which the filters hold; of every project when they are asked for.
+async fn all<T: DeserializeOwned>(
+    client: &Client,
+    root: &str,
+    all_projects: bool,
+    filters: &Filters,
+) -> anyhow::Result<T> {
+    let filter = (!filters.words.is_empty()).then(|| filters.asked());
+    let address = Address::new(root).query("recursion", "1").query_if("filter", filter.as_deref());
     Ok(client.get(address.query_if("all-projects", all_projects.then_some("true"))).await?)
+}
+
+impl Filters {
+    /// The filters in the daemon's language.
+    fn asked(&self) -> String {
+        let one = |word: &String| match word.split_once('=') {
+            Some((key, value)) => format!("{key} eq {}", words::filter_value(value)),
+            None => format!("name eq (^{word}$|^{word}.*)"),
+        };
+        self.words.iter().map(one).collect::<Vec<_>>().join(" and ")
+    }
 }
 
 impl ColumnList {

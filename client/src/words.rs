@@ -63,7 +63,16 @@ pub fn owner_and_pairs(words: &[String]) -> anyhow::Result<(Option<&str>, BTreeM
     }
 }
 
-/// The words of `config get` and `config unset`: whose key, and the key.
+/// The words of `config unset`: whose keys, and the keys.
+pub fn owner_and_keys(words: &[String]) -> anyhow::Result<(Option<&str>, &[String])> {
+    match words {
+        [_] => Ok((None, words)),
+        [owner, keys @ ..] => Ok((Some(owner), keys)),
+        [] => bail!("a key is needed"),
+    }
+}
+
+/// The words of `config get`: whose key, and the key.
 pub fn owner_and_key(words: &[String]) -> anyhow::Result<(Option<&str>, &str)> {
     match words {
         [key] => Ok((None, key)),
@@ -106,6 +115,15 @@ pub fn environment(text: &str) -> anyhow::Result<BTreeMap<String, String>> {
             Ok((format!("environment.{}", key.trim()), value.trim().trim_matches('"').to_owned()))
         })
         .collect()
+}
+
+/// A value in the daemon's language of filters.
+pub fn filter_value(value: &str) -> String {
+    if value.contains(char::is_whitespace) || value.is_empty() {
+        format!("\"{value}\"")
+    } else {
+        value.into()
+    }
 }
 
 #[cfg(test)]

@@ -77,6 +77,13 @@ fn images_and_profiles_are_edited_and_their_keys_unset() {
         let _ = desk.run(&["profile", "set", &profile, "limits.processes", "77"]).ok();
         let _ = desk.run(&["profile", "unset", &profile, "limits.processes"]).ok();
         assert_eq!(desk.run(&["profile", "get", &profile, "limits.processes"]).ok(), "");
+        // Several at once is new in the newer client.
+        if desk.stock != Some(Stock::Trixie) {
+            let _ = desk.run(&["profile", "set", &profile, "user.a=1", "user.b=2", "user.c=3"]).ok();
+            let _ = desk.run(&["profile", "unset", &profile, "user.a", "user.c"]).ok();
+            let left = desk.lab.get(&format!("/1.0/profiles/{profile}"));
+            assert_eq!(left["config"], serde_json::json!({ "user.b": "2" }));
+        }
         let _ = desk.run(&["profile", "delete", &profile]).ok();
     });
 }
@@ -124,6 +131,13 @@ fn lists_have_the_columns_that_are_chosen() {
         "network list -f csv -c n --all-projects",
         "storage list -f csv,header -c nDds",
         "storage list -f csv -c Sn",
+        "profile list de -f csv",
+        "profile list name=de -f csv",
+        "profile list name=small -f csv",
+        "network list type=bridge managed=true -f csv",
+        "network list cab -f csv",
+        "storage list driver=overlay -f csv -c n",
+        "storage list driver=dir -f csv -c n",
         "image list -f csv -c lfF",
         "image list -f csv -c lf --all-projects",
         "image list -f csv,header --all-projects",

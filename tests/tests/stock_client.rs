@@ -306,7 +306,10 @@ fn it_shows_networks_and_pools() {
         assert!(desk.run(&["network", "list", "-f", "csv"]).ok().contains("cabinbr0,bridge,YES"));
         assert!(desk.run(&["network", "show", "cabinbr0"]).ok().contains("ipv4.address:"));
         assert!(desk.run(&["network", "info", "cabinbr0"]).ok().contains("MAC address:"));
-        assert!(desk.run(&["network", "list-leases", "cabinbr0", "-f", "csv"]).ok().contains(&name));
+        // The name server writes a lease down a moment after it has given it.
+        until_true("the lease among those of the network", 10, || {
+            desk.run(&["network", "list-leases", "cabinbr0", "-f", "csv"]).ok().contains(&name)
+        });
         assert!(desk.run(&["network", "get", "cabinbr0", "ipv4.address"]).ok().contains('/'));
         assert!(desk.run(&["storage", "list", "-f", "csv"]).ok().contains("default,"));
         assert!(desk.run(&["storage", "show", "default"]).ok().contains("driver: overlay"));

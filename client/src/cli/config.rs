@@ -47,12 +47,12 @@ pub enum Config {
         #[arg(short, long)]
         expanded: bool,
     },
-    /// Take a key away
+    /// Take keys away
     Unset {
-        /// The instance (the server when left out) and the key
-        #[arg(num_args = 1..=2, required = true, value_name = "[INSTANCE] KEY", add = ArgValueCompleter::new(complete::config_keys))]
+        /// The instance (the server when left out) and the keys
+        #[arg(num_args = 1.., required = true, value_name = "[INSTANCE] KEY…", add = ArgValueCompleter::new(complete::config_keys))]
         words: Vec<String>,
-        /// The key is a property of the instance, such as description
+        /// The keys are properties of the instance, such as description
         #[arg(short, long)]
         property: bool,
     },
@@ -135,7 +135,7 @@ pub enum Device {
         #[arg(add = ArgValueCompleter::new(complete::device_owners))]
         owner: String,
     },
-    /// Take a property of a device away
+    /// Take properties of a device away
     Unset {
         /// The instance or profile
         #[arg(add = ArgValueCompleter::new(complete::device_owners))]
@@ -143,8 +143,8 @@ pub enum Device {
         /// The device's name
         #[arg(add = ArgValueCompleter::new(complete::devices))]
         device: String,
-        /// The property
-        #[arg(add = ArgValueCompleter::new(complete::device_keys))]
-        key: String,
+        /// The properties
+        #[arg(required = true, value_name = "KEY", add = ArgValueCompleter::new(complete::device_keys))]
+        keys: Vec<String>,
     },
 }

@@ -118,13 +118,14 @@ pub enum Image {
         #[arg(add = ArgValueCompleter::new(complete::images))]
         image: String,
     },
-    /// Take a property away
+    /// Take properties away
     UnsetProperty {
         /// Alias or fingerprint
         #[arg(add = ArgValueCompleter::new(complete::images))]
         image: String,
-        /// The property
-        key: String,
+        /// The properties
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<String>,
     },
 }
 

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 
-use super::{ListFormat, ProjectsList};
+use super::{Filters, ListFormat, ProjectsList};
 use crate::complete;
 
 /// `network`.
@@ -111,7 +111,14 @@ Columns [default: ntm46dus]:
   t  type                 6  IPv6 address         s  state
   m  managed              d  description          e  project"
     )]
-    List(ProjectsList),
+    List {
+        /// Which
+        #[command(flatten)]
+        filters: Filters,
+        /// How
+        #[command(flatten)]
+        list: ProjectsList,
+    },
     /// List the addresses given out on a network
     ListLeases {
         /// The network
@@ -148,15 +155,15 @@ Columns [default: ntm46dus]:
         #[arg(add = ArgValueCompleter::new(complete::networks))]
         name: String,
     },
-    /// Take a key away from a network
+    /// Take keys away from a network
     Unset {
         /// The network
         #[arg(add = ArgValueCompleter::new(complete::networks))]
         name: String,
-        /// The key
-        #[arg(add = ArgValueCompleter::new(complete::object_keys))]
-        key: String,
-        /// The key is a property, such as description
+        /// The keys
+        #[arg(required = true, value_name = "KEY", add = ArgValueCompleter::new(complete::object_keys))]
+        keys: Vec<String>,
+        /// The keys are properties, such as description
         #[arg(short, long)]
         property: bool,
     },

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 
 use super::config::Device;
-use super::{PlainList, ProjectsList};
+use super::{Filters, PlainList, ProjectsList};
 use crate::complete;
 
 /// `profile`.
@@ -85,7 +85,14 @@ Columns [default: ndu]:
   n  name                 d  description          u  used by
   e  project"
     )]
-    List(ProjectsList),
+    List {
+        /// Which
+        #[command(flatten)]
+        filters: Filters,
+        /// How
+        #[command(flatten)]
+        list: ProjectsList,
+    },
     /// Take a profile away from an instance
     Remove {
         /// The instance
@@ -122,15 +129,15 @@ Columns [default: ndu]:
         #[arg(add = ArgValueCompleter::new(complete::profiles))]
         name: String,
     },
-    /// Take a key away from a profile
+    /// Take keys away from a profile
     Unset {
         /// The profile
         #[arg(add = ArgValueCompleter::new(complete::profiles))]
         name: String,
-        /// The key
-        #[arg(add = ArgValueCompleter::new(complete::object_keys))]
-        key: String,
-        /// The key is a property, such as description
+        /// The keys
+        #[arg(required = true, value_name = "KEY", add = ArgValueCompleter::new(complete::object_keys))]
+        keys: Vec<String>,
+        /// The keys are properties, such as description
         #[arg(short, long)]
         property: bool,
     },

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 
-use super::ColumnList;
+use super::{ColumnList, Filters};
 use crate::complete;
 
 /// `storage`.
@@ -65,7 +65,14 @@ Columns [default: nDSdus]:
   n  name                 S  source               u  used by
   D  driver               d  description          s  state"
     )]
-    List(ColumnList),
+    List {
+        /// Which
+        #[command(flatten)]
+        filters: Filters,
+        /// How
+        #[command(flatten)]
+        list: ColumnList,
+    },
     /// Set keys of a storage pool
     Set {
         /// The pool
@@ -84,15 +91,15 @@ Columns [default: nDSdus]:
         #[arg(add = ArgValueCompleter::new(complete::pools))]
         name: String,
     },
-    /// Take a key away from a storage pool
+    /// Take keys away from a storage pool
     Unset {
         /// The pool
         #[arg(add = ArgValueCompleter::new(complete::pools))]
         name: String,
-        /// The key
-        #[arg(add = ArgValueCompleter::new(complete::object_keys))]
-        key: String,
-        /// The key is a property, such as description
+        /// The keys
+        #[arg(required = true, value_name = "KEY", add = ArgValueCompleter::new(complete::object_keys))]
+        keys: Vec<String>,
+        /// The keys are properties, such as description
         #[arg(short, long)]
         property: bool,
     },

@@ -215,15 +215,15 @@ pub enum Volume {
     /// Take, list, restore and delete snapshots of custom volumes
     #[command(subcommand)]
     Snapshot(VolumeSnapshot),
-    /// Take a key away from a custom volume
+    /// Take keys away from a custom volume
     Unset {
         /// Which
         #[command(flatten)]
         place: Place,
-        /// The key
-        #[arg(add = ArgValueCompleter::new(complete::object_keys))]
-        key: String,
-        /// The key is a property, such as description
+        /// The keys
+        #[arg(required = true, value_name = "KEY", add = ArgValueCompleter::new(complete::object_keys))]
+        keys: Vec<String>,
+        /// The keys are properties, such as description
         #[arg(short, long)]
         property: bool,
     },

@@ -23,8 +23,8 @@ pub async fn run(context: &Context, command: Config) -> anyhow::Result<()> {
             target(name)?.set(context, client, &pairs, Part::from_flag(property)).await
         }
         Config::Unset { words, property } => {
-            let (name, key) = words::owner_and_key(&words)?;
-            target(name)?.unset(context, client, key, Part::from_flag(property)).await
+            let (name, keys) = words::owner_and_keys(&words)?;
+            target(name)?.unset(context, client, keys, Part::from_flag(property)).await
         }
         Config::Show { name, expanded } => {
             let target = target(name.as_deref())?;

@@ -60,9 +60,12 @@ pub async fn run(context: &Context, client: &Client, kind: Owner, command: Devic
             };
             kind.target(&owner)?.change(context, client, edit).await?;
         }
-        Device::Unset { owner, device, key } => {
+        Device::Unset { owner, device, keys } => {
             let edit = |object: &mut Map<String, Value>| {
-                found(object, &device)?.remove(&key);
+                let device = found(object, &device)?;
+                for key in &keys {
+                    device.remove(key);
+                }
                 Ok(())
             };
             kind.target(&owner)?.change(context, client, edit).await?;

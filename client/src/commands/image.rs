@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::object::{Part, Target};
 use super::{Context, alias, all, create};
+use crate::cli::Filters;
 use crate::cli::image::{Image as Command, Import, List};
 use crate::output::progress::Progress;
 use crate::output::{self, text};
@@ -52,8 +53,8 @@ pub async fn run(context: &Context, command: Command) -> anyhow::Result<()> {
             target(client, &image).await?.set(context, client, &pairs, Part::Key).await?;
         }
         Command::Show { image } => target(client, &image).await?.show_writable(client).await?,
-        Command::UnsetProperty { image, key } => {
-            target(client, &image).await?.unset(context, client, &key, Part::Key).await?;
+        Command::UnsetProperty { image, keys } => {
+            target(client, &image).await?.unset(context, client, &keys, Part::Key).await?;
         }
     }
     Ok(())
@@ -83,7 +84,7 @@ async fn target(client: &Client, word: &str) -> anyhow::Result<Target> {
 async fn list(client: &Client, args: &List) -> anyhow::Result<()> {
     let usual = if args.all_projects { "elfpdatsu" } else { "lfpdatsu" };
     let columns = output::image::columns(args.columns.as_deref().unwrap_or(usual))?;
-    let mut images: Vec<Image> = all(client, "/1.0/images", args.all_projects).await?;
+    let mut images: Vec<Image> = all(client, "/1.0/images", args.all_projects, &Filters::default()).await?;
     images.retain(|image| args.filter.iter().all(|word| output::image::matches(image, word)));
     images.sort_by(|a, b| output::image::first_alias(a).cmp(output::image::first_alias(b)));
     let rows = || output::image::rows(&columns, &images);

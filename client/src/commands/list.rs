@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use super::Context;
 use crate::cli::instance::List;
-use crate::output;
 use crate::output::instance::{Column, columns, rows};
+use crate::{output, words};
 
 /// Columns that are quick to have.
 const FAST: &str = "nsacPt";
@@ -83,7 +83,7 @@ impl Filter {
         match self {
             Filter::Name(name) => Some(format!("name eq (^{name}$|^{name}.*)")),
             Filter::Field(field, values) => match values.as_slice() {
-                [value] => Some(format!("{field} eq {}", quoted(value))),
+                [value] => Some(format!("{field} eq {}", words::filter_value(value))),
                 // A regular expression that is one of them.
                 several => Some(format!("{field} eq ({})", several.join("|"))),
             },
@@ -98,14 +98,6 @@ impl Filter {
             .flat_map(|interface| &interface.addresses)
             .filter_map(|address| address.address.parse().ok())
             .any(|address| within(address, *base, *length))
-    }
-}
-
-fn quoted(value: &str) -> String {
-    if value.contains(char::is_whitespace) || value.is_empty() {
-        format!("\"{value}\"")
-    } else {
-        value.into()
     }
 }
 

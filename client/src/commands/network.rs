@@ -66,8 +66,8 @@ pub async fn run(context: &Context, command: Network) -> anyhow::Result<()> {
             Target::network(&name)?.get(client, &key, Part::from_flag(property)).await?;
         }
         Network::Info { name } => info(client, remote::local(&name)?).await?,
-        Network::List(list) => {
-            let networks: Vec<_> = all(client, "/1.0/networks", list.all_projects).await?;
+        Network::List { filters, list } => {
+            let networks: Vec<_> = all(client, "/1.0/networks", list.all_projects, &filters).await?;
             list.show(COLUMNS, "ntm46dus", &networks)?;
         }
         Network::ListLeases { name, format } => {
@@ -90,8 +90,8 @@ pub async fn run(context: &Context, command: Network) -> anyhow::Result<()> {
             Target::network(&name)?.set(context, client, &pairs, Part::from_flag(property)).await?;
         }
         Network::Show { name } => Target::network(&name)?.show(client, ORDER).await?,
-        Network::Unset { name, key, property } => {
-            Target::network(&name)?.unset(context, client, &key, Part::from_flag(property)).await?;
+        Network::Unset { name, keys, property } => {
+            Target::network(&name)?.unset(context, client, &keys, Part::from_flag(property)).await?;
         }
     }
     Ok(())

@@ -172,19 +172,21 @@ impl Target {
         .await
     }
 
-    /// Takes a key away, or empties a property of the object itself.
+    /// Takes keys away, or empties properties of the object itself.
     pub async fn unset(
         &self,
         context: &Context,
         client: &Client,
-        key: &str,
+        keys: &[String],
         part: Part,
     ) -> anyhow::Result<()> {
         self.change(context, client, |object| {
-            match part {
-                Part::Property => set_property(object, key, "")?,
-                _ => {
-                    entry(object, self.map)?.remove(key);
+            for key in keys {
+                match part {
+                    Part::Property => set_property(object, key, "")?,
+                    _ => {
+                        entry(object, self.map)?.remove(key);
+                    }
                 }
             }
             Ok(())

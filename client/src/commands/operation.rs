@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use cabin_api::operation::Operation as Work;
 
 use super::{Context, all};
+use crate::cli::Filters;
 use crate::cli::system::Operation;
 use crate::output::columns::{Column, yes};
 use crate::output::{self, text};
@@ -30,7 +31,7 @@ pub async fn run(context: &Context, command: Operation) -> anyhow::Result<()> {
         }
         Operation::List(list) => {
             let found: BTreeMap<String, Vec<Work>> =
-                all(client, "/1.0/operations", list.all_projects).await?;
+                all(client, "/1.0/operations", list.all_projects, &Filters::default()).await?;
             let mut operations: Vec<Work> = found.into_values().flatten().collect();
             operations.sort_by(|a, b| a.created_at.cmp(&b.created_at));
             list.show(COLUMNS, "itdscC", &operations)

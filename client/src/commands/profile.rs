@@ -73,8 +73,8 @@ pub async fn run(context: &Context, command: Profile) -> anyhow::Result<()> {
         Profile::Get { name, key, property } => {
             Target::profile(&name)?.get(client, &key, Part::from_flag(property)).await?;
         }
-        Profile::List(list) => {
-            let profiles: Vec<_> = all(client, "/1.0/profiles", list.all_projects).await?;
+        Profile::List { filters, list } => {
+            let profiles: Vec<_> = all(client, "/1.0/profiles", list.all_projects, &filters).await?;
             list.show(COLUMNS, "ndu", &profiles)?;
         }
         Profile::Rename { name, new } => {
@@ -86,8 +86,8 @@ pub async fn run(context: &Context, command: Profile) -> anyhow::Result<()> {
             Target::profile(&name)?.set(context, client, &pairs, Part::from_flag(property)).await?;
         }
         Profile::Show { name } => Target::profile(&name)?.show(client, ORDER).await?,
-        Profile::Unset { name, key, property } => {
-            Target::profile(&name)?.unset(context, client, &key, Part::from_flag(property)).await?;
+        Profile::Unset { name, keys, property } => {
+            Target::profile(&name)?.unset(context, client, &keys, Part::from_flag(property)).await?;
         }
     }
     Ok(())

@@ -4,8 +4,8 @@ use cabin_api::storage::{Pool, PoolsPost};
 use cabin_client::Client;
 use serde_json::{Value, json};
 
-use super::Context;
 use super::object::{Part, Target};
+use super::{Context, all};
 use crate::cli::storage::Storage;
 use crate::output::columns::Column;
 use crate::output::{self, text};
@@ -50,8 +50,8 @@ pub async fn run(context: &Context, command: Storage) -> anyhow::Result<()> {
             Target::pool(&name)?.get(client, &key, Part::from_flag(property)).await?;
         }
         Storage::Info { name, bytes } => info(client, remote::local(&name)?, bytes).await?,
-        Storage::List(list) => {
-            let pools = client.pools().await?;
+        Storage::List { filters, list } => {
+            let pools: Vec<_> = all(client, "/1.0/storage-pools", false, &filters).await?;
             list.show(COLUMNS, "nDSdus", &pools)?;
         }
         Storage::Set { name, words, property } => {
@@ -59,8 +59,8 @@ pub async fn run(context: &Context, command: Storage) -> anyhow::Result<()> {
             Target::pool(&name)?.set(context, client, &pairs, Part::from_flag(property)).await?;
         }
         Storage::Show { name } => Target::pool(&name)?.show(client, ORDER).await?,
-        Storage::Unset { name, key, property } => {
-            Target::pool(&name)?.unset(context, client, &key, Part::from_flag(property)).await?;
+        Storage::Unset { name, keys, property } => {
+            Target::pool(&name)?.unset(context, client, &keys, Part::from_flag(property)).await?;
         }
     }
     Ok(())

@@ -113,8 +113,8 @@ async fn change(context: &Context, client: &Client, command: Volume) -> anyhow::
             target(&place)?.set(context, client, &pairs, Part::from_flag(property)).await
         }
         Volume::Show(place) => target(&place)?.show(client, ORDER).await,
-        Volume::Unset { place, key, property } => {
-            target(&place)?.unset(context, client, &key, Part::from_flag(property)).await
+        Volume::Unset { place, keys, property } => {
+            target(&place)?.unset(context, client, &keys, Part::from_flag(property)).await
         }
         _ => Ok(()),
     }
