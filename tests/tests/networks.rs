@@ -170,17 +170,18 @@ fn a_p2p_nic_is_a_wire_to_the_host() {
     let mut lab = Lab::own();
     lab.image("busybox");
     lab.cabin(&["create", "busybox", "wire"]).ok();
-    let device = ["config", "device", "add", "wire", "eth0", "nic", "nictype=p2p", "name=eth0"];
+    // Not by the name that the guest asks DHCP for.
+    let device = ["config", "device", "add", "wire", "eth0", "nic", "nictype=p2p", "name=wire0"];
     lab.cabin(&device).ok();
     lab.cabin(&["start", "wire"]).ok();
-    let end = |lab: &Lab| lab.get("/1.0/instances/wire/state")["network"]["eth0"]["host_name"].clone();
+    let end = |lab: &Lab| lab.get("/1.0/instances/wire/state")["network"]["wire0"]["host_name"].clone();
     let name = end(&lab).as_str().unwrap().to_owned();
     let netns = lab.netns.clone();
     let shown = || host(&["ip", "-n", &netns, "link", "show", &name]);
     let link = shown().ok();
     assert!(link.contains("UP") && !link.contains("master"), "{link}");
     host(&["ip", "-n", &netns, "addr", "add", "192.0.2.1/24", "dev", &name]).ok();
-    lab.sh("wire", "ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up");
+    lab.sh("wire", "ip addr add 192.0.2.2/24 dev wire0 && ip link set wire0 up");
     let reaches = |lab: &Lab| lab.exec("wire", &["ping", "-c1", "-W5", "192.0.2.1"]).code == 0;
     assert!(reaches(&lab), "the host is not at the other end");
 
