@@ -18,6 +18,7 @@ pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod project;
 pub mod pty;
 pub mod seccomp;
 pub mod socket;
