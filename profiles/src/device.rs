@@ -43,7 +43,7 @@ const DISK: &[Key] = &[
     )
     .default("true")
     .live(),
-    Key::new("size", Kind::Bytes, "The most the root holds, in a pool of driver `btrfs`, or a disk in memory; unset is no limit, or half of the host's memory").live(),
+    Key::new("size", Kind::Bytes, "The most the root holds, in a pool of driver `btrfs` or on project quotas, or a disk in memory; unset is no limit, or half of the host's memory").live(),
     Key::new("source", Kind::Source, "What is mounted").restricted(Restriction::LowLevel),
 ];
 

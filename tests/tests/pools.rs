@@ -183,6 +183,79 @@ fn a_root_disk_holds_what_its_size_says_and_no_more() {
     lab.cabin(&["storage", "delete", "fast"]).ok();
 }
 
+/// What `df` says in an instance that a mount holds, in KiB, and what is taken of it.
+fn df(lab: &Lab, place: &str) -> (u64, u64) {
+    let said = lab.sh("web", &format!("df -Pk {place} | tail -n 1"));
+    let mut words = said.split_whitespace().skip(1).map(|word| word.parse().expect("a number"));
+    (words.next().expect("blocks"), words.next().expect("used"))
+}
+
+/// What a size does in a pool on ext4 or xfs that keeps project quotas.
+fn is_held(lab: &mut Lab, driver: &str) {
+    lab.launch("busybox", "web", &["--storage", "fast", "--device", "root,size=32MiB"]);
+    let fill = |lab: &Lab, place: &str, mib: u32| {
+        let script = format!("dd if=/dev/zero of={place}/big bs=1M count={mib} && sync -f {place}/big");
+        let code = lab.exec("web", &["sh", "-c", &script]).code;
+        lab.sh("web", &format!("rm -f {place}/big; sync -f {place}"));
+        code
+    };
+    assert_ne!(fill(lab, "/root", 48), 0, "{driver}");
+    assert_eq!(fill(lab, "/root", 16), 0, "{driver}");
+    assert_eq!(df(lab, "/").0, 32 << 10);
+    lab.cabin(&["config", "device", "set", "web", "root", "size=96MiB"]).ok();
+    assert_eq!((df(lab, "/").0, fill(lab, "/root", 48)), (96 << 10, 0));
+    lab.sh("web", "dd if=/dev/zero of=/root/kept bs=1M count=20 && sync -f /root/kept");
+    assert!((20 << 10..40 << 10).contains(&df(lab, "/").1), "{:?}", df(lab, "/"));
+    lab.cabin(&["snapshot", "create", "web", "s"]).ok();
+    lab.cabin(&["config", "device", "set", "web", "root", "size=40MiB"]).ok();
+    assert_ne!(fill(lab, "/root", 48), 0);
+    lab.cabin(&["snapshot", "restore", "web", "s"]).ok();
+    assert_eq!((df(lab, "/").0, fill(lab, "/root", 48)), (96 << 10, 0));
+    assert_eq!(lab.get("/1.0/instances/web/state")["disk"]["root"]["total"], 96 << 20);
+    // Stopped, it becomes a layer where there are any, and what stands on it is limited as before.
+    lab.cabin(&["stop", "-f", "web"]).ok();
+    lab.cabin(&["snapshot", "create", "web", "t"]).ok();
+    lab.cabin(&["start", "web"]).ok();
+    assert_ne!(fill(lab, "/root", 128), 0);
+    // A daemon that died between the limit and the commit sets what the row says.
+    lab.daemon_mut().crash();
+    lab.daemon_mut().boot();
+    assert_eq!((df(lab, "/").0, fill(lab, "/root", 48)), (96 << 10, 0));
+    lab.cabin(&["config", "device", "unset", "web", "root", "size"]).ok();
+    assert_eq!(fill(lab, "/root", 128), 0);
+    lab.cabin(&["storage", "volume", "create", "fast", "data", "size=8MiB"]).ok();
+    lab.cabin(&["storage", "volume", "attach", "fast", "data", "web", "/data"]).ok();
+    assert_eq!(df(lab, "/data").0, 8 << 10);
+    assert_ne!(fill(lab, "/data", 16), 0);
+    lab.cabin(&["storage", "volume", "set", "fast", "data", "size=24MiB"]).ok();
+    assert_eq!(fill(lab, "/data", 16), 0);
+    lab.cabin(&["delete", "-f", "web"]).ok();
+    lab.cabin(&["storage", "volume", "delete", "fast", "data"]).ok();
+}
+
+#[test]
+fn a_size_is_held_on_ext4_and_xfs_that_keep_project_quotas_and_refused_on_others() {
+    let mut lab = Lab::own();
+    lab.image("busybox");
+    for (driver, kind) in [("overlay", "ext4"), ("dir", "xfs"), ("overlay", "xfs"), ("dir", "ext4")] {
+        let counted = Disk::counted(kind, 600);
+        let holds = counted.is_some();
+        let disk = counted.unwrap_or_else(|| Disk::new(600, None));
+        let source = format!("source={}", disk.place().display());
+        lab.cabin(&["storage", "create", "fast", driver, &source]).ok();
+        if holds {
+            is_held(&mut lab, driver);
+        } else {
+            let device = ["--device", "root,size=32MiB"];
+            let said =
+                lab.cabin(&[&["create", "busybox", "web", "-s", "fast"], &device[..]].concat()).refused();
+            assert!(said.contains("project quotas") && said.contains("btrfs"), "{said}");
+            assert_eq!(lab.get("/1.0/instances").as_array().map(Vec::len), Some(0));
+        }
+        lab.cabin(&["storage", "delete", "fast"]).ok();
+    }
+}
+
 #[test]
 fn a_size_that_nothing_would_hold_is_refused_with_what_would() {
     let lab = Lab::shared();

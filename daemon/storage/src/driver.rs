@@ -10,7 +10,7 @@ use cabin_sys::dir::HostDir;
 
 use crate::copy::Ahead;
 use crate::error::Result;
-use crate::usage;
+use crate::{quota, usage};
 
 mod btrfs;
 mod dir;
@@ -89,6 +89,15 @@ pub(crate) const IMAGE: &str = "image";
 /// The link in a volume to the name of the layer it stands on.
 pub(crate) const BELOW: &str = "below";
 
+/// What a copy is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Somebody will write in it.
+    Volume,
+    /// It is kept as it is.
+    Snapshot,
+}
+
 /// One way of keeping volumes: open directories in, a filled new one out. A snapshot has the form of a volume.
 pub(crate) trait Driver: Send + Sync {
     /// Whether `source` lies on a filesystem that can carry this driver; why not, if not.
@@ -99,7 +108,9 @@ pub(crate) trait Driver: Send + Sync {
 
     /// Fills the new directory `volume` so that it holds an empty tree.
     fn create_empty(&self, volume: &HostDir) -> io::Result<()> {
-        volume.create_dir(ROOTFS, 0o755)?.sync()
+        let tree = volume.create_dir(ROOTFS, 0o755)?;
+        quota::claim(&[&tree])?;
+        tree.sync()
     }
 
     /// Fills the new directory `volume` so that it holds an empty tree for somebody else to fill, and gives that.
@@ -109,12 +120,7 @@ pub(crate) trait Driver: Send + Sync {
     }
 
     /// Fills the new directory `to` with what the volume or snapshot in `from` holds. Nothing is synced.
-    fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()>;
-
-    /// As [`Driver::copy`], for a snapshot: nobody will write in it.
-    fn keep(&self, from: &HostDir, to: &HostDir) -> Result<()> {
-        self.copy(from, to)
-    }
+    fn copy(&self, from: &HostDir, to: &HostDir, purpose: Purpose) -> Result<()>;
 
     /// Makes the empty tree of an image (root's, 0755) in its new directory.
     fn create_image(&self, image: &HostDir) -> io::Result<HostDir> {
@@ -123,7 +129,11 @@ pub(crate) trait Driver: Send + Sync {
 
     /// Bytes a volume, snapshot or layer takes beyond what it shares.
     fn used(&self, volume: &HostDir) -> io::Result<u64> {
-        usage::bytes(volume.open_dir(self.own(volume))?)
+        let tree = volume.open_dir(self.own(volume))?;
+        match quota::used(&tree)? {
+            Some(bytes) => Ok(bytes),
+            None => usage::bytes(tree),
+        }
     }
 
     /// As [`Driver::copy`], while somebody is writing in `from`; what changes until it stands still is copied then.
@@ -133,24 +143,35 @@ pub(crate) trait Driver: Send + Sync {
         &self,
         _from: &HostDir,
         _to: &HostDir,
+        _purpose: Purpose,
         _earlier: Option<&HostDir>,
     ) -> Result<Option<Ahead>> {
         Ok(None)
     }
 
-    /// Why volumes can have no limit; `None` when they can.
-    fn lacks_limits(&self) -> Option<&'static str> {
-        Some("its filesystem keeps no quotas by directory here; a pool of driver `btrfs` keeps limits")
+    /// Why volumes of the pool at `root` can have no limit; `None` when they can.
+    fn lacks_limits(&self, root: &HostDir) -> Option<&'static str> {
+        quota::lacks(root)
     }
 
-    /// Sets how many bytes a volume may hold, or lifts that.
-    fn limit(&self, _volume: &HostDir, bytes: Option<u64>) -> io::Result<()> {
-        if bytes.is_some() { Err(io::ErrorKind::Unsupported.into()) } else { Ok(()) }
+    /// Sets how many bytes a volume may hold, or lifts that. `Unsupported` for one that can have no limit, though
+    /// others of its pool can.
+    fn limit(&self, volume: &HostDir, bytes: Option<u64>) -> io::Result<()> {
+        quota::limit(&volume.open_dir(self.own(volume))?, bytes)
     }
 
     /// The most bytes a volume may hold, if that is limited.
-    fn limit_of(&self, _volume: &HostDir) -> io::Result<Option<u64>> {
-        Ok(None)
+    fn limit_of(&self, volume: &HostDir) -> io::Result<Option<u64>> {
+        quota::limit_of(&volume.open_dir(self.own(volume))?)
+    }
+
+    /// Lifts the limit of a volume, snapshot or layer that is going to be removed, so that the filesystem remembers
+    /// nothing of it afterwards. It may be half made or half removed.
+    fn forget(&self, volume: &HostDir) -> io::Result<()> {
+        match self.limit(volume, None) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 
     /// Removes what the filesystem remembers of volumes that are gone. `root` is a filesystem of the pool's own.

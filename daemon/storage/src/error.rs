@@ -225,6 +225,16 @@ pub enum Error {
         /// Why, and what does.
         why: &'static str,
     },
+    /// This volume of the pool can have no limit.
+    #[error("volume `{volume}` of storage pool `{pool}` can have no limit: {why}")]
+    Uncounted {
+        /// The pool.
+        pool: String,
+        /// The volume.
+        volume: String,
+        /// Why, and what to do.
+        why: &'static str,
+    },
     /// A file of a tree could not be copied.
     #[error("cannot copy `{path}`")]
     Copy {
@@ -259,7 +269,7 @@ impl Error {
             | Error::WrongDriver { .. }
             | Error::ImageExists { .. } => Kind::Conflict,
             Error::Unavailable { .. } => Kind::Unavailable,
-            Error::Filesystem { .. } | Error::NoLimits { .. } => Kind::Unsupported,
+            Error::Filesystem { .. } | Error::NoLimits { .. } | Error::Uncounted { .. } => Kind::Unsupported,
             _ => Kind::Internal,
         }
     }

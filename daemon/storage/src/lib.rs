@@ -14,6 +14,7 @@ mod error;
 mod merge;
 mod name;
 mod pool;
+mod quota;
 mod stack;
 mod storage;
 mod usage;

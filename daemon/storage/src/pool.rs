@@ -83,6 +83,18 @@ impl std::fmt::Debug for Pool {
     }
 }
 
+impl Inner {
+    /// Removes the tree of a volume, snapshot, layer or image, and before it what the filesystem remembers of how much
+    /// it may hold; nothing there is success.
+    fn discard(&self, place: &str) -> io::Result<()> {
+        if let Ok(tree) = self.root.open_dir(place) {
+            self.kind.driver().forget(&tree)?;
+            fault::reach("limit forgotten");
+        }
+        self.root.remove_tree(place)
+    }
+}
+
 impl Pool {
     pub(crate) fn new(name: &str, kind: DriverKind, root: HostDir, mounted: bool) -> Pool {
         Pool {
@@ -170,7 +182,7 @@ impl Pool {
             other => other.map_err(wrong)?,
         };
         let (inner, stray) = (self.inner.clone(), staging.clone());
-        undo.push(format!("stage volume {volume}"), move || inner.root.remove_tree(&stray))?;
+        undo.push(format!("stage volume {volume}"), move || inner.discard(&stray))?;
         fill(&staged)?;
         match root.rename(&staging, &volume.path()) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(self.exists_already(volume)),
@@ -239,13 +251,13 @@ impl Pool {
         let root = &self.inner.root;
         let condemned = format!("{directory}/{DELETING}{name}");
         // Left over from a crash, or an earlier try.
-        root.remove_tree(&condemned)?;
+        self.inner.discard(&condemned)?;
         match root.rename(&format!("{directory}/{name}"), &condemned) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
             Ok(()) => {
                 fault::reach("name taken away");
-                root.remove_tree(&condemned)
+                self.inner.discard(&condemned)
             }
         }
     }
@@ -372,8 +384,9 @@ impl Pool {
                 let passing =
                     [STAGING, DELETING, REPLACED].iter().any(|prefix| entry.name.starts_with(prefix));
                 if passing && !aside.contains(&format!("{directory}/{}", entry.name)) {
-                    dir.remove_tree(&entry.name).map_err(|e| self.pool_error("sweep", e))?;
-                    removed.push(format!("{directory}/{}", entry.name));
+                    let stray = format!("{directory}/{}", entry.name);
+                    self.inner.discard(&stray).map_err(|e| self.pool_error("sweep", e))?;
+                    removed.push(stray);
                 }
             }
         }

@@ -13,7 +13,7 @@ use std::process::Command;
 use cabin_storage::{Activity, DriverKind, Error, Origin, Pool, PoolSpec, Storage, VolumeName};
 use cabin_undo::atomically;
 use cabin_undo::fault::{Plan, arm, seen};
-use kit::{DRIVERS, IMAGE, World, done, fill, paths, with_image};
+use kit::{COUNTED, DRIVERS, IMAGE, World, counted, done, fill, forgotten, ids, paths, with_image};
 
 const OTHER: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
@@ -55,6 +55,7 @@ fn a_failure_at_any_step_leaves_nothing_and_a_kill_leaves_nothing_visible() {
         return die(Path::new(&root));
     }
     sweep_folding();
+    sweep_limits();
     for driver in DRIVERS {
         let world = with_image(driver);
         let before = paths(world.dir.path());
@@ -95,14 +96,7 @@ fn a_failure_at_any_step_leaves_nothing_and_a_kill_leaves_nothing_visible() {
                 .collect();
             assert!(strays.is_empty(), "{strays:?}");
             assert!(pool.has_image(IMAGE).unwrap());
-            for owner in pool.owners_of_snapshots().unwrap() {
-                for snapshot in pool.list_snapshots(&owner).unwrap() {
-                    pool.delete_snapshot(&owner, &snapshot).unwrap();
-                }
-            }
-            for volume in pool.list().unwrap() {
-                pool.delete(&volume).unwrap();
-            }
+            empty(&pool);
             let layers: Vec<_> = fs::read_dir(pool.path().join("layers")).unwrap().collect();
             assert!(layers.is_empty(), "{driver:?}, killed at {killed}: {layers:?}");
         }
@@ -182,6 +176,73 @@ fn sweep_folding() {
     }
 }
 
+/// A life with limits, in one change.
+fn limited(pool: &Pool) -> Result<(), cabin_undo::Failed<Error>> {
+    let (web, copy) = (VolumeName::container("web").unwrap(), VolumeName::container("copy").unwrap());
+    atomically(|undo| {
+        let limit = |volume: &VolumeName, undo: &mut cabin_undo::Undo| -> Result<(), Error> {
+            let (again, same) = (pool.clone(), volume.clone());
+            undo.push(format!("limit of {volume}"), move || again.limit(&same, None))?;
+            pool.limit(volume, Some(8 << 20))
+        };
+        pool.create_from_image(&web, IMAGE, undo)?;
+        limit(&web, undo)?;
+        write(pool, "containers/web", "one");
+        pool.stage_snapshot(&web, Activity::Stopped, "s", undo)?.show(undo)?;
+        pool.stage_restore(&web, "s", "m", undo)?.show(undo)?;
+        limit(&web, undo)?;
+        pool.stage_copy(Origin::Snapshot(&web, "s"), &copy, undo)?.show(undo)?;
+        limit(&copy, undo)
+    })
+}
+
+/// Makes each step of a life with limits fail, and dies there, where the kernel keeps project quotas: the filesystem
+/// remembers no limit of what is gone.
+fn sweep_limits() {
+    for world in COUNTED.into_iter().filter_map(|(driver, kind)| counted(driver, kind)) {
+        let before = paths(world.dir.path());
+        let mut step = 0;
+        loop {
+            step += 1;
+            arm(Plan::Fail(step));
+            let outcome = limited(&world.pool);
+            arm(Plan::Off);
+            match outcome {
+                Ok(()) => break,
+                Err(failed) => assert!(failed.left_behind.is_empty(), "{failed}"),
+            }
+            assert_eq!(paths(world.dir.path()), before, "{world:?}, step {step}");
+            forgotten(&world, &format!("step {step} failed"));
+        }
+        assert!(step > 8 && !ids(&world).is_empty());
+        empty(&world.pool);
+        for killed in 1.. {
+            let mut command = dying(&world, world.pool.driver(), killed);
+            let ended = command.env("CABIN_TEST_LIMITS", "1").output().unwrap();
+            world.pool.sweep().unwrap();
+            empty(&world.pool);
+            forgotten(&world, &format!("killed at {killed}"));
+            if ended.status.success() {
+                assert!(killed > 8, "{killed}");
+                break;
+            }
+        }
+    }
+}
+
+/// Deletes all that was made.
+fn empty(pool: &Pool) {
+    for owner in pool.owners_of_snapshots().unwrap() {
+        for snapshot in pool.list_snapshots(&owner).unwrap() {
+            pool.delete_snapshot(&owner, &snapshot).unwrap();
+        }
+    }
+    for volume in pool.list().unwrap() {
+        pool.forget_replaced(&volume).unwrap();
+        pool.delete(&volume).unwrap();
+    }
+}
+
 /// This program again, to be killed at a step.
 fn dying(world: &World, driver: DriverKind, step: u64) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -201,6 +262,10 @@ fn die(root: &Path) {
     let folds = std::env::var_os("CABIN_TEST_FOLD").is_some();
     let pool = storage.open_pool(&spec).unwrap();
     arm(Plan::Kill(std::env::var("CABIN_TEST_STEP").unwrap().parse().unwrap()));
+    if std::env::var_os("CABIN_TEST_LIMITS").is_some() {
+        drop(limited(&pool));
+        std::process::exit(0);
+    }
     match folds {
         true => drop(fold(&pool, &VolumeName::container("deep").unwrap())),
         false => drop(everything(&storage, &spec)),

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
-use super::{Driver, Layers, ROOTFS};
+use super::{Driver, Layers, Purpose, ROOTFS};
 
 /// The link that says when a volume parted from its image.
 const BORN: &str = "born";
@@ -80,19 +80,19 @@ impl Driver for Btrfs {
         make_tree(volume, 0o755)?.sync_filesystem()
     }
 
-    fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()> {
-        copy(from, to, Access::Writable).map_err(failed)
-    }
-
-    fn keep(&self, from: &HostDir, to: &HostDir) -> Result<()> {
-        copy(from, to, Access::ReadOnly).map_err(failed)
+    fn copy(&self, from: &HostDir, to: &HostDir, purpose: Purpose) -> Result<()> {
+        let access = match purpose {
+            Purpose::Volume => Access::Writable,
+            Purpose::Snapshot => Access::ReadOnly,
+        };
+        copy(from, to, access).map_err(failed)
     }
 
     fn used(&self, volume: &HostDir) -> io::Result<u64> {
         btrfs::written_since(volume.open_dir(ROOTFS)?, born(volume)?)
     }
 
-    fn lacks_limits(&self) -> Option<&'static str> {
+    fn lacks_limits(&self, _root: &HostDir) -> Option<&'static str> {
         None
     }
 
@@ -113,6 +113,11 @@ impl Driver for Btrfs {
         let tree = volume.open_dir(ROOTFS)?;
         let quota = btrfs::quota(&tree, btrfs::info(&tree)?.id)?;
         Ok(quota.and_then(|(_, most)| most).filter(|most| *most != u64::MAX))
+    }
+
+    /// A quota group is found by its subvolume's absence, see `sweep`.
+    fn forget(&self, _volume: &HostDir) -> io::Result<()> {
+        Ok(())
     }
 
     fn sweep(&self, root: &HostDir) -> io::Result<()> {

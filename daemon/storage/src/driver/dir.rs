@@ -10,14 +10,24 @@ use crate::attributes::Role;
 use crate::copy::{self, Ahead, Earlier};
 use crate::error::{Error, Result};
 
-use super::{Driver, Layers, ROOTFS};
+use super::{Driver, Layers, Purpose, ROOTFS};
+use crate::quota;
 
 pub(crate) struct Dir;
 
-/// The tree of a volume, and the empty one of a new volume.
-pub(super) fn roots(from: &HostDir, to: &HostDir) -> Result<(HostDir, HostDir)> {
-    let copying = |source| Error::Copy { path: ROOTFS.to_owned(), source };
-    Ok((from.open_dir(ROOTFS).map_err(copying)?, to.create_dir(ROOTFS, 0o700).map_err(copying)?))
+/// Makes the empty tree of a new volume or snapshot. Snapshots are not counted: they share files with one another.
+fn make_root(volume: &HostDir, purpose: Purpose) -> io::Result<HostDir> {
+    let root = volume.create_dir(ROOTFS, 0o700)?;
+    if purpose == Purpose::Volume {
+        quota::claim(&[&root])?;
+    }
+    Ok(root)
+}
+
+/// The tree of a volume, and the empty one of a new volume or snapshot.
+pub(super) fn roots(from: &HostDir, to: &HostDir, purpose: Purpose) -> Result<(HostDir, HostDir)> {
+    let make = || Ok((from.open_dir(ROOTFS)?, make_root(to, purpose)?));
+    make().map_err(|source| Error::Copy { path: ROOTFS.to_owned(), source })
 }
 
 impl Driver for Dir {
@@ -27,19 +37,25 @@ impl Driver for Dir {
 
     fn create_from_image(&self, image: &HostDir, volume: &HostDir) -> Result<()> {
         let copying = |source| Error::Copy { path: ROOTFS.to_owned(), source };
-        let root = volume.create_dir(ROOTFS, 0o700).map_err(copying)?;
+        let root = make_root(volume, Purpose::Volume).map_err(copying)?;
         copy::tree(image.as_fd(), root.as_fd(), Role::Whole)?;
         // A whole tree is much data: flushing the filesystem once is cheaper than each file.
         root.sync_filesystem().map_err(copying)
     }
 
-    fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()> {
-        let (old, new) = roots(from, to)?;
+    fn copy(&self, from: &HostDir, to: &HostDir, purpose: Purpose) -> Result<()> {
+        let (old, new) = roots(from, to, purpose)?;
         copy::tree(old.as_fd(), new.as_fd(), Role::Whole)
     }
 
-    fn copy_ahead(&self, from: &HostDir, to: &HostDir, earlier: Option<&HostDir>) -> Result<Option<Ahead>> {
-        let (old, new) = roots(from, to)?;
+    fn copy_ahead(
+        &self,
+        from: &HostDir,
+        to: &HostDir,
+        purpose: Purpose,
+        earlier: Option<&HostDir>,
+    ) -> Result<Option<Ahead>> {
+        let (old, new) = roots(from, to, purpose)?;
         let earlier = earlier.and_then(|volume| Earlier::open(volume, ROOTFS));
         Ahead::begin(old.as_fd(), new.as_fd(), Role::Whole, earlier).map(Some)
     }

@@ -14,8 +14,9 @@ use rustix::fs as rfs;
 use crate::attributes::{Role, carry, times};
 use crate::copy::{self, Ahead, Earlier};
 use crate::error::{Error, Result};
+use crate::quota;
 
-use super::{Driver, Layers, ROOTFS, dir};
+use super::{Driver, Layers, Purpose, ROOTFS, dir};
 
 /// The writable layer.
 const UPPER: &str = "u";
@@ -28,11 +29,22 @@ const UNFIT: &[(i64, &str)] =
 
 pub(crate) struct Overlay;
 
+/// Makes the directories of a volume whose writable layer has this mode, and gives that layer.
+fn make_dirs(volume: &HostDir, mode: u32, purpose: Purpose) -> io::Result<HostDir> {
+    let upper = volume.create_dir(UPPER, mode)?;
+    let work = volume.create_dir(WORK, 0o700)?;
+    // Snapshots are not counted: they share files with one another.
+    if purpose == Purpose::Volume {
+        // What the kernel makes in the one it renames into the other.
+        quota::claim(&[&upper, &work])?;
+    }
+    volume.create_dir(ROOTFS, 0o700)?;
+    Ok(upper)
+}
+
 /// Makes an empty writable layer over the tree whose root is `below`.
 fn make_upper(below: &HostDir, volume: &HostDir) -> io::Result<()> {
-    let upper = volume.create_dir(UPPER, 0o700)?;
-    volume.create_dir(WORK, 0o700)?;
-    volume.create_dir(ROOTFS, 0o700)?;
+    let upper = make_dirs(volume, 0o700, Purpose::Volume)?;
     // The root of a mounted overlay looks like the upper layer's, not like those below.
     let stat = rfs::fstat(below)?;
     carry(below, &upper, &stat, Role::Whole)?;
@@ -42,17 +54,14 @@ fn make_upper(below: &HostDir, volume: &HostDir) -> io::Result<()> {
 
 impl Overlay {
     /// What a volume holds itself, and where that goes in a new one, with all else a new one has.
-    fn uppers(&self, from: &HostDir, to: &HostDir) -> Result<(HostDir, HostDir, Role)> {
+    fn uppers(&self, from: &HostDir, to: &HostDir, purpose: Purpose) -> Result<(HostDir, HostDir, Role)> {
         if self.own(from) == ROOTFS {
-            let (old, new) = dir::roots(from, to)?;
+            let (old, new) = dir::roots(from, to, purpose)?;
             return Ok((old, new, Role::Whole));
         }
         let make = || -> io::Result<(HostDir, HostDir, Role)> {
-            let (old, new) = (from.open_dir(UPPER)?, to.create_dir(UPPER, 0o700)?);
             // What the kernel keeps in its work directory is of no use to another mount.
-            to.create_dir(WORK, 0o700)?;
-            to.create_dir(ROOTFS, 0o700)?;
-            Ok((old, new, Role::Upper))
+            Ok((from.open_dir(UPPER)?, make_dirs(to, 0o700, purpose)?, Role::Upper))
         };
         make().map_err(|source| Error::Copy { path: UPPER.to_owned(), source })
     }
@@ -70,18 +79,22 @@ impl Driver for Overlay {
 
     /// It is to become a layer, so that it need not be copied again.
     fn create_to_fill(&self, volume: &HostDir) -> io::Result<HostDir> {
-        volume.create_dir(WORK, 0o700)?;
-        volume.create_dir(ROOTFS, 0o700)?;
-        volume.create_dir(UPPER, 0o755)
+        make_dirs(volume, 0o755, Purpose::Volume)
     }
 
-    fn copy(&self, from: &HostDir, to: &HostDir) -> Result<()> {
-        let (old, new, role) = self.uppers(from, to)?;
+    fn copy(&self, from: &HostDir, to: &HostDir, purpose: Purpose) -> Result<()> {
+        let (old, new, role) = self.uppers(from, to, purpose)?;
         copy::tree(old.as_fd(), new.as_fd(), role)
     }
 
-    fn copy_ahead(&self, from: &HostDir, to: &HostDir, earlier: Option<&HostDir>) -> Result<Option<Ahead>> {
-        let (old, new, role) = self.uppers(from, to)?;
+    fn copy_ahead(
+        &self,
+        from: &HostDir,
+        to: &HostDir,
+        purpose: Purpose,
+        earlier: Option<&HostDir>,
+    ) -> Result<Option<Ahead>> {
+        let (old, new, role) = self.uppers(from, to, purpose)?;
         let earlier = earlier.and_then(|volume| Earlier::open(volume, self.own(from)));
         Ahead::begin(old.as_fd(), new.as_fd(), role, earlier).map(Some)
     }

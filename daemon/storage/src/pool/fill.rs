@@ -80,7 +80,7 @@ impl Pool {
             other => other.map_err(|source| self.volume_error("create", place.volume(), source))?,
         };
         let (inner, stray) = (self.inner.clone(), staging.to_owned());
-        undo.push(format!("stage {what}"), move || inner.root.remove_tree(&stray))?;
+        undo.push(format!("stage {what}"), move || inner.discard(&stray))?;
         Ok(staged)
     }
 

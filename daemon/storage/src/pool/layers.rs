@@ -88,7 +88,11 @@ impl Pool {
     /// Fills the new directory `made` so that it can take the place of `volume` and stands on the layer.
     fn prepare(&self, volume: &HostDir, made: &HostDir, layer: &str) -> io::Result<()> {
         let root = &self.inner.root;
-        self.inner.kind.driver().branch(volume, made)?;
+        let driver = self.inner.kind.driver();
+        driver.branch(volume, made)?;
+        if let Some(most) = driver.limit_of(volume)? {
+            driver.limit(made, Some(most))?;
+        }
         for link in [IMAGE, RESTORED] {
             match rfs::readlinkat(volume, link, Vec::new()) {
                 Ok(target) => made.symlink(Path::new(OsStr::from_bytes(target.as_bytes())), link)?,
@@ -145,7 +149,7 @@ impl Pool {
         fault::pass("layers folded")?;
         root.exchange(&staging, place).map_err(wrong)?;
         fault::reach("folded layer in place");
-        root.remove_tree(&staging).map_err(wrong)?;
+        self.inner.discard(&staging).map_err(wrong)?;
         self.release(chain.into_iter().next())?;
         Ok(true)
     }
@@ -156,8 +160,8 @@ impl Pool {
         if self.below(place)?.as_deref() == Some(layer) {
             return Ok(());
         }
-        self.inner.root.remove_tree(&format!("{LAYERS}/{STAGING}{layer}")).map_err(wrong)?;
-        self.inner.root.remove_tree(&place_of(layer)).map_err(wrong)?;
+        self.inner.discard(&format!("{LAYERS}/{STAGING}{layer}")).map_err(wrong)?;
+        self.inner.discard(&place_of(layer)).map_err(wrong)?;
         self.inner.root.remove_file(&ref_of(layer)).map_err(wrong)
     }
 
@@ -174,7 +178,7 @@ impl Pool {
             }
             root.exchange(&place_of(layer), place).map_err(wrong)?;
         }
-        root.remove_tree(&place_of(layer)).map_err(wrong)?;
+        self.inner.discard(&place_of(layer)).map_err(wrong)?;
         root.remove_file(&ref_of(layer)).map_err(wrong)
     }
 
@@ -274,7 +278,7 @@ impl Pool {
             }
             fault::reach("layer taken away");
             root.remove_file(&ref_of(&layer)).map_err(wrong)?;
-            root.remove_tree(&condemned).map_err(wrong)?;
+            self.inner.discard(&condemned).map_err(wrong)?;
         }
         Ok(())
     }
@@ -291,7 +295,7 @@ impl Pool {
             // A volume that never took its place.
             let stray = self.below(&place_of(layer))?.as_ref() == Some(layer);
             if stray || self.standing(layer).map_err(wrong)?.is_none() {
-                root.remove_tree(&place_of(layer)).map_err(wrong)?;
+                self.inner.discard(&place_of(layer)).map_err(wrong)?;
                 removed.push(place_of(layer));
             }
         }

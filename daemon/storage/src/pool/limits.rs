@@ -4,6 +4,7 @@ use cabin_sys::dir::HostDir;
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
+use crate::quota::UNCOUNTED;
 
 use super::Pool;
 
@@ -11,20 +12,25 @@ impl Pool {
     /// Why volumes of this pool can have no limit; `None` when they can.
     #[must_use]
     pub fn lacks_limits(&self) -> Option<&'static str> {
-        self.inner.kind.driver().lacks_limits()
+        self.inner.kind.driver().lacks_limits(&self.inner.root)
     }
 
-    /// Sets how many bytes a volume may hold, what it shares with others counted, or lifts that. What it holds
-    /// already stays. The first limit in a pool makes the filesystem count, which takes a while once.
+    /// Sets how many bytes a volume may hold, or lifts that. What it holds already stays. On btrfs what it shares with
+    /// others is counted too, and the first limit in a pool makes the filesystem count, which takes a while once.
     ///
     /// # Errors
-    /// No such volume, a pool that keeps no limits, or a failure of the disk.
+    /// No such volume, a pool or volume that can have no limits, or a failure of the disk.
     pub fn limit(&self, volume: &VolumeName, bytes: Option<u64>) -> Result<()> {
         if let (Some(_), Some(why)) = (bytes, self.lacks_limits()) {
             return Err(Error::NoLimits { pool: self.name().to_owned(), why });
         }
         let limited = self.inner.kind.driver().limit(&self.open_volume(volume)?, bytes);
-        limited.map_err(|source| self.volume_error("limit", volume, source))
+        limited.map_err(|source| match source.kind() {
+            std::io::ErrorKind::Unsupported => {
+                Error::Uncounted { pool: self.name().to_owned(), volume: volume.to_string(), why: UNCOUNTED }
+            }
+            _ => self.volume_error("limit", volume, source),
+        })
     }
 
     /// The most bytes a volume may hold, if that is limited.

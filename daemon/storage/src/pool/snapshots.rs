@@ -10,7 +10,7 @@ use cabin_sys::dir::HostDir;
 use cabin_undo::Undo;
 
 use crate::copy::{Ahead, noted};
-use crate::driver::{Driver, IMAGE, RESTORED};
+use crate::driver::{Driver, IMAGE, Purpose, RESTORED};
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
 
@@ -66,7 +66,7 @@ pub(super) enum Pending {
     /// Nothing, and all is on disk.
     Landed,
     /// All of it: it takes no time.
-    All { from: HostDir, to: HostDir, kept: bool },
+    All { from: HostDir, to: HostDir, purpose: Purpose },
 }
 
 #[derive(Debug, Clone)]
@@ -204,19 +204,21 @@ impl Pool {
             other => other.map_err(wrong)?,
         };
         let (inner, stray) = (self.inner.clone(), staging.clone());
-        undo.push(format!("stage {what}"), move || inner.root.remove_tree(&stray))?;
-        let (driver, kept) = (self.inner.kind.driver(), matches!(place, Place::Snapshot(..)));
+        undo.push(format!("stage {what}"), move || inner.discard(&stray))?;
+        let driver = self.inner.kind.driver();
+        let kept = matches!(place, Place::Snapshot(..));
+        let purpose = if kept { Purpose::Snapshot } else { Purpose::Volume };
         self.stand_alike(&from, &to).map_err(wrong)?;
         self.link_image(&path, &to, kept)?;
         let mut pending = Pending::Nothing;
         match (shared, still) {
             (true, _) => driver.branch(&from, &to).map_err(wrong)?,
-            (false, true) => pending = copy_now(driver, &from, &to, kept)?,
+            (false, true) => pending = copy_now(driver, &from, &to, purpose)?,
             (false, false) => {
                 let earlier = if kept { self.newest_noted(volume) } else { None };
-                pending = match driver.copy_ahead(&from, &to, earlier.as_ref())? {
+                pending = match driver.copy_ahead(&from, &to, purpose, earlier.as_ref())? {
                     Some(ahead) => Pending::Changes(ahead),
-                    None => Pending::All { from, to, kept },
+                    None => Pending::All { from, to, purpose },
                 };
             }
         }
@@ -381,8 +383,7 @@ impl Pool {
         self.alive()?;
         let stood_on = self.stood_on(&replaced(volume));
         self.inner
-            .root
-            .remove_tree(&replaced(volume))
+            .discard(&replaced(volume))
             .map_err(|source| self.volume_error("remove the old tree of", volume, source))?;
         self.let_go(stood_on)
     }
@@ -423,13 +424,9 @@ impl Pool {
     }
 }
 
-/// Copies what stands still; what is kept is written by nobody. Gives what is left to do.
-fn copy_now(driver: &dyn Driver, from: &HostDir, to: &HostDir, kept: bool) -> Result<Pending> {
-    if kept {
-        driver.keep(from, to)?
-    } else {
-        driver.copy(from, to)?
-    }
+/// Copies what stands still. Gives what is left to do.
+fn copy_now(driver: &dyn Driver, from: &HostDir, to: &HostDir, purpose: Purpose) -> Result<Pending> {
+    driver.copy(from, to, purpose)?;
     Ok(if driver.lands() { Pending::Landed } else { Pending::Nothing })
 }
 
@@ -445,7 +442,9 @@ impl Staged {
                 ahead.catch_up()?;
                 Pending::Caught(ahead)
             }
-            Pending::All { from, to, kept } => copy_now(self.pool.inner.kind.driver(), &from, &to, kept)?,
+            Pending::All { from, to, purpose } => {
+                copy_now(self.pool.inner.kind.driver(), &from, &to, purpose)?
+            }
             other => other,
         };
         Ok(())
@@ -489,8 +488,8 @@ impl Staged {
                 ahead.clean()?;
                 false
             }
-            Pending::All { from, to, kept } => {
-                matches!(copy_now(pool.inner.kind.driver(), &from, &to, kept)?, Pending::Landed)
+            Pending::All { from, to, purpose } => {
+                matches!(copy_now(pool.inner.kind.driver(), &from, &to, purpose)?, Pending::Landed)
             }
             Pending::Landed => true,
             Pending::Nothing => false,

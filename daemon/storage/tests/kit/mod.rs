@@ -46,16 +46,61 @@ pub struct World {
     pub pool: Arc<Pool>,
 }
 
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let magic = rustix::fs::statfs(self.dir.path()).map_or(0, |seen| seen.f_type);
+        write!(f, "{:?} on filesystem {magic:#x}", self.pool.driver())
+    }
+}
+
 pub fn world(setup: impl Into<Setup>) -> World {
     let Setup { driver, ground } = setup.into();
+    build(driver, |at| Some(ground.map(|kind| Disk::new(kind, at)))).unwrap()
+}
+
+/// The drivers whose limits are project quotas, on each filesystem that may keep them.
+pub const COUNTED: [(DriverKind, &str); 4] = [
+    (DriverKind::Overlay, "ext4"),
+    (DriverKind::Overlay, "xfs"),
+    (DriverKind::Dir, "ext4"),
+    (DriverKind::Dir, "xfs"),
+];
+
+/// A world with an image on a filesystem of this kind that holds limits by project quotas; none where the kernel mounts
+/// none so.
+pub fn counted(driver: DriverKind, kind: &str) -> Option<World> {
+    let options: &[&str] = if kind == "ext4" { &["-O", "project,quota"] } else { &[] };
+    let world = build(driver, |at| Disk::with(kind, options, "loop,prjquota", at).ok().map(Some))?;
+    done(|undo| world.pool.create_image(IMAGE, fill, undo));
+    Some(world)
+}
+
+/// Waits until the filesystem of a world remembers nothing of volumes: xfs counts what was removed off behind our back.
+pub fn forgotten(world: &World, told: &str) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !ids(world).is_empty() {
+        assert!(std::time::Instant::now() < deadline, "{world:?}, {told}: {:?}", ids(world));
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+}
+
+/// The ids of volumes of which the filesystem of a world remembers something.
+pub fn ids(world: &World) -> Vec<u32> {
+    let mut ids = cabin_sys::project::ids(HostDir::open(world.dir.path()).unwrap()).unwrap();
+    ids.retain(|id| *id >= 1 << 30);
+    ids
+}
+
+/// A world whose directory lies on what `ground` mounts there.
+pub fn build(driver: DriverKind, ground: impl FnOnce(&Path) -> Option<Option<Disk>>) -> Option<World> {
     assert!(rustix::process::geteuid().is_root(), "these tests need root: run them with sudo");
     let name = format!("cabin-storage-{}-", std::process::id());
     let dir = tempfile::Builder::new().prefix(&name).tempdir_in("/var/tmp").unwrap();
-    let disk = ground.map(|kind| Disk::new(kind, dir.path()));
+    let disk = ground(dir.path())?;
     let storage = Storage::new(dir.path()).unwrap();
     let spec = PoolSpec { name: "fast".into(), driver, source: storage.default_source("fast"), disk: None };
     let pool = done(|undo| storage.create_pool(&spec, undo));
-    World { _disk: disk, dir, storage, spec, pool }
+    Some(World { _disk: disk, dir, storage, spec, pool })
 }
 
 /// A filesystem in a file that has no name any more, mounted for one test.
@@ -63,12 +108,18 @@ pub struct Disk(PathBuf);
 
 impl Disk {
     pub fn new(kind: &str, at: &Path) -> Disk {
+        Disk::with(kind, &[], "loop", at).unwrap()
+    }
+
+    /// One made and mounted with options; what mount said when it does not.
+    pub fn with(kind: &str, options: &[&str], mounted: &str, at: &Path) -> Result<Disk, String> {
         let file = at.with_extension("img");
         std::fs::File::create(&file).unwrap().set_len(600 << 20).unwrap();
-        run(&format!("mkfs.{kind}"), &["-q", file.to_str().unwrap()]);
-        run("mount", &["-o", "loop", file.to_str().unwrap(), at.to_str().unwrap()]);
+        let name = file.to_str().unwrap();
+        run(&format!("mkfs.{kind}"), &[&["-q"], options, &[name]].concat()).unwrap();
+        let done = run("mount", &["-o", mounted, name, at.to_str().unwrap()]);
         std::fs::remove_file(&file).unwrap();
-        Disk(at.to_owned())
+        done.map(|()| Disk(at.to_owned()))
     }
 }
 
@@ -79,11 +130,13 @@ impl Drop for Disk {
     }
 }
 
-fn run(program: &str, args: &[&str]) {
+fn run(program: &str, args: &[&str]) -> Result<(), String> {
     let done = std::process::Command::new(program).args(args).output();
-    let done =
-        done.unwrap_or_else(|e| panic!("{program} is needed (packages btrfs-progs, xfsprogs, mount): {e}"));
-    assert!(done.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    let done = done.unwrap_or_else(|e| {
+        panic!("{program} is needed (packages btrfs-progs, e2fsprogs, xfsprogs, mount): {e}")
+    });
+    let said = format!("{program} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    if done.status.success() { Ok(()) } else { Err(said) }
 }
 
 /// A change that must succeed.
