@@ -175,6 +175,7 @@ fn noted_copy(from: &std::path::Path, volume: &std::path::Path, earlier: Option<
         let handle = |path: &std::path::Path| HostDir::open(path).unwrap();
         let earlier = earlier.map(|path| Earlier::open(&handle(path), "t").unwrap());
         let mut ahead = Ahead::begin(a.as_fd(), b.as_fd(), Role::Whole, earlier).unwrap();
+        ahead.go_ahead().unwrap();
         ahead.catch_up().unwrap();
         ahead.0.reflinks.store(false, Ordering::Relaxed);
         ahead.remember(&handle(volume)).unwrap();
