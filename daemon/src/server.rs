@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -40,6 +40,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long is waited before the next connection when one could not be taken.
 const BREATH: Duration = Duration::from_millis(50);
 
+/// How long the directory's lock of a daemon that was killed is waited for.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
+
 /// Why the daemon cannot serve.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -62,7 +65,8 @@ fn failed(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ServeErro
     move |source| ServeError::Io { act, path, source }
 }
 
-/// Keeps a second daemon from the same directory; given back by the kernel however the daemon ends.
+/// Keeps a second daemon from the same directory; given back by the kernel however the daemon ends. When it was killed,
+/// a program that it was just starting may have it for a moment longer: that is waited for, a daemon that answers is not.
 ///
 /// # Errors
 /// When another daemon has it.
@@ -71,11 +75,23 @@ pub fn lock(settings: &Settings) -> Result<File, ServeError> {
     let path = settings.dir.join("cabind.lock");
     let open = File::options().create(true).truncate(false).write(true).open(&path);
     let file = open.map_err(failed("open", &path))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::AlreadyRunning { dir: settings.dir.clone() }),
-        Err(error) => Err(failed("lock", &path)(error.into())),
+    let deadline = Instant::now() + LAST_MOMENTS;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline && !answers(settings) => {
+                std::thread::sleep(BREATH);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(ServeError::AlreadyRunning { dir: settings.dir.clone() });
+            }
+            Err(error) => return Err(failed("lock", &path)(error.into())),
+        }
     }
+}
+
+fn answers(settings: &Settings) -> bool {
+    std::os::unix::net::UnixStream::connect(settings.socket()).is_ok()
 }
 
 /// The socket to serve on, and whether it is ours to remove.
@@ -96,7 +112,7 @@ pub fn listen(settings: &Settings) -> Result<Listener, ServeError> {
         let listener = UnixListener::from_std(passed).map_err(failed("listen on", &path))?;
         return Ok(Listener { listener, path: None });
     }
-    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+    if answers(settings) {
         return Err(ServeError::SocketTaken { socket: path });
     }
     bind(path)
@@ -370,9 +386,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings::new(Some(dir.path().to_owned()), true).unwrap();
         let first = lock(&settings).unwrap();
+        let serving = std::os::unix::net::UnixListener::bind(settings.socket()).unwrap();
         assert!(matches!(lock(&settings), Err(ServeError::AlreadyRunning { .. })));
-        drop(first);
-        assert!(lock(&settings).is_ok());
+        // One that does not answer any more is waited for.
+        drop(serving);
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| lock(&settings));
+            drop(first);
+            assert!(second.join().unwrap().is_ok());
+        });
     }
 
     #[tokio::test]
