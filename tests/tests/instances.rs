@@ -201,6 +201,20 @@ fn an_ephemeral_instance_goes_when_it_stops() {
 }
 
 #[test]
+fn an_ephemeral_instance_outlives_its_reboot() {
+    let lab = Lab::shared();
+    lab.launch("busybox", "cicada", &["--ephemeral"]);
+    let booted = || lab.get("/1.0/instances/cicada/state")["pid"].as_i64().unwrap_or_default();
+    let first = booted();
+    lab.exec("cicada", &["reboot"]).ok();
+    until_true("the ephemeral instance to run again", 20, || ![0, first].contains(&booted()));
+    lab.exec("cicada", &["poweroff"]).ok();
+    until_true("the ephemeral instance to be gone", 20, || {
+        lab.call("GET", "/1.0/instances/cicada", None).status == 404
+    });
+}
+
+#[test]
 fn a_change_based_on_an_old_state_is_refused() {
     let lab = Lab::shared();
     lab.image("busybox");

@@ -99,7 +99,7 @@ fn tidy_up(host: &Arc<Host>, live: &Arc<Live>) -> Result<(), Error> {
     let row = host.store().rows::<rows::Instance>().get(DEFAULT_PROJECT, &live.name)?;
     let Some(found) = row else { return Ok(()) };
     let again = match exit {
-        Exit::Reboot => !found.row.ephemeral,
+        Exit::Reboot => true,
         // A power-off from inside is a wish; anything else is an accident.
         Exit::Stopped { status: 0 } => false,
         Exit::SupervisorDied | Exit::Stopped { .. } => {

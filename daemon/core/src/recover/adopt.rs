@@ -223,8 +223,8 @@ fn what_follows(
         // Its stop was asked for, and now is done. One that never ran is nobody's to delete.
         _ if !ran && row.ephemeral && !row.last_used_at.is_empty() => Ok(Found::Ended),
         _ if !ran => Ok(Found::AsConfigured),
-        Some(Exit::Reboot) if !row.ephemeral => Ok(Found::Due),
-        Some(Exit::Reboot | Exit::Stopped { status: 0 }) => Ok(Found::Ended),
+        Some(Exit::Reboot) => Ok(Found::Due),
+        Some(Exit::Stopped { status: 0 }) => Ok(Found::Ended),
         Some(Exit::Stopped { .. } | Exit::SupervisorDied) => accident(),
         None if traces => accident(),
         None => Ok(Found::AsConfigured),
