@@ -247,6 +247,8 @@ fn snapshots_are_taken_by_the_clock_and_at_a_start() {
     lab.cabin(&["create", "busybox", "boot", "-c", "snapshots.schedule=@startup"]).ok();
     lab.cabin(&["start", "boot"]).ok();
     assert_eq!(snapshots(&lab, "boot"), ["snap0"], "what it was before the start");
+    lab.cabin(&["restart", "--force", "boot"]).ok();
+    assert_eq!(snapshots(&lab, "boot"), ["snap0", "snap1"], "what it was before the next");
     let refused = lab.cabin(&["config", "set", "boot", "snapshots.schedule=sometimes"]).refused();
     assert!(refused.contains("five fields"), "{refused}");
     // The daemon looks when it starts, and once a minute.

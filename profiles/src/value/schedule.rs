@@ -42,7 +42,9 @@ pub fn parse(text: &str, spread: u32) -> Result<Schedule, Invalid> {
                   `@monthly`, `@yearly`, `@startup`, `@never`; several parted by `, `";
     let wrong = || Invalid::new(text, wanted);
     let mut schedule = Schedule::default();
-    let parts: Vec<&str> = match text.trim_start().starts_with('@') {
+    // Words may be parted by a comma alone; in a line of cron it parts numbers.
+    let words = |text: &str| text.split(',').all(|part| part.trim_start().starts_with('@'));
+    let parts: Vec<&str> = match words(text) {
         true => text.split(',').collect(),
         false => text.split(", ").collect(),
     };
@@ -102,6 +104,11 @@ mod tests {
         let two = parse("0 1 * * *, 0,30 5 * * 1-5", 7).unwrap();
         assert!(two.is_due(&at("2026-03-02T05:29:00+00"), &at("2026-03-02T05:30:00+00")), "a Monday");
         assert!(!two.is_due(&at("2026-03-01T05:29:00+00"), &at("2026-03-01T05:30:00+00")), "a Sunday");
+        let both = parse("@startup, 10 2,5-8/2 * * *", 7).unwrap();
+        assert!(
+            both.at_startup() && both.is_due(&at("2026-03-01T07:09:00+00"), &at("2026-03-01T07:10:00+00"))
+        );
+        assert!(parse("@startup,@daily", 0).unwrap().at_startup());
         let never = parse("@never", 0).unwrap();
         assert!(
             !never.at_startup()

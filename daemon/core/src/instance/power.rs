@@ -177,6 +177,7 @@ fn restart(
         if run.is_some_and(|run| run.stays_down.load(Ordering::SeqCst)) {
             return Err(Error::invalid(format!("instance `{name}` was stopped by force meanwhile")));
         }
+        snapshot::at_startup(host, project, name);
         start::start(host, project, name)
     })?;
     Ok(())
