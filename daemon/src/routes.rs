@@ -420,6 +420,9 @@ fn of_volumes() -> Vec<Route> {
             .gives(Gives::Operation),
         row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/backups/{backup}", volume_backups::show, "Get a backup of a volume")
             .object(shapes::VOLUME_BACKUP),
+        row!(POST "/1.0/storage-pools/{name}/volumes/{type}/{volume}/backups/{backup}", volume_backups::rename, "Rename a backup of a volume")
+            .takes(shapes::RENAME)
+            .gives(Gives::Operation),
         row!(DELETE "/1.0/storage-pools/{name}/volumes/{type}/{volume}/backups/{backup}", volume_backups::delete, "Delete a backup of a volume")
             .gives(Gives::Operation),
         row!(GET "/1.0/storage-pools/{name}/volumes/{type}/{volume}/backups/{backup}/export", volume_backups::fetch, "Get the file of a backup of a volume")

@@ -357,6 +357,26 @@ fn links_that_a_guest_lays_lead_no_mount_out() {
 }
 
 #[test]
+fn a_link_in_a_volume_leads_to_places_in_it_alone() {
+    let lab = Lab::shared();
+    create(&lab, "linked");
+    lab.launch("busybox", "linker", &[]);
+    attach(&lab, "linker", "all", &["pool=default", "source=linked", "path=/all"]).ok();
+    lab.sh(
+        "linker",
+        "cd /all; mkdir one; echo one >one/note; ln -s one inner; ln -s /etc outer; ln -s .. up",
+    );
+    attach(&lab, "linker", "part", &["pool=default", "source=linked/inner", "path=/part"]).ok();
+    assert_eq!(lab.sh("linker", "cat /part/note").trim(), "one");
+    for out in ["outer", "up"] {
+        attach(&lab, "linker", "out", &["pool=default", &format!("source=linked/{out}"), "path=/out"])
+            .refused();
+    }
+    lab.cabin(&["delete", "-f", "linker"]).ok();
+    delete(&lab, "linked");
+}
+
+#[test]
 fn disks_stay_when_the_daemon_dies_and_comes_back() {
     let mut lab = Lab::own();
     lab.busybox("stays");
@@ -566,7 +586,10 @@ fn volumes_go_into_files_and_come_back_with_ours_and_the_stock_clients() {
     let target = "/1.0/storage-pools/default/volumes/custom/out/backups";
     let made = lab.operate("POST", target, &json!({ "volume_only": true }));
     assert_eq!(made["status_code"], 200, "{made}");
-    assert_eq!(lab.get(target), json!([format!("{target}/backup0")]));
+    let renamed = lab.operate("POST", &format!("{target}/backup0"), &json!({ "name": "kept" }));
+    assert_eq!(renamed["status_code"], 200, "{renamed}");
+    assert_eq!(lab.get(target), json!([format!("{target}/kept")]));
+    assert_eq!(lab.call("POST", &format!("{target}/backup0"), Some(&json!({ "name": "k" }))).status, 404);
     lab.cabin(&["delete", "-f", "file"]).ok();
     delete(&lab, "out");
     assert_eq!(std::fs::read_dir(lab.dir.join("backups")).map_or(0, Iterator::count), 0);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cabin_api::backup::InstanceBackupPost;
 use cabin_api::volume::VolumeBackupsPost;
 use cabin_core::{Host, volume};
 use http::{HeaderValue, header};
@@ -69,6 +70,23 @@ pub async fn create(mut call: Call) -> Result<Reply, Fault> {
     let plan = call.plan("Backing up storage volume", touched);
     let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
         volume::create_backup(host, op, project, (&pool, &name), &post)?;
+        Ok(Value::Null)
+    });
+    Ok(Reply::Async(op))
+}
+
+/// POST of a new name.
+pub async fn rename(mut call: Call) -> Result<Reply, Fault> {
+    let (project, pool, name, old) = one(&call)?;
+    let post: InstanceBackupPost = call.json().await?;
+    let (looked_up, new) = ((pool.clone(), name.clone(), old.clone()), post.name.clone());
+    call.blocking(move |host| {
+        volume::check_rename_backup(host, project, (&looked_up.0, &looked_up.1, &looked_up.2), &new)
+    })
+    .await?;
+    let plan = call.plan("Renaming storage volume backup", resources(&pool, &name));
+    let op = call.app.host.operations().run(&call.app.host, plan, move |host, op| {
+        volume::rename_backup(host, op, project, (&pool, &name, &old), &post.name)?;
         Ok(Value::Null)
     });
     Ok(Reply::Async(op))

@@ -1,8 +1,8 @@
 //! The one handle for host directories that names, images or guests can influence.
 //!
 //! Paths given to a [`HostDir`] are relative, may not leave it, and never follow a symbolic link
-//! (openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS`). What comes back is a
-//! descriptor. Only [`HostDir::open`] and [`HostDir::ensure`] take an absolute path, and that one comes
+//! (openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS`), but with
+//! [`HostDir::open_dir_by_links`], where links may not leave it either. What comes back is a descriptor. Only [`HostDir::open`] and [`HostDir::ensure`] take an absolute path, and that one comes
 //! from the daemon's own settings, never from a request.
 
 use std::ffi::OsStr;
@@ -143,6 +143,17 @@ impl HostDir {
     /// As openat2(2); ELOOP for a symbolic link, EXDEV for a path that leaves.
     pub fn open_dir(&self, relative: &str) -> io::Result<HostDir> {
         let fd = self.at(relative, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+        Ok(HostDir { fd, path: self.path.join(relative) })
+    }
+
+    /// Opens a directory beneath this one, through symbolic links that stay beneath it too.
+    ///
+    /// # Errors
+    /// As openat2(2); EXDEV for a path or link that leaves.
+    pub fn open_dir_by_links(&self, relative: &str) -> io::Result<HostDir> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let fd = rfs::openat2(&self.fd, relative, flags, Mode::empty(), beneath)?;
         Ok(HostDir { fd, path: self.path.join(relative) })
     }
 

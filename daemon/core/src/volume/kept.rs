@@ -177,6 +177,45 @@ pub fn delete_backup(
     remove_file(host, &found.row)
 }
 
+/// Refuses a new name at once when it can be seen to fail.
+///
+/// # Errors
+/// When there is no such backup, or the new name is bad or taken.
+pub fn check_rename_backup(
+    host: &Host,
+    project: &str,
+    named: (&str, &str, &str),
+    new: &str,
+) -> Result<(), Error> {
+    load_backup(host, project, named)?;
+    cabin_profiles::value::name::snapshot(new)?;
+    match host.store().rows::<rows::VolumeBackup>().get(project, &backup_row(named.0, named.1, new))? {
+        Some(_) => Err(Error::Exists { what: WHAT, name: row_name(named.1, new) }),
+        None => Ok(()),
+    }
+}
+
+/// Gives a backup another name.
+///
+/// # Errors
+/// As [`check_rename_backup`].
+pub fn rename_backup(
+    host: &Arc<Host>,
+    op: &Op,
+    project: &str,
+    named: (&str, &str, &str),
+    new: &str,
+) -> Result<(), Error> {
+    let (pool, volume, old) = named;
+    let _turn = super::turn(host, project, pool, volume, "rename a backup")?;
+    check_rename_backup(host, project, named, new)?;
+    let row = load_backup(host, project, named)?.row;
+    let txn = host.store().begin().remove::<rows::VolumeBackup>(project, &backup_row(pool, volume, old));
+    txn.insert(project, &backup_row(pool, volume, new), &row)?.commit()?;
+    tell(host, Some(op), project, "storage-volume-backup-renamed", (pool, volume, new));
+    Ok(())
+}
+
 /// Removes the file of a backup whose row is gone. A crash before leaves a stray for the next start.
 pub(super) fn remove_file(host: &Host, row: &rows::VolumeBackup) -> Result<(), Error> {
     let removed = host.dir().remove_file(&path(&row.file));

@@ -37,7 +37,10 @@ pub use create::{check_new, create};
 pub use delete::delete;
 pub use files::files;
 pub use import::{Planned, import, look as look_at_backup};
-pub use kept::{backup, backups, check_new_backup, create_backup, delete_backup, open_backup};
+pub use kept::{
+    backup, backups, check_new_backup, check_rename_backup, create_backup, delete_backup, open_backup,
+    rename_backup,
+};
 pub use rename::{check_rename, move_to, rename};
 pub use snapshot::{
     check_new_snapshot, check_rename_snapshot, create_snapshot, delete_snapshot, rename_snapshot, restore,

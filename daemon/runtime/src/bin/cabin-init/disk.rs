@@ -155,7 +155,8 @@ fn tree(disk: &DiskSpec, users: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd
             };
             let dir = HostDir::open(root).step(&what)?;
             let dir = match beneath {
-                Some(beneath) => dir.open_dir(beneath).step(&what)?,
+                // Who writes in the volume may have put links there: they lead nowhere else.
+                Some(beneath) => dir.open_dir_by_links(beneath).step(&what)?,
                 None => dir,
             };
             let tree = mount::clone_tree(&dir, "", Depth::One).step(&what)?;
