@@ -94,6 +94,23 @@ impl Limits {
         }
         Ok(limits)
     }
+
+    /// The processor time it can have at most: nanoseconds in each second.
+    #[must_use]
+    pub fn processor_time(&self, host: &HostFacts) -> u64 {
+        const SECOND: u64 = 1_000_000_000;
+        let cpus = match &self.cpus {
+            Cpus::Any => host.cpus.len() as u64,
+            Cpus::Count(count) => u64::from(*count),
+            Cpus::Set(set) => set.len() as u64,
+        };
+        match self.allowance {
+            Some(Allowance::Hard { quota_us, period_us }) => {
+                quota_us.saturating_mul(SECOND).checked_div(period_us).unwrap_or(0).min(cpus * SECOND)
+            }
+            Some(Allowance::Soft(_)) | None => cpus * SECOND,
+        }
+    }
 }
 
 fn read<T>(
@@ -120,6 +137,19 @@ mod tests {
     fn nothing_set_is_nothing_limited() {
         assert_eq!(resolve(&[]).unwrap(), Limits::default());
         assert_eq!(resolve(&[("limits.memory", "")]).unwrap(), Limits::default());
+    }
+
+    #[test]
+    fn processor_time_is_what_processors_and_allowance_leave() {
+        let check = |pairs: &[(&str, &str)], millis: u64| {
+            let host = HostFacts { cpus: vec![0, 1, 2, 3], memory: 1 << 30 };
+            assert_eq!(resolve(pairs).unwrap().processor_time(&host), millis * 1_000_000, "{pairs:?}");
+        };
+        check(&[], 4000);
+        check(&[("limits.cpu", "1"), ("limits.cpu.allowance", "50%")], 1000);
+        check(&[("limits.cpu", "1-2")], 2000);
+        check(&[("limits.cpu", "2"), ("limits.cpu.allowance", "100ms/200ms")], 500);
+        check(&[("limits.cpu", "1"), ("limits.cpu.allowance", "300ms/100ms")], 1000);
     }
 
     #[test]

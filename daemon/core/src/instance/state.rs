@@ -53,7 +53,7 @@ pub(super) fn of(
     state.processes = signed(usage.processes.unwrap_or(0));
     state.cpu = CpuState {
         usage: signed(usage.cpu.unwrap_or(0)),
-        allocated_time: signed(host.facts.cpus.len() as u64 * 1_000_000_000),
+        allocated_time: signed(limits.processor_time(&host.facts)),
     };
     state.memory = MemoryState {
         usage: signed(usage.memory.unwrap_or(0)),
