@@ -280,15 +280,30 @@ pub fn mount_options(config: &Config) -> Result<Vec<(String, String)>, &'static 
 /// Checks the config of a storage volume.
 ///
 /// # Errors
-/// For the first key that is unknown or has a value it does not take.
+/// For the first key that is unknown or has a value it does not take, and for two that do not go together.
 pub fn validate_volume(config: &Config) -> Result<(), Error> {
-    table(network::VOLUME, config)
+    table(network::VOLUME, config)?;
+    let on = |key: &str| config.get(key).is_some_and(|value| number::boolean(value) == Ok(true));
+    match on("security.shifted") && on("security.unmapped") {
+        true => Err(Error::Rule {
+            key: "security.unmapped".to_owned(),
+            rule: "what it leaves as it is, `security.shifted` would change; set one of them",
+        }),
+        false => Ok(()),
+    }
 }
 
 /// Checks the config of the server.
 ///
 /// # Errors
-/// For the first key that is unknown or has a value it does not take.
+/// For the first key that is unknown, has a value it does not take, or characters beyond ASCII.
 pub fn validate_server(config: &Config) -> Result<(), Error> {
-    table(network::SERVER, config)
+    table(network::SERVER, config)?;
+    match config.keys().find(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
+        Some(key) => Err(Error::Rule {
+            key: key.clone(),
+            rule: "a key of the server is made of visible ASCII characters",
+        }),
+        None => Ok(()),
+    }
 }

@@ -61,6 +61,18 @@ pub const POOL: &[Key] = &[
     )
     .restricted(Restriction::LowLevel),
     Key::new(
+        "rsync.bwlimit",
+        Kind::Bytes,
+        "Accepted for the sake of what was written for Incus: trees are copied without rsync",
+    )
+    .live(),
+    Key::new(
+        "rsync.compression",
+        Kind::Bool,
+        "Accepted for the sake of what was written for Incus: trees are copied without rsync",
+    )
+    .live(),
+    Key::new(
         "size",
         Kind::Bytes,
         "Driver `btrfs`: the size of the disk that is made for the pool; it can grow. Unset is a fifth of what is free, 5 to 30 GiB",

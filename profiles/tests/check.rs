@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cabin_profiles::{
     Config, Devices, Error, Who, validate_devices, validate_expanded_devices, validate_instance_config,
-    validate_network, validate_pool, validate_server,
+    validate_network, validate_pool, validate_server, validate_volume,
 };
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -176,4 +176,9 @@ fn pools_and_the_server_have_their_keys() {
     assert!(validate_pool("dir", &map(&[("size", "1GiB")])).is_err());
     validate_server(&map(&[("user.a", "b"), ("core.shutdown_timeout", "3")])).unwrap();
     assert!(validate_server(&map(&[("core.https_address", "[::]:8443")])).is_err());
+    assert!(validate_server(&map(&[("user.⍾", "x")])).is_err());
+    let volume =
+        |unmapped| validate_volume(&map(&[("security.shifted", "1"), ("security.unmapped", unmapped)]));
+    assert!(volume("true").is_err() && volume("false").is_ok());
+    validate_pool("dir", &map(&[("rsync.bwlimit", "1024"), ("rsync.compression", "false")])).unwrap();
 }

@@ -100,11 +100,13 @@ pub fn object(text: &str) -> Result<(), Invalid> {
 /// An alias of an image, in parts: `debian/12`.
 ///
 /// # Errors
-/// When it is not 1 to 128 visible ASCII characters, or a part is empty or only dots.
+/// When it is not 1 to 128 visible ASCII characters, or a part is only dots or empty; after a last `/` nothing may
+/// follow, as Incus has it.
 pub fn alias(text: &str) -> Result<(), Invalid> {
+    let parts = text.strip_suffix('/').unwrap_or(text);
     let rule = within(text, 1, 128)
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?&%#\"'`\\".contains(&byte))
-        && text.split('/').all(|part| !part.bytes().all(|byte| byte == b'.'));
+        && parts.split('/').all(|part| !part.bytes().all(|byte| byte == b'.'));
     held(text, rule, "an image alias (1 to 128 visible characters, parts with `/` between)")
 }
 
@@ -207,8 +209,8 @@ mod tests {
     fn an_alias_has_parts() {
         check(
             alias,
-            &["debian/12", "debian/12/sysvinit", "a", "x:y"],
-            &["", "/a", "a/", "a//b", "a/../b", "a b", "a?b", "a%2e"],
+            &["debian/12", "debian/12/sysvinit", "a", "x:y", "a/b/"],
+            &["", "/", "/a", "a//", "a//b", "a/../b", "a b", "a?b", "a%2e"],
         );
     }
 

@@ -72,17 +72,24 @@ impl Drop for Copy {
     }
 }
 
-/// The compression of that name; empty is this server's choice.
+/// The compression of that name; empty is this server's choice. Options of the program that Incus would run, such as
+/// `gzip -9 --rsyncable`, are understood where they change nothing but size and speed, and left aside.
 ///
 /// # Errors
-/// For every other name.
+/// For every other name and option.
 pub fn compression(name: &str) -> Result<Compression, Error> {
     if name.is_empty() {
         return Ok(COMPRESSION);
     }
-    Compression::from_name(name).ok_or_else(|| {
+    let harmless = |option: &str| {
+        let level = option.strip_prefix('-').is_some_and(|level| level.parse::<u8>().is_ok());
+        level || matches!(option, "--rsyncable" | "--fast" | "--best")
+    };
+    let (program, options) = name.split_once(' ').unwrap_or((name, ""));
+    let known = options.split_whitespace().all(harmless).then(|| Compression::from_name(program)).flatten();
+    known.ok_or_else(|| {
         let name: String = name.chars().take(40).collect::<String>().escape_debug().to_string();
-        Error::invalid(format!("`{name}` is no compression: use none, gzip, bzip2, xz or zstd"))
+        Error::invalid(format!("`{name}` is no compression: use none, gzip, bzip2, xz or zstd, alone or with a level such as `-9`"))
     })
 }
 
