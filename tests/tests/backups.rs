@@ -84,9 +84,20 @@ fn an_instance_comes_back_whole_from_its_backup_with_its_snapshots() {
         "--instance-only",
     ])
     .ok();
+    let known_by = || {
+        ["volatile.uuid", "volatile.uuid.generation"]
+            .map(|key| lab.get("/1.0/instances/whole")["config"][key].clone())
+    };
+    let known = known_by();
     lab.cabin(&["delete", "-f", "whole"]).ok();
     // Under its own name again, it is the same instance.
     lab.cabin(&["import", &lab.home().join("bare.tar.zst").display().to_string()]).ok();
+    assert_eq!(known_by(), known);
+    // Unless that one is still there, under another name.
+    lab.cabin(&["rename", "whole", "former"]).ok();
+    lab.cabin(&["import", &lab.home().join("bare.tar.zst").display().to_string()]).ok();
+    assert_ne!(known_by()[0], known[0]);
+    lab.cabin(&["delete", "-f", "former"]).ok();
     assert_eq!(lab.get("/1.0/instances/whole/snapshots"), json!([]));
     lab.cabin(&["start", "whole"]).ok();
     assert_eq!(inventory(&lab, "whole"), wanted);

@@ -87,7 +87,7 @@ pub(super) fn plan(host: &Host, project: &str, index: &str, wishes: &Wishes) -> 
     let described = document.container.ok_or_else(missing)?;
     let snapshots = matched(index.snapshots.unwrap_or_default(), document.snapshots.unwrap_or_default())?;
 
-    let reading = Reading { host, project, wishes, taken: macs(host, project)? };
+    let reading = Reading { host, project, wishes, taken: taken(host, project)? };
     let renamed = name != old_name;
     let shift = shift_of(&described.config.0)?;
     let mut row = reading.instance(described, renamed)?;
@@ -194,16 +194,20 @@ fn matched(listed: Vec<String>, mut described: Vec<Described>) -> Result<Vec<Des
     Ok(found)
 }
 
-/// The addresses of all nics that are there.
-fn macs(host: &Host, project: &str) -> Result<BTreeSet<String>, Error> {
+/// The addresses of all nics that are there, and what instances are known by.
+fn taken(host: &Host, project: &str) -> Result<BTreeSet<String>, Error> {
     let found = host.store().rows::<rows::Instance>().list(project)?;
     let own = found.iter().flat_map(|found| &found.row.config);
     let fixed = found.iter().flat_map(|found| found.row.devices.values()).flatten();
     Ok(own
-        .filter(|(key, _)| is_mac(key))
+        .filter(|(key, _)| is_mac(key) || is_uuid(key))
         .chain(fixed.filter(|(key, _)| *key == "hwaddr"))
         .map(|(_, value)| value.to_ascii_lowercase())
         .collect())
+}
+
+fn is_uuid(key: &str) -> bool {
+    matches!(key, "volatile.uuid" | "volatile.uuid.generation")
 }
 
 fn is_mac(key: &str) -> bool {
@@ -233,10 +237,15 @@ impl Reading<'_> {
         if renamed {
             config.insert("volatile.apply_template".into(), "rename".into());
         }
-        config.extend(self.config(said.config.0)?);
+        let told = self.config(said.config.0)?;
+        // Our own backups do not tell the generation, which LXD 5 would refuse: it is the one of the beginning.
+        if let Some(uuid) = told.get("volatile.uuid") {
+            config.insert("volatile.uuid.generation".into(), uuid.clone());
+        }
+        config.extend(told);
         if renamed {
             // Another instance than that of the backup, perhaps beside it.
-            config.insert("volatile.cloud-init.instance-id".into(), uuid::Uuid::new_v4().to_string());
+            config.extend(volatile(None).into_iter().filter(|(key, _)| key != "volatile.apply_template"));
         }
         Ok(rows::Instance {
             description: said.description.unwrap_or_default(),
@@ -307,6 +316,9 @@ impl Reading<'_> {
         match key {
             "volatile.base_image" | "volatile.cloud-init.instance-id" => plain,
             "volatile.apply_template" => ["create", "copy"].contains(&value),
+            key if is_uuid(key) => {
+                uuid::Uuid::parse_str(value).is_ok() && !self.taken.contains(&value.to_ascii_lowercase())
+            }
             _ => {
                 is_mac(key)
                     && address::mac(value).is_ok()
