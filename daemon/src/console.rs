@@ -86,10 +86,12 @@ pub async fn attach(mut call: Call) -> Result<Reply, Fault> {
 async fn run(op: Arc<Op>, mut session: Registered, console: instance::Console, stream: Stream, place: Place) {
     op.start();
     let Some(data) = session.connected(0, limits::CONNECT_TIME).await else {
+        drop(place);
         op.fail(&Error::invalid("timed out waiting for websockets to connect"));
         return;
     };
     if let Err(injected) = fault::pass("console over websockets") {
+        drop(place);
         op.fail(&injected.into());
         return;
     }
@@ -116,6 +118,8 @@ async fn run(op: Arc<Op>, mut session: Registered, console: instance::Console, s
         () = cancelled.cancelled() => {}
         () = place.lost.cancelled() => {}
     }
+    // Whoever is told that it is over may come next.
+    drop(place);
     op.succeed(Value::Null);
     part(to, from);
 }

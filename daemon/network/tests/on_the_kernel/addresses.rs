@@ -152,12 +152,14 @@ fn one_interface_is_seen_as_in_the_list_of_all() {
         let (one, guest) = (nic("one", 1), Guest::new());
         keep(|undo| host.network.plug(&spec, &one, guest.netns(), undo));
         for name in [&spec.name, &one.host_name] {
-            let mut all = host.network.host_interfaces().unwrap().into_iter();
-            let mut listed = all.find(|state| state.name == name.as_str()).unwrap();
-            let mut seen = host.network.host_state(name).unwrap().unwrap();
-            // Between the two looks something may have been sent.
-            (listed.counters, seen.counters) = Default::default();
-            assert_eq!(seen, listed);
+            // Between the two looks something may have been sent, or a link come up.
+            wait_for(&format!("`{name}` to be seen as it is listed"), || {
+                let mut all = host.network.host_interfaces().unwrap().into_iter();
+                let mut listed = all.find(|state| state.name == name.as_str()).unwrap();
+                let mut seen = host.network.host_state(name).unwrap().unwrap();
+                (listed.counters, seen.counters) = Default::default();
+                seen == listed
+            });
         }
         assert!(host.network.host_state(&spec.name).unwrap().unwrap().addresses.len() >= 3);
         assert!(host.network.host_state(&"cbr9".parse().unwrap()).unwrap().is_none());
