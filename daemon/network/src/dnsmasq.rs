@@ -37,6 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// is no small thing, and many may go at once.
 const APART: Duration = Duration::from_millis(500);
 
+/// How long an address is waited for that is in use: a server that could not start says so a moment before it ends.
+const LAST_MOMENTS: Duration = Duration::from_secs(1);
+
 /// The directories of every network, and the programs.
 pub struct Servers {
     root: HostDir,
@@ -222,10 +225,9 @@ impl Servers {
             .command(Program::Dnsmasq)
             .map_err(|source| Error::Program { network: name.clone(), source })?;
         command.arg(conf_argument(home)).current_dir("/");
-        command::output_without_new_rights(&mut command)
-            .map_err(|source| Error::StartServer { network: name.clone(), source })?;
-        let deadline = Instant::now() + PATIENCE;
         let failed = |source| Error::StartServer { network: name.clone(), source };
+        launch(&mut command).map_err(failed)?;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(server) = self.find(name)? {
                 return self.watch(name, server).map_err(failed);
@@ -334,6 +336,22 @@ fn open_server(pid: i32, home: &Path) -> Option<OwnedFd> {
 
 fn conf_argument(home: &Path) -> String {
     format!("--conf-file={}", home.join("dnsmasq.conf").display())
+}
+
+/// Runs dnsmasq until it is in the background.
+fn launch(command: &mut std::process::Command) -> io::Result<()> {
+    let deadline = Instant::now() + LAST_MOMENTS;
+    loop {
+        match command::output_without_new_rights(command) {
+            Err(error)
+                if Instant::now() < deadline && error.to_string().contains("Address already in use") =>
+            {
+                // Woken too early it only tries sooner.
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            other => return other.map(drop),
+        }
+    }
 }
 
 fn signal(server: &OwnedFd, what: Signal) -> io::Result<()> {

@@ -1,12 +1,15 @@
 //! Making, repairing, changing and removing.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::time::Instant;
 
 use cabin_network::{Error, Network};
 use cabin_undo::fault;
 
-use crate::world::{Guest, Host, bridge, in_own_world, keep, kernel_state, nic, open, run, wait_for};
+use crate::world::{
+    Guest, Host, bridge, in_own_world, keep, kernel_state, nic, open, program, run, wait_for,
+};
 
 #[test]
 fn a_bridge_that_is_destroyed_leaves_nothing() {
@@ -233,5 +236,26 @@ fn plugging_is_quick() {
         println!("unplug: {:?} each", begin.elapsed() / 20);
         assert!(times[times.len() / 2].as_millis() < 100, "{times:?}");
         host.network.destroy_bridge(&spec.name).unwrap();
+    });
+}
+
+#[test]
+fn a_server_waits_for_an_address_that_is_just_given_back() {
+    in_own_world("life::a_server_waits_for_an_address_that_is_just_given_back", || {
+        const HOLDER: &str = "import socket,time
+s=socket.socket()
+s.bind(('0.0.0.0',53))
+s.listen()
+print('ready',flush=True)
+time.sleep(0.3)";
+        let host = Host::new();
+        let mut holder = program("python3");
+        let mut holder = holder.args(["-c", HOLDER]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+        keep(|undo| host.network.create_bridge(&spec, undo));
+        assert!(host.network.serves(&spec.name).unwrap());
+        holder.wait().unwrap();
     });
 }
