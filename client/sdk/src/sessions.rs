@@ -41,17 +41,19 @@ impl Client {
     pub async fn exec(&self, instance: &str, exec: &ExecPost) -> Result<Session> {
         let operation = self.post(instance_address(instance, "exec"), exec).await?.operation()?;
         let (id, metadata) = (operation.id.as_str(), &operation.metadata);
+        // The input comes last: with it the daemon has all it waits for, and a short command may be over before the
+        // control channel, which it does not wait for, is there.
         if exec.interactive {
-            let (input, control) =
-                try_join!(self.channel(id, metadata, "0"), self.channel(id, metadata, "control"))?;
+            let control = self.channel(id, metadata, "control").await?;
+            let input = self.channel(id, metadata, "0").await?;
             return Ok(Session { operation, input, output: None, errors: None, control });
         }
-        let (input, output, errors, control) = try_join!(
-            self.channel(id, metadata, "0"),
+        let (output, errors, control) = try_join!(
             self.channel(id, metadata, "1"),
             self.channel(id, metadata, "2"),
             self.channel(id, metadata, "control"),
         )?;
+        let input = self.channel(id, metadata, "0").await?;
         Ok(Session { operation, input, output: Some(output), errors: Some(errors), control })
     }
 
@@ -70,8 +72,8 @@ impl Client {
     pub async fn console(&self, instance: &str, console: &ConsolePost) -> Result<Console> {
         let operation = self.post(instance_address(instance, "console"), console).await?.operation()?;
         let (id, metadata) = (operation.id.as_str(), &operation.metadata);
-        let (terminal, control) =
-            try_join!(self.channel(id, metadata, "0"), self.channel(id, metadata, "control"))?;
+        let control = self.channel(id, metadata, "control").await?;
+        let terminal = self.channel(id, metadata, "0").await?;
         Ok(Console { operation, terminal, control })
     }
 
