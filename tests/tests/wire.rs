@@ -199,9 +199,9 @@ fn a_disk_of_a_path_that_is_not_there_is_refused_at_once() {
 fn an_image_is_exported_under_its_fingerprint() {
     let lab = Lab::shared();
     lab.image("busybox");
-    let image = lab.get("/1.0/images?recursion=1")[0].clone();
+    let fingerprint = lab.get("/1.0/images/aliases/busybox")["target"].as_str().unwrap().to_owned();
+    let image = lab.get(&format!("/1.0/images/{fingerprint}"));
     assert_eq!((&image["locations"], &image["profiles"]), (&json!(["none"]), &json!(["default"])));
-    let fingerprint = image["fingerprint"].as_str().unwrap();
     let reply = lab.call("GET", &format!("/1.0/images/{fingerprint}/export"), None);
     let name = reply.header("content-disposition").unwrap();
     assert!(name.contains(&format!("{fingerprint}.tar.")), "{name}");
