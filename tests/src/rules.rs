@@ -47,6 +47,15 @@ pub fn no_unsafe(file: &Source) -> Vec<String> {
     wrong
 }
 
+/// Single-threaded programs that fork and change namespaces, and the calls they do it with.
+const SMALL_PROGRAMS: &[&str] = &[
+    "daemon/runtime/src/bin",
+    "daemon/images/src/bin",
+    "daemon/images/src/confine",
+    "distrobuilder/src/inside",
+    "daemon/sys/src",
+];
+
 /// What has one owner: a mark in the code, who may have it, and what it stands for.
 pub const FENCES: &[(&str, &[&str], &str)] = &[
     (
@@ -77,6 +86,10 @@ pub const FENCES: &[(&str, &[&str], &str)] = &[
         &["daemon/sys/src/command", "client/src/editor"],
         "programs are called through sys::command (the client calls the user's editor, nothing else)",
     ),
+    ("namespace::unshare", SMALL_PROGRAMS, "the daemon's own threads stay in their namespaces"),
+    ("namespace::enter", SMALL_PROGRAMS, "the daemon's own threads stay in their namespaces"),
+    ("move_into_link_name_space", SMALL_PROGRAMS, "the daemon's own threads stay in their namespaces"),
+    ("process::clone", SMALL_PROGRAMS, "the daemon's own threads never fork"),
     ("comfy_table", &["client/src/output"], "only client::output prints"),
     ("indicatif", &["client/src/output"], "only client::output prints"),
     ("axum", &["daemon/src"], "HTTP stops at the door"),
