@@ -195,8 +195,8 @@ impl Cgroups {
         if let Some(mount) = &mounts.unified {
             unified::apply(&Group::open(mount, &relative)?, limits, on_v1)?;
         }
-        // A container that is just being started is looked at when somebody begins to look after it.
-        self.remember_again(name, &relative)
+        // At once: what others write before somebody looks after the container is not taken for ours.
+        self.remember(name, &relative)
     }
 
     /// Moves a process into the container's cgroup of every hierarchy; on cgroup2, into the delegated one.

@@ -145,21 +145,8 @@ impl Cgroups {
         Ok(values)
     }
 
-    /// Remembers what the limits look like, if nobody did so before.
-    pub(super) fn remember_first(&self, name: &str, relative: &str) -> Result<(), Error> {
-        if self.remembers(name) { Ok(()) } else { self.remember(name, relative) }
-    }
-
-    /// Remembers what the limits look like that were just set, if somebody did so before.
-    pub(super) fn remember_again(&self, name: &str, relative: &str) -> Result<(), Error> {
-        if self.remembers(name) { self.remember(name, relative) } else { Ok(()) }
-    }
-
-    fn remembers(&self, name: &str) -> bool {
-        self.inner.set.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
-    }
-
-    fn remember(&self, name: &str, relative: &str) -> Result<(), Error> {
+    /// Remembers what the limits look like that were just set.
+    pub(super) fn remember(&self, name: &str, relative: &str) -> Result<(), Error> {
         let values = self.values(relative)?;
         self.inner.set.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), values);
         Ok(())

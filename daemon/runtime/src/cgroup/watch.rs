@@ -103,10 +103,7 @@ impl CgroupWatch {
         });
         let old = match now.is_empty() {
             true => watched.of.remove(name),
-            false => {
-                self.cgroups.remember_first(name, &relative)?;
-                watched.of.insert(name.to_owned(), now.clone())
-            }
+            false => watched.of.insert(name.to_owned(), now.clone()),
         };
         old.iter().flatten().filter(|number| !now.contains(number)).for_each(|number| self.forget(*number));
         done
