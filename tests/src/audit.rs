@@ -133,6 +133,20 @@ pub fn clear(dir: &Path, netns: &str) {
     }
     let _ = host(&["ip", "netns", "delete", netns]);
     let _ = host(&["rm", "-rf", "--one-file-system", &dir.to_string_lossy()]);
+    // Its disk may be away for good: nobody else would take them for free.
+    for run in ids(dir) {
+        let _ = std::fs::remove_file(run);
+    }
+}
+
+/// The runs of host ids that the daemon of a directory has taken, as the host's registry has them.
+pub fn ids(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/var/lib/cabin-ids").into_iter().flatten().flatten();
+    let owner = dir.to_string_lossy();
+    let its = |path: &PathBuf| {
+        std::fs::read_to_string(path).is_ok_and(|text| text.lines().next() == Some(owner.as_ref()))
+    };
+    entries.map(|entry| entry.path()).filter(its).collect()
 }
 
 /// Every process there is.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cli::host;
 use crate::daemon::PLACE;
+use crate::wait::until_true;
 
 const OPTIONS: &str = "loop,errors=remount-ro";
 
@@ -154,12 +155,24 @@ impl Disk {
     /// # Panics
     /// When it cannot be mended.
     pub fn mend(&self) {
+        self.away(|| {
+            // 1: errors were corrected.
+            let checked = host(&["e2fsck", "-f", "-p", &self.image().display().to_string()]);
+            assert!(checked.code <= 1, "{}{}", checked.out, checked.err);
+        });
+    }
+
+    /// Does that while it is not mounted. Nothing may use it any more.
+    ///
+    /// # Panics
+    /// When it cannot be taken away or mounted again.
+    pub fn away<T>(&self, act: impl FnOnce() -> T) -> T {
         let (image, place) = (self.image().display().to_string(), self.place.display().to_string());
-        host(&["umount", &place]).ok();
-        // 1: errors were corrected.
-        let checked = host(&["e2fsck", "-f", "-p", &image]);
-        assert!(checked.code <= 1, "{}{}", checked.out, checked.err);
+        // The kernel lets go of the mounts of one that was killed a moment after its end.
+        until_true("the disk to be free", 20, || host(&["umount", &place]).code == 0);
+        let done = act();
         host(&["mount", "-o", OPTIONS, &image, &place]).ok();
+        done
     }
 
     /// Mounts it anew with that option (`ro`, `rw`). Nobody may have a file open for writing.

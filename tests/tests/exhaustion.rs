@@ -331,3 +331,38 @@ fn a_disk_that_the_kernel_made_read_only_is_read_and_all_is_there_when_it_is_men
     subject.must("DELETE", "/1.0/instances/kept", &json!({}));
     assert_eq!(audited(&subject), Vec::<String>::new());
 }
+
+#[test]
+fn a_disk_that_is_away_keeps_the_ids_of_its_containers() {
+    let disk = Disk::new(96, None);
+    let mut subject = Subject::start_on(&disk);
+    subject.import("busybox").expect("the image");
+    subject.create("kept", &json!({}));
+    subject.cut_power();
+    let runs = cabin_tests::audit::ids(&subject.dir);
+    assert!(!runs.is_empty());
+    disk.away(|| {
+        // A daemon that starts looks for runs that nobody has any more.
+        let other = Subject::start();
+        other.import("busybox").expect("the image");
+        other.create("other", &json!({}));
+        assert_eq!(cabin_tests::audit::ids(&subject.dir), runs);
+        other.must("DELETE", "/1.0/instances/other", &json!({}));
+    });
+    subject.boot_well();
+    subject.power("kept", "start").expect("a start");
+    subject.power("kept", "stop").expect("a stop");
+    assert_eq!(audited(&subject), Vec::<String>::new());
+
+    // One that somebody else has all the same is not shared.
+    let of_kept = |run: &std::path::PathBuf| {
+        std::fs::read_to_string(run).is_ok_and(|text| text.lines().nth(1) == Some("kept"))
+    };
+    let run = cabin_tests::audit::ids(&subject.dir).into_iter().find(of_kept).expect("its run");
+    std::fs::write(&run, "/var/tmp\nanother\n").expect("the right to write the registry");
+    let why = subject.power("kept", "start").expect_err("a start");
+    assert!(why.contains("in use by instance `another` of the daemon of `/var/tmp`"), "{why}");
+    std::fs::remove_file(&run).expect("the right to write the registry");
+    subject.power("kept", "start").expect("a start");
+    subject.must("DELETE", "/1.0/instances/kept?force=true", &json!({}));
+}

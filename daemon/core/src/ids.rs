@@ -3,7 +3,8 @@
 //! The runs are cut from what /etc/subuid and /etc/subgid give to root; without such lines from
 //! 1,000,000 on, a billion long (as Incus does), less what those files give to others. Each run that is
 //! taken has a file in one registry of the host, made with `O_EXCL`, so that several daemons on one host
-//! cannot take the same one. A run whose daemon's directory is gone is free again.
+//! cannot take the same one. A run whose daemon's directory was taken away is free again; one whose directory
+//! is on a filesystem that is not mounted now is not.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -39,10 +40,51 @@ impl Range {
     }
 }
 
+/// What the registry says of a run: a line of its file each.
+#[derive(Debug, PartialEq, Eq)]
+struct Claim {
+    /// The directory of the daemon that took it.
+    owner: String,
+    /// The instance that has it.
+    name: String,
+    /// The filesystem that directory is on, as statvfs(3) names it; unknown in a file of an older Cabin.
+    filesystem: Option<u64>,
+}
+
+impl Claim {
+    fn parse(text: &str) -> Option<Claim> {
+        let mut lines = text.lines();
+        let (owner, name) = (lines.next()?.to_owned(), lines.next()?.to_owned());
+        Some(Claim { owner, name, filesystem: lines.next().and_then(|line| line.parse().ok()) })
+    }
+
+    /// Whether the daemon's directory was taken away: it is not there, and what would hold it is on the filesystem
+    /// that held it. (A disk that comes later than another daemon, or that is mounted elsewhere for a repair, still has
+    /// its containers.)
+    fn is_abandoned(&self) -> bool {
+        let dir = Path::new(&self.owner);
+        match HostDir::open(&dir.join("database")) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            _ => return false,
+        }
+        let Some(before) = self.filesystem else { return true };
+        let place = dir.ancestors().find_map(|place| HostDir::open(place).ok());
+        place.is_some_and(|place| place.filesystem().is_ok_and(|now| now == before))
+    }
+}
+
+impl std::fmt::Display for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let filesystem = self.filesystem.map(|id| format!("{id}\n")).unwrap_or_default();
+        write!(f, "{}\n{}\n{filesystem}", self.owner, self.name)
+    }
+}
+
 /// The host's registry, as one daemon uses it.
 pub(crate) struct Registry {
     dir: HostDir,
     owner: String,
+    filesystem: Option<u64>,
     /// What a file has for a name until it is whole; held while one is made.
     temporary: parking_lot::Mutex<String>,
     whole: Range,
@@ -60,12 +102,12 @@ impl Registry {
         let (whole, others) = host_ranges();
         let owner = settings.dir.display().to_string();
         let temporary = parking_lot::Mutex::new(format!(".{}.new", settings.prefix));
-        let registry = Registry { dir, owner, temporary, whole, others };
+        let filesystem =
+            HostDir::open(&settings.dir).and_then(|dir| dir.filesystem()).map_err(Error::io(act()))?;
+        let registry = Registry { dir, owner, filesystem: Some(filesystem), temporary, whole, others };
         for entry in registry.dir.list().map_err(Error::io(act()))? {
-            let Some((owner, _)) = registry.read(&entry.name) else { continue };
-            let gone = owner != registry.owner
-                && HostDir::open(Path::new(&owner).join("database").as_path()).is_err();
-            if gone {
+            let Some(claim) = registry.read(&entry.name) else { continue };
+            if claim.owner != registry.owner && claim.is_abandoned() {
                 registry.dir.remove_file(&entry.name).map_err(Error::io(act()))?;
             }
         }
@@ -78,7 +120,7 @@ impl Registry {
     /// As [`claim`].
     pub fn unpacker(&self) -> Result<Ids, Error> {
         for entry in self.dir.list().map_err(Error::io("read the registry of host ids"))? {
-            if self.read(&entry.name).is_some_and(|(owner, name)| owner == self.owner && name == UNPACKER)
+            if self.read(&entry.name).is_some_and(|claim| self.is_own(&claim) && claim.name == UNPACKER)
                 && let Ok(base) = entry.name.parse()
             {
                 return Ok(Ids { base, size: SIZE });
@@ -91,7 +133,7 @@ impl Registry {
     /// another daemon may be the first to look.
     fn take(&self, name: &str) -> Result<Ids, Error> {
         let temporary = self.temporary.lock();
-        let text = format!("{}\n{name}\n", self.owner);
+        let text = self.claim(name).to_string();
         let taken: BTreeSet<u32> = self
             .dir
             .list()
@@ -116,7 +158,7 @@ impl Registry {
     /// When the file cannot be removed.
     pub fn release(&self, ids: Ids) -> Result<(), Error> {
         let name = ids.base.to_string();
-        if self.read(&name).is_none_or(|(owner, _)| owner == self.owner) {
+        if self.read(&name).is_none_or(|claim| self.is_own(&claim)) {
             self.dir.remove_file(&name).map_err(Error::io(format!("give back the host ids from {name}")))?;
         }
         Ok(())
@@ -126,32 +168,39 @@ impl Registry {
     /// those that instances have are registered.
     ///
     /// # Errors
-    /// When the registry cannot be read or written.
+    /// When the registry cannot be read or written, or another daemon has taken a run; the others are put right then too.
     pub fn reconcile(&self, instances: &[(String, Ids)]) -> Result<(), Error> {
         for entry in self.dir.list().map_err(Error::io("read the registry of host ids"))? {
             let ours =
-                self.read(&entry.name).is_some_and(|(owner, name)| owner == self.owner && name != UNPACKER);
+                self.read(&entry.name).is_some_and(|claim| self.is_own(&claim) && claim.name != UNPACKER);
             let known = instances.iter().any(|(_, ids)| ids.base.to_string() == entry.name);
             if ours && !known {
                 self.dir.remove_file(&entry.name).map_err(Error::io("give back host ids"))?;
             }
         }
+        let mut done = Ok(());
         for (name, ids) in instances {
-            self.assign(*ids, name)?;
+            done = done.and(self.assign(*ids, name));
         }
-        Ok(())
+        done
     }
 
-    /// Writes down whose a run of this daemon is; that of another daemon stays as it is.
+    /// Writes down whose a run of this daemon is.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When another daemon has it, or the file cannot be written.
     pub fn assign(&self, ids: Ids, name: &str) -> Result<(), Error> {
         let file = ids.base.to_string();
+        let claim = self.claim(name);
         match self.read(&file) {
-            Some((owner, present)) if owner != self.owner || present == name => Ok(()),
+            Some(present) if present == claim => Ok(()),
+            Some(present) if !self.is_own(&present) => Err(Error::InUse {
+                what: "run of host ids",
+                name: file,
+                by: format!("instance `{}` of the daemon of `{}`", present.name, present.owner),
+            }),
             _ => {
-                let text = format!("{}\n{name}\n", self.owner);
+                let text = claim.to_string();
                 self.dir.replace(&file, text.as_bytes(), 0o600).map_err(Error::io("register host ids"))
             }
         }
@@ -164,17 +213,23 @@ impl Registry {
     pub fn claims(&self) -> Result<Vec<(u32, String)>, Error> {
         let entries = self.dir.list().map_err(Error::io("read the registry of host ids"))?;
         let mine = |file: &str| {
-            let (owner, name) = self.read(file)?;
+            let claim = self.read(file)?;
             let base = file.parse().ok()?;
-            (owner == self.owner && name != UNPACKER).then_some((base, name))
+            (self.is_own(&claim) && claim.name != UNPACKER).then_some((base, claim.name))
         };
         Ok(entries.iter().filter_map(|entry| mine(&entry.name)).collect())
     }
 
-    fn read(&self, file: &str) -> Option<(String, String)> {
-        let text = String::from_utf8(self.dir.read(file, 8192).ok()?).ok()?;
-        let mut lines = text.lines();
-        Some((lines.next()?.to_owned(), lines.next()?.to_owned()))
+    fn claim(&self, name: &str) -> Claim {
+        Claim { owner: self.owner.clone(), name: name.to_owned(), filesystem: self.filesystem }
+    }
+
+    fn is_own(&self, claim: &Claim) -> bool {
+        claim.owner == self.owner
+    }
+
+    fn read(&self, file: &str) -> Option<Claim> {
+        Claim::parse(&String::from_utf8(self.dir.read(file, 8192).ok()?).ok()?)
     }
 }
 
@@ -261,6 +316,23 @@ mod tests {
         let other = Range { base: at(1) + 5, size: 1 };
         let found: Vec<u32> = free(whole, &[other], &BTreeSet::from([at(0), at(3) + 7])).collect();
         assert_eq!(found, [at(2)], "a run that only overlaps is left out too");
+    }
+
+    #[test]
+    fn a_run_is_abandoned_when_the_directory_was_taken_away_not_when_its_disk_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let filesystem = HostDir::open(dir.path()).unwrap().filesystem().unwrap();
+        let place = dir.path().join("daemon");
+        let of = |filesystem| Claim { owner: place.display().to_string(), name: "c".into(), filesystem };
+        assert!(of(Some(filesystem)).is_abandoned());
+        assert!(!of(Some(filesystem + 1)).is_abandoned(), "its disk is not mounted");
+        assert!(of(None).is_abandoned());
+        HostDir::ensure(&place.join("database"), 0o700).unwrap();
+        assert!(!of(Some(filesystem)).is_abandoned());
+        for claim in [of(Some(7)), of(None)] {
+            assert_eq!(Claim::parse(&claim.to_string()), Some(claim));
+        }
+        assert_eq!(Claim::parse("half"), None);
     }
 
     #[test]

@@ -123,6 +123,15 @@ impl HostDir {
         &self.path
     }
 
+    /// The filesystem it is on, as statvfs(3) names it: the same after the disk was away, for filesystems that have an
+    /// id of their own (ext4, btrfs); that of the block device for XFS.
+    ///
+    /// # Errors
+    /// As fstatvfs(3).
+    pub fn filesystem(&self) -> io::Result<u64> {
+        Ok(rfs::fstatvfs(&self.fd)?.f_fsid)
+    }
+
     fn at(&self, relative: &str, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
         Ok(rfs::openat2(&self.fd, relative, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode), BENEATH)?)
     }

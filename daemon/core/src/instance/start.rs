@@ -25,6 +25,7 @@ pub(super) fn start(host: &Arc<Host>, project: &str, name: &str) -> Result<(), E
 
 fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     let found = load(host, project, name)?;
+    host.ids().assign(found.row.ids, name)?;
     let expanded = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?);
     // Volumes stay where they are until the container is known to have them.
     let volumes = expanded.devices.values().any(|device| resolve::volume_of(device).is_some());
