@@ -4,19 +4,22 @@
 //! started, found again, and ended. What is in `hosts` and `names` is `reservation`'s.
 
 pub mod config;
+mod process;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use cabin_sys::command::{self, Program, Programs};
+use cabin_sys::command::{Program, Programs};
 use cabin_sys::dir::HostDir;
-use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::event::{Timespec, epoll};
+use rustix::process::Signal;
+
+use process::Server;
 
 use crate::error::{Error, Result};
 use crate::name::{IfName, Mac};
@@ -36,9 +39,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How far apart the times are at which a server reads all of its reservations anew: with a thousand of them that
 /// is no small thing, and many may go at once.
 const APART: Duration = Duration::from_millis(500);
-
-/// How long an address is waited for that is in use: a server that could not start says so a moment before it ends.
-const LAST_MOMENTS: Duration = Duration::from_secs(1);
 
 /// The directories of every network, and the programs.
 pub struct Servers {
@@ -68,7 +68,7 @@ impl Reload {
 #[derive(Default)]
 struct Watched {
     last: u64,
-    all: BTreeMap<u64, (IfName, OwnedFd)>,
+    all: BTreeMap<u64, (IfName, Server)>,
 }
 
 impl Servers {
@@ -86,7 +86,7 @@ impl Servers {
     }
 
     /// From now on the end of this server is told.
-    fn watch(&self, name: &IfName, server: OwnedFd) -> io::Result<()> {
+    fn watch(&self, name: &IfName, server: Server) -> io::Result<()> {
         let mut watched = self.watched();
         if watched.all.values().any(|(watched, _)| watched == name) {
             return Ok(());
@@ -190,26 +190,14 @@ impl Servers {
                 .map_err(|source| file_error("write", file, &spec.name, source))?;
         }
         self.stop(&spec.name)?;
-        self.outlast_dying(&spec.name);
+        if let Some(pid) = self.noted(&spec.name) {
+            process::outlast_dying(pid);
+        }
         for file in FILES {
             home.rename_over(&next(file), file)
                 .map_err(|source| file_error("replace", file, &spec.name, source))?;
         }
         self.start(spec, home.path())
-    }
-
-    /// A killed server gives up its memory, and with it its command line, before its sockets: it cannot be
-    /// found any more but still holds the addresses. Waits for its end; whoever else has that pid costs a
-    /// second at most.
-    fn outlast_dying(&self, name: &IfName) {
-        let Some(pid) = self.noted(name) else { return };
-        let Some(handle) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-        else {
-            return;
-        };
-        if std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty()) {
-            let _ = ended(&handle, Duration::from_secs(1));
-        }
     }
 
     /// The pid in the server's file.
@@ -224,9 +212,9 @@ impl Servers {
             .programs
             .command(Program::Dnsmasq)
             .map_err(|source| Error::Program { network: name.clone(), source })?;
-        command.arg(conf_argument(home)).current_dir("/");
+        command.arg(process::conf_argument(home)).current_dir("/");
         let failed = |source| Error::StartServer { network: name.clone(), source };
-        launch(&mut command).map_err(failed)?;
+        process::launch(&mut command).map_err(failed)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(server) = self.find(name)? {
@@ -246,10 +234,10 @@ impl Servers {
             |act| move |source: io::Error| Error::SignalServer { act, network: name.clone(), source };
         self.unwatch(name);
         let Some(server) = self.find(name)? else { return Ok(()) };
-        signal(&server, Signal::TERM).map_err(failed("end"))?;
-        if !ended(&server, PATIENCE).map_err(failed("wait for"))? {
-            signal(&server, Signal::KILL).map_err(failed("kill"))?;
-            if !ended(&server, PATIENCE).map_err(failed("wait for"))? {
+        server.signal(Signal::TERM).map_err(failed("end"))?;
+        if !server.ended(PATIENCE).map_err(failed("wait for"))? {
+            server.signal(Signal::KILL).map_err(failed("kill"))?;
+            if !server.ended(PATIENCE).map_err(failed("wait for"))? {
                 return Err(failed("kill")(io::Error::from(io::ErrorKind::TimedOut)));
             }
         }
@@ -261,11 +249,8 @@ impl Servers {
     pub fn reload(&self, name: &IfName) -> Result<()> {
         self.reloads().insert(name.clone(), Reload::now());
         let Some(server) = self.find(name)? else { return Ok(()) };
-        signal(&server, Signal::HUP).map_err(|source| Error::SignalServer {
-            act: "reload",
-            network: name.clone(),
-            source,
-        })
+        let failed = |source| Error::SignalServer { act: "reload", network: name.clone(), source };
+        server.reload().map_err(failed)
     }
 
     /// As [`Servers::reload`], at once or together with others that come within [`APART`]. `mac` with its addresses
@@ -303,9 +288,9 @@ impl Servers {
     /// The network's server, by its pid file or, failing that, by its command line. The file belongs to
     /// the server's own user and a pid may be somebody else's by now, so what it says is only believed
     /// when that process runs dnsmasq with our configuration; the handle is taken before the look.
-    fn find(&self, name: &IfName) -> Result<Option<OwnedFd>> {
+    fn find(&self, name: &IfName) -> Result<Option<Server>> {
         let home = self.root.path().join(name.as_str());
-        if let Some(server) = self.noted(name).and_then(|pid| open_server(pid, &home)) {
+        if let Some(server) = self.noted(name).and_then(|pid| Server::open(pid, &home)) {
             return Ok(Some(server));
         }
         if !self.root.exists(&format!("{name}/dnsmasq.conf")) {
@@ -314,64 +299,7 @@ impl Servers {
         let listing = HostDir::open(Path::new("/proc")).and_then(|proc| proc.list());
         let processes = listing.map_err(|source| file_error("look for", "dnsmasq.pid", name, source))?;
         let pids = processes.iter().filter_map(|entry| entry.name.parse::<i32>().ok());
-        Ok(pids.into_iter().find_map(|pid| open_server(pid, &home)))
-    }
-}
-
-/// A handle of the process, if it is the dnsmasq whose files are in `home`.
-fn open_server(pid: i32, home: &Path) -> Option<OwnedFd> {
-    let handle = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    let process = PathBuf::from(format!("/proc/{pid}"));
-    let line = std::fs::read(process.join("cmdline")).ok()?;
-    if !line.split(|byte| *byte == 0).any(|argument| argument == conf_argument(home).as_bytes()) {
-        return None;
-    }
-    // After an upgrade of the package the link says `… (deleted)`.
-    let program = std::fs::read_link(process.join("exe")).ok()?;
-    let program = program.file_name()?.to_str()?;
-    (program.trim_end_matches(" (deleted)") == "dnsmasq").then_some(())?;
-    // A dead one that nobody reaped yet is no server.
-    (!ended(&handle, Duration::ZERO).ok()?).then_some(handle)
-}
-
-fn conf_argument(home: &Path) -> String {
-    format!("--conf-file={}", home.join("dnsmasq.conf").display())
-}
-
-/// Runs dnsmasq until it is in the background.
-fn launch(command: &mut std::process::Command) -> io::Result<()> {
-    let deadline = Instant::now() + LAST_MOMENTS;
-    loop {
-        match command::output_without_new_rights(command) {
-            Err(error)
-                if Instant::now() < deadline && error.to_string().contains("Address already in use") =>
-            {
-                // Woken too early it only tries sooner.
-                std::thread::park_timeout(Duration::from_millis(20));
-            }
-            other => return other.map(drop),
-        }
-    }
-}
-
-fn signal(server: &OwnedFd, what: Signal) -> io::Result<()> {
-    match pidfd_send_signal(server, what) {
-        Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
-        Err(why) => Err(why.into()),
-    }
-}
-
-fn ended(server: &OwnedFd, within: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + within;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let time = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: i64::from(left.subsec_nanos()) };
-        match poll(&mut [PollFd::new(server, PollFlags::IN)], Some(&time)) {
-            Ok(0) => return Ok(false),
-            Ok(_) => return Ok(true),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(why) => return Err(why.into()),
-        }
+        Ok(pids.into_iter().find_map(|pid| Server::open(pid, &home)))
     }
 }
 
