@@ -458,7 +458,7 @@ impl Subject {
                 wrong.push(format!("cannot delete `{target}`: {why}"));
             }
         }
-        wrong.extend(self.strays().into_iter().map(|it| format!("audit: {it}")));
+        wrong.extend(crate::sweep::audited(self).into_iter().map(|it| format!("audit: {it}")));
         let _ = self.call("PUT", "/internal/shutdown", None);
         self.wait_gone();
         wrong.extend(audit::leftovers(&self.dir, &self.netns));
