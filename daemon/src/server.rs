@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -25,7 +25,6 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::call::Call;
 use crate::error::Fault;
-use crate::handlers::storage;
 use crate::patient::{Patient, Upgraded};
 use crate::reply;
 use crate::routes::{self, Route};
@@ -39,9 +38,6 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// How long is waited before the next connection when one could not be taken.
 const BREATH: Duration = Duration::from_millis(50);
-
-/// How long the directory's lock of a daemon that was killed is waited for.
-const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
 /// Why the daemon cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +61,8 @@ fn failed(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ServeErro
     move |source| ServeError::Io { act, path, source }
 }
 
-/// Keeps a second daemon from the same directory; given back by the kernel however the daemon ends. When it was killed,
-/// a program that it was just starting may have it for a moment longer: that is waited for, a daemon that answers is not.
+/// Keeps a second daemon from the same directory; given back by the kernel however the daemon ends. It is a lock of the
+/// process (fcntl_locking(2)), not of the open file: a program that a killed daemon was just starting has no part in it.
 ///
 /// # Errors
 /// When another daemon has it.
@@ -75,23 +71,13 @@ pub fn lock(settings: &Settings) -> Result<File, ServeError> {
     let path = settings.dir.join("cabind.lock");
     let open = File::options().create(true).truncate(false).write(true).open(&path);
     let file = open.map_err(failed("open", &path))?;
-    let deadline = Instant::now() + LAST_MOMENTS;
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline && !answers(settings) => {
-                std::thread::sleep(BREATH);
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(ServeError::AlreadyRunning { dir: settings.dir.clone() });
-            }
-            Err(error) => return Err(failed("lock", &path)(error.into())),
+    match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => {
+            Err(ServeError::AlreadyRunning { dir: settings.dir.clone() })
         }
+        Err(error) => Err(failed("lock", &path)(error.into())),
     }
-}
-
-fn answers(settings: &Settings) -> bool {
-    std::os::unix::net::UnixStream::connect(settings.socket()).is_ok()
 }
 
 /// The socket to serve on, and whether it is ours to remove.
@@ -112,7 +98,7 @@ pub fn listen(settings: &Settings) -> Result<Listener, ServeError> {
         let listener = UnixListener::from_std(passed).map_err(failed("listen on", &path))?;
         return Ok(Listener { listener, path: None });
     }
-    if answers(settings) {
+    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
         return Err(ServeError::SocketTaken { socket: path });
     }
     bind(path)
@@ -313,7 +299,6 @@ fn handler(
 ) -> impl Fn(Request<Body>) -> futures_util::future::BoxFuture<'static, Response> + Clone + Send + Sync + 'static
 {
     let (app, run) = (app.clone(), route.run);
-    let in_a_pool = route.path.starts_with("/1.0/storage-pools/{name}/");
     move |request| {
         let app = app.clone();
         Box::pin(async move {
@@ -324,11 +309,7 @@ fn handler(
             }
             let answer = async {
                 refuse_other_sites(&request)?;
-                let call = Call::open(app, request).await?;
-                if in_a_pool {
-                    storage::look_up(&call).await?;
-                }
-                run(call).await
+                run(Call::open(app, request).await?).await
             };
             answer.await.map_or_else(|fault| reply::error(&fault), reply::Reply::render)
         })
@@ -364,6 +345,9 @@ async fn wrong_path(uri: Uri) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Stdio;
+
     use super::*;
 
     fn renamed(path: &str) -> String {
@@ -385,16 +369,28 @@ mod tests {
     fn a_second_daemon_for_a_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings::new(Some(dir.path().to_owned()), true).unwrap();
-        let first = lock(&settings).unwrap();
-        let serving = std::os::unix::net::UnixListener::bind(settings.socket()).unwrap();
+        // Another process holds it, and a child of that goes on with the same open file.
+        const HOLDER: &str = "import fcntl,subprocess,sys
+file=open(sys.argv[1],'w')
+fcntl.lockf(file,fcntl.LOCK_EX)
+child=subprocess.Popen(['sleep','60'],pass_fds=[file.fileno()])
+print(child.pid,flush=True)
+sys.stdin.read()";
+        let path = dir.path().join("cabind.lock");
+        let mut first = cabin_sys::command::own_helper(Path::new("/usr/bin/python3"))
+            .args(["-c", HOLDER, path.to_str().unwrap()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut child = String::new();
+        BufReader::new(first.stdout.take().unwrap()).read_line(&mut child).unwrap();
         assert!(matches!(lock(&settings), Err(ServeError::AlreadyRunning { .. })));
-        // One that does not answer any more is waited for.
-        drop(serving);
-        std::thread::scope(|scope| {
-            let second = scope.spawn(|| lock(&settings));
-            drop(first);
-            assert!(second.join().unwrap().is_ok());
-        });
+        first.kill().unwrap();
+        first.wait().unwrap();
+        assert!(lock(&settings).is_ok());
+        let child = rustix::process::Pid::from_raw(child.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
     }
 
     #[tokio::test]

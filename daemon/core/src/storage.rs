@@ -81,7 +81,7 @@ pub(crate) fn pool(host: &Host, name: &str) -> Result<Arc<Pool>, Error> {
 ///
 /// # Errors
 /// When there is none.
-pub fn look_up(host: &Host, name: &str) -> Result<(), Error> {
+pub(crate) fn look_up(host: &Host, name: &str) -> Result<(), Error> {
     load(host, name).map(drop)
 }
 

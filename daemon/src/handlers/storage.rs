@@ -23,15 +23,6 @@ pub async fn show(call: Call) -> Result<Reply, Fault> {
     Reply::tagged(&found, storage::tag(&found))
 }
 
-/// Refuses whatever is asked of what lies in a pool that is not there: its name is the first that is wrong.
-///
-/// # Errors
-/// When there is no pool of the name in the address.
-pub async fn look_up(call: &Call) -> Result<(), Fault> {
-    let name = call.name("name").to_owned();
-    call.blocking(move |host| storage::look_up(host, &name)).await
-}
-
 /// POST of a new one.
 pub async fn create(mut call: Call) -> Result<Reply, Fault> {
     let post: PoolsPost = call.json().await?;

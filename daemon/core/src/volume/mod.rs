@@ -66,7 +66,7 @@ fn address(pool: &str, volume: &str) -> String {
 /// Its row.
 ///
 /// # Errors
-/// When there is none of that name.
+/// When there is none of that name, or no such pool.
 pub(crate) fn load(
     host: &Host,
     project: &str,
@@ -74,7 +74,14 @@ pub(crate) fn load(
     volume: &str,
 ) -> Result<Versioned<rows::Volume>, Error> {
     let found = host.store().rows::<rows::Volume>().get(project, &row_name(pool, volume))?;
-    found.ok_or_else(|| Error::not_found(WHAT, volume))
+    match found {
+        Some(found) => Ok(found),
+        None => {
+            // A pool that is not there is the first that is wrong.
+            storage::look_up(host, pool)?;
+            Err(Error::not_found(WHAT, volume))
+        }
+    }
 }
 
 /// By what name the table of turns knows a volume; no instance can have it.
