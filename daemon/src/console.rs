@@ -18,7 +18,7 @@ use crate::handlers::instances::{exists, resources};
 use crate::limits;
 use crate::reply::Reply;
 use crate::stream::Stream;
-use crate::websocket::{Lines, Registered, part, receive_all, send_all};
+use crate::websocket::{Lines, Registered, Sink, Source, part, receive_all, send_all};
 
 /// The consoles somebody takes part in, by instance. Two at one keyboard would each see half of it.
 #[derive(Default)]
@@ -83,18 +83,30 @@ pub async fn attach(mut call: Call) -> Result<Reply, Fault> {
     Ok(Reply::Async(op))
 }
 
-async fn run(op: Arc<Op>, mut session: Registered, console: instance::Console, stream: Stream, place: Place) {
+async fn run(op: Arc<Op>, session: Registered, console: instance::Console, stream: Stream, place: Place) {
     op.start();
-    let Some(data) = session.connected(0, limits::CONNECT_TIME).await else {
-        drop(place);
-        op.fail(&Error::invalid("timed out waiting for websockets to connect"));
-        return;
-    };
-    if let Err(injected) = fault::pass("console over websockets") {
-        drop(place);
-        op.fail(&injected.into());
-        return;
+    let carried = carry(session, &console, &stream, &place).await;
+    // Whoever is told that it is over may come next.
+    drop(place);
+    match carried {
+        Ok((to, from)) => {
+            op.succeed(Value::Null);
+            part(to, from);
+        }
+        Err(error) => op.fail(&error),
     }
+}
+
+/// Carries what is typed and said until one side goes; gives the client's.
+async fn carry(
+    mut session: Registered,
+    console: &instance::Console,
+    stream: &Stream,
+    place: &Place,
+) -> Result<(Sink, Source), Error> {
+    let data = session.connected(0, limits::CONNECT_TIME).await;
+    let data = data.ok_or_else(|| Error::invalid("timed out waiting for websockets to connect"))?;
+    fault::pass("console over websockets")?;
     let (mut to, mut from) = data.split();
     let cancelled = session.cancelled();
     let never = CancellationToken::new();
@@ -107,21 +119,18 @@ async fn run(op: Arc<Op>, mut session: Registered, console: instance::Console, s
         };
         let mut messages = std::pin::pin!(control_messages(control));
         while let Some(message) = messages.next().await {
-            obey(&console, &message);
+            obey(console, &message);
         }
     };
     // Whichever side goes first ends it: the guest (end of stream), the client, or a cancellation.
     tokio::select! {
-        () = send_all(&stream, &mut to, &never) => {}
-        _ = receive_all(&mut from, &stream) => {}
+        () = send_all(stream, &mut to, &never) => {}
+        _ = receive_all(&mut from, stream) => {}
         () = control => {}
         () = cancelled.cancelled() => {}
         () = place.lost.cancelled() => {}
     }
-    // Whoever is told that it is over may come next.
-    drop(place);
-    op.succeed(Value::Null);
-    part(to, from);
+    Ok((to, from))
 }
 
 fn obey(console: &instance::Console, message: &ExecControl) {
