@@ -12,7 +12,7 @@ use crate::name::{IfName, Mac};
 use crate::netlink::{Guest, PortFlags, index_of};
 use crate::reservation::{Release, Until};
 use crate::spec::{BridgeSpec, Isolation, NicSpec};
-use crate::{Network, sysctl};
+use crate::{InterfaceState, Network, sysctl};
 
 impl Network {
     /// Makes a nic: its address is reserved, the pair made down with the guest's end straight in `netns`, the
@@ -54,11 +54,7 @@ impl Network {
         let inner = &self.inner;
         let missing = || Error::NoLink { name: bridge.name.clone() };
         let controller = index_of(&bridge.name)?.ok_or_else(missing)?;
-        let state = self.host_state(&nic.host_name)?;
-        let state = state.ok_or_else(|| Error::NoLink { name: nic.host_name.clone() })?;
-        if state.group != inner.group {
-            return Err(Error::LinkExists { name: nic.host_name.clone() });
-        }
+        let state = self.own_end(nic)?;
         let kept = inner.reservations.keep(&inner.servers, bridge, nic, Until::Unplugged)?;
         inner.firewall.set_port(bridge, nic, kept.ipv4)?;
         if state.controller != Some(controller) {
@@ -66,6 +62,16 @@ impl Network {
         }
         self.raise(bridge, nic, kept.ipv4)?;
         Ok(kept.ipv4)
+    }
+
+    /// The host's end of a nic that was plugged in.
+    pub(crate) fn own_end(&self, nic: &NicSpec) -> Result<InterfaceState> {
+        let state = self.host_state(&nic.host_name)?;
+        let state = state.ok_or_else(|| Error::NoLink { name: nic.host_name.clone() })?;
+        match state.group == self.inner.group {
+            true => Ok(state),
+            false => Err(Error::LinkExists { name: nic.host_name.clone() }),
+        }
     }
 
     fn raise(&self, bridge: &BridgeSpec, nic: &NicSpec, ipv4: Option<Ipv4Addr>) -> Result<()> {

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use cabin_undo::Undo;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::netlink::Guest;
 use crate::spec::NicSpec;
 use crate::{Network, sysctl};
@@ -17,7 +17,7 @@ impl Network {
     /// Makes a pair with the guest's end straight in `netns`, and brings the host's end up.
     ///
     /// # Errors
-    /// [`Error::LinkExists`], or the kernel's refusal.
+    /// [`crate::Error::LinkExists`], or the kernel's refusal.
     pub fn plug_pair(&self, nic: &NicSpec, netns: BorrowedFd<'_>, undo: &mut Undo) -> Result<()> {
         let inner = &self.inner;
         let guest = Guest { name: &nic.guest_name, mac: nic.mac, netns };
@@ -30,13 +30,9 @@ impl Network {
     /// Brings the host's end of a living pair up again, whatever happened to it.
     ///
     /// # Errors
-    /// [`Error::NoLink`] when it is gone, [`Error::LinkExists`] when it is somebody else's, or the kernel's refusal.
+    /// [`crate::Error::NoLink`] when it is gone, [`crate::Error::LinkExists`] when it is somebody else's, or the kernel's refusal.
     pub fn ensure_pair(&self, nic: &NicSpec) -> Result<()> {
-        let state = self.host_state(&nic.host_name)?;
-        let state = state.ok_or_else(|| Error::NoLink { name: nic.host_name.clone() })?;
-        if state.group != self.inner.group {
-            return Err(Error::LinkExists { name: nic.host_name.clone() });
-        }
+        self.own_end(nic)?;
         self.raise_pair(nic)
     }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use cabin_network::{BridgeSpec, Happened, Watch};
+use cabin_network::{Happened, Watch};
 use cabin_store::rows;
 
 use super::adopt;
@@ -224,12 +224,6 @@ fn mend_network(host: &Arc<Host>, name: &str, changed: bool) -> Result<Outcome, 
     Ok(broken.map_or(Outcome::Nothing, Outcome::Mended))
 }
 
-fn bridge_of(host: &Host, network: &str) -> Result<BridgeSpec, Error> {
-    let row = host.store().rows::<rows::Network>().get(DEFAULT_PROJECT, network)?;
-    let found = row.ok_or_else(|| Error::not_found("network", network))?;
-    resolve::bridge(network, &found.row)
-}
-
 fn mend_nic(host: &Arc<Host>, name: &str, device: &str) -> Result<Outcome, Error> {
     let Some(live) = host.live().get(name).filter(|live| runs(live)) else { return Ok(Outcome::Nothing) };
     if host.busy().doing(name).is_some() {
@@ -239,7 +233,7 @@ fn mend_nic(host: &Arc<Host>, name: &str, device: &str) -> Result<Outcome, Error
     let _layout = host.keep_layout();
     let plugged: Option<Plugged> = live.nics.lock().iter().find(|it| it.device == device).cloned();
     let (Some(plugged), true) = (plugged, runs(&live)) else { return Ok(Outcome::Nothing) };
-    let bridge = plugged.network.as_ref().map(|network| bridge_of(host, network)).transpose()?;
+    let bridge = plugged.network.as_ref().map(|network| resolve::bridge_of(host, network)).transpose()?;
     let port = host.network().host_state(&plugged.nic.host_name)?;
     if port.as_ref().is_some_and(|port| port.up && (port.controller.is_some() || bridge.is_none())) {
         return Ok(Outcome::Nothing);

@@ -30,10 +30,17 @@ fn network_of(host: &Host, device: &Config) -> Result<Option<(String, BridgeSpec
         return Ok(None);
     }
     let name = device.get("network").or_else(|| device.get("parent")).cloned().unwrap_or_default();
-    let found = host.store().rows::<rows::Network>().get(DEFAULT_PROJECT, &name)?;
-    let row = found.ok_or_else(|| Error::not_found("network", name.clone()))?.row;
-    let spec = bridge(&name, &row)?;
+    let spec = bridge_of(host, &name)?;
     Ok(Some((name, spec)))
+}
+
+/// The bridge of a network.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such network; when its config makes no sense.
+pub(crate) fn bridge_of(host: &Host, network: &str) -> Result<BridgeSpec, Error> {
+    let found = host.store().rows::<rows::Network>().get(DEFAULT_PROJECT, network)?;
+    bridge(network, &found.ok_or_else(|| Error::not_found("network", network))?.row)
 }
 
 /// A nic of an instance, with the bridge it hangs on. None is for a pair of which the host keeps the other end.
