@@ -23,7 +23,7 @@ demo-clean: ## take everything away that `make demo` made
 	@sh .ci/demo clean
 
 .PHONY: check
-check: packages deny ## formatting, lints, house rules, docs in step with the code, licences
+check: deny ## formatting, lints, house rules, docs in step with the code, licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) build -p cabin
