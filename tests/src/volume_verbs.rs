@@ -290,6 +290,18 @@ pub const MORE: &[Verb] = &[
         halfway: None,
     },
     Verb {
+        name: "volume backup rename",
+        before: with_backup,
+        act: |subject| {
+            subject.ask("POST", &format!("{VOLUMES}/kept/backups/b"), &json!({ "name": "renamed" }))
+        },
+        back: |subject| {
+            delete(subject, &format!("{VOLUMES}/kept/backups/renamed"));
+            with_backup(subject);
+        },
+        halfway: None,
+    },
+    Verb {
         name: "volume backup delete",
         before: with_backup,
         act: |subject| subject.ask("DELETE", &format!("{VOLUMES}/kept/backups/b"), &Value::Null),
