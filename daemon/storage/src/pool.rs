@@ -201,21 +201,43 @@ impl Pool {
         if old.kind() != new.kind() {
             return Err(Error::Name { name: new.to_string() });
         }
-        self.rename_one(old, new)?;
+        // What a failed removal left there is somebody else's.
+        if !self.list_snapshots(new)?.is_empty() {
+            let source = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(self.volume_error("rename the snapshots of", old, source));
+        }
+        self.rename_tree(old, new)?;
         let (pool, from, to) = (self.clone(), new.clone(), old.clone());
-        Ok(undo.push(format!("rename volume {old} to {new}"), move || pool.rename_one(&from, &to))?)
+        undo.push(format!("rename volume {old} to {new}"), move || pool.rename_tree(&from, &to))?;
+        self.move_snapshots(old, new)?;
+        let (pool, from, to) = (self.clone(), new.clone(), old.clone());
+        Ok(undo.push(format!("rename snapshots of {old}"), move || pool.move_snapshots(&from, &to))?)
     }
 
-    fn rename_one(&self, old: &VolumeName, new: &VolumeName) -> Result<()> {
+    /// Takes back a rename that ended anywhere between its steps. What is under the old name already is success.
+    ///
+    /// # Errors
+    /// A failure of the disk.
+    pub fn take_back_rename(&self, old: &VolumeName, new: &VolumeName) -> Result<()> {
+        self.alive()?;
+        if self.exists(new)? && !self.exists(old)? {
+            self.rename_tree(new, old)?;
+        }
+        match self.list_snapshots(old)?.is_empty() {
+            true => self.move_snapshots(new, old),
+            false => Ok(()),
+        }
+    }
+
+    fn rename_tree(&self, old: &VolumeName, new: &VolumeName) -> Result<()> {
         let root = &self.inner.root;
         if !root.exists(&old.path()) {
             return Err(self.no_volume(old));
         }
         match root.rename(&old.path(), &new.path()) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(self.exists_already(new)),
-            other => other.map_err(|source| self.volume_error("rename", old, source))?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(self.exists_already(new)),
+            other => other.map_err(|source| self.volume_error("rename", old, source)),
         }
-        self.move_snapshots(old, new)
     }
 
     /// Removes a volume with all that is in it; one already gone is success. An image that was deleted

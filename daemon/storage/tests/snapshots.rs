@@ -276,6 +276,29 @@ fn snapshots_go_along_with_a_new_name() {
 }
 
 #[test]
+fn a_volume_keeps_its_name_when_its_snapshots_cannot_go_along() {
+    for setup in SETUPS {
+        let world = with_volume(setup);
+        snap(&world, "s");
+        let left = world.pool.path().join("containers-snapshots/db/left");
+        fs::create_dir_all(&left).unwrap();
+        let db = VolumeName::container("db").unwrap();
+        refused(|undo| world.pool.rename(&web(), &db, undo));
+        assert!(world.pool.exists(&web()).unwrap() && !world.pool.exists(&db).unwrap());
+        assert_eq!(world.pool.list_snapshots(&web()).unwrap(), ["s"]);
+        fs::remove_dir(&left).unwrap();
+        // A later step that fails gives both back.
+        let failed = atomically(|undo| -> Result<(), Error> {
+            world.pool.rename(&web(), &db, undo)?;
+            Err(Error::NoPool { pool: "later".into() })
+        });
+        assert!(failed.unwrap_err().left_behind.is_empty());
+        assert_eq!(world.pool.list_snapshots(&web()).unwrap(), ["s"]);
+        assert!(world.pool.exists(&web()).unwrap());
+    }
+}
+
+#[test]
 fn what_a_running_one_writes_until_it_stands_still_is_in_the_snapshot() {
     // The page stays dirty and writable between its two writes: the second one changes no time of the file.
     let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),4096)\nm[0:3]=b'one'\n\

@@ -5,6 +5,7 @@
 //! [`HostDir::open_dir_by_links`], where links may not leave it either. What comes back is a descriptor. Only [`HostDir::open`] and [`HostDir::ensure`] take an absolute path, and that one comes
 //! from the daemon's own settings, never from a request.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -60,7 +61,19 @@ pub fn leave_unsynced(names: bool, trees: bool) {
     TREES_UNSYNCED.store(trees, Ordering::Relaxed);
 }
 
+thread_local! {
+    static SYNC_FAILS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The next flush of a directory by this thread fails, as on a disk that breaks: a test looks what is left then.
+pub fn fail_next_sync() {
+    SYNC_FAILS.set(true);
+}
+
 fn sync_names(dir: impl AsFd) -> io::Result<()> {
+    if SYNC_FAILS.take() {
+        return Err(rustix::io::Errno::IO.into());
+    }
     if NAMES_UNSYNCED.load(Ordering::Relaxed) {
         return Ok(());
     }
@@ -275,16 +288,17 @@ impl HostDir {
     }
 
     /// Renames within this directory; both names may have directories in front. An existing target is
-    /// refused. The directories are synced.
+    /// refused. The directories are synced; when they cannot be, the old name is back.
     ///
     /// # Errors
-    /// As renameat2(2) with `RENAME_NOREPLACE`.
+    /// As renameat2(2) with `RENAME_NOREPLACE`, fsync(2).
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
         rfs::renameat_with(&from_dir, from_name, &to_dir, to_name, rfs::RenameFlags::NOREPLACE)?;
-        sync_names(&to_dir)?;
-        sync_names(&from_dir)
+        sync_names(&to_dir).and_then(|()| sync_names(&from_dir)).inspect_err(|_| {
+            let _ = rfs::renameat_with(&to_dir, to_name, &from_dir, from_name, rfs::RenameFlags::NOREPLACE);
+        })
     }
 
     /// Renames within this directory over whatever file has the new name. The directory is synced.
@@ -298,16 +312,20 @@ impl HostDir {
         sync_names(&to_dir)
     }
 
-    /// Exchanges two names beneath this directory in one act; both must be there. The directories are synced.
+    /// Exchanges two names beneath this directory in one act; both must be there. The directories are synced; when
+    /// they cannot be, the names are as before.
     ///
     /// # Errors
-    /// As renameat2(2) with `RENAME_EXCHANGE`.
+    /// As renameat2(2) with `RENAME_EXCHANGE`, fsync(2).
     pub fn exchange(&self, one: &str, other: &str) -> io::Result<()> {
         let (one_dir, one_name) = self.parent(one)?;
         let (other_dir, other_name) = self.parent(other)?;
-        rfs::renameat_with(&one_dir, one_name, &other_dir, other_name, rfs::RenameFlags::EXCHANGE)?;
-        sync_names(&other_dir)?;
-        sync_names(&one_dir)
+        let swap =
+            || rfs::renameat_with(&one_dir, one_name, &other_dir, other_name, rfs::RenameFlags::EXCHANGE);
+        swap()?;
+        sync_names(&other_dir).and_then(|()| sync_names(&one_dir)).inspect_err(|_| {
+            let _ = swap();
+        })
     }
 
     /// Removes a directory that is empty; false when it is not. One already gone is success.
@@ -470,6 +488,23 @@ mod tests {
         assert!(dir.create_dir("..", 0o700).is_err());
         dir.remove_tree("link").unwrap();
         assert!(Path::new("/etc/passwd").exists());
+        std::fs::remove_dir_all(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn names_are_as_before_when_they_cannot_be_flushed() {
+        let dir = scratch("unflushed");
+        dir.replace("one", b"1", 0o600).unwrap();
+        dir.replace("other", b"2", 0o600).unwrap();
+        fail_next_sync();
+        assert!(dir.exchange("one", "other").is_err());
+        assert_eq!(dir.read("one", 9).unwrap(), b"1");
+        fail_next_sync();
+        assert!(dir.rename("one", "new").is_err());
+        assert!(dir.exists("one") && !dir.exists("new"));
+        dir.exchange("one", "other").unwrap();
+        dir.rename("one", "new").unwrap();
+        assert_eq!(dir.read("new", 9).unwrap(), b"2");
         std::fs::remove_dir_all(dir.path()).unwrap();
     }
 

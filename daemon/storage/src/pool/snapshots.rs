@@ -314,7 +314,7 @@ impl Pool {
     ///
     /// # Errors
     /// When there are some of the new name, or the disk fails.
-    pub fn move_snapshots(&self, old: &VolumeName, new: &VolumeName) -> Result<()> {
+    pub(super) fn move_snapshots(&self, old: &VolumeName, new: &VolumeName) -> Result<()> {
         let root = &self.inner.root;
         if !root.exists(&snapshots_of(old)) {
             return Ok(());
