@@ -314,7 +314,14 @@ fn a_kept_backup_goes_with_its_instance_and_follows_its_name() {
     let file = lab.call("GET", &format!("{all}/backup0/export"), None);
     assert_eq!((file.status, &file.body[257..262]), (200, &b"ustar"[..]));
     assert_eq!(lab.operate("DELETE", &format!("{all}/second"), &Value::Null)["status"], "Success");
-    lab.cabin(&["delete", "keeping"]).ok();
+    lab.cabin(&["storage", "create", "there", "dir"]).ok();
+    lab.cabin(&["move", "keeping", "moved", "-s", "there"]).ok();
+    let all = "/1.0/instances/moved/backups";
+    assert_eq!(lab.get(all), json!([format!("{all}/backup0")]));
+    assert_eq!(lab.call("GET", &format!("{all}/backup0/export"), None).status, 200);
+    lab.cabin(&["create", "busybox", "keeping"]).ok();
+    assert_eq!(lab.get("/1.0/instances/keeping/backups"), json!([]), "those of another");
+    lab.cabin(&["delete", "keeping", "moved"]).ok();
     let kept = lab.socket().parent().unwrap().join("backups");
     assert_eq!(std::fs::read_dir(kept).unwrap().count(), 0);
 }

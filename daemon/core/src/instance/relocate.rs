@@ -93,6 +93,7 @@ pub fn relocate(
     check_relocate(host, project, old, post)?;
     let new = new_name(old, post);
     let _turns = host.busy().take_both((old, new), "move")?;
+    super::snapshot::settle(host, project, old)?;
     check_relocate(host, project, old, post)?;
     let found = load(host, project, old)?;
     let mut row = moved(host, project, &found.row, post)?;
@@ -173,7 +174,7 @@ fn put_there(
         txn = match new == old {
             true => moved.update(txn, project, old, found.revision)?,
             false => moved
-                .insert(txn, project, new)?
+                .insert(super::backup::moved(host, project, (old, new), txn)?, project, new)?
                 .check::<rows::Instance>(project, old, Some(found.revision))
                 .remove::<rows::Instance>(project, old)
                 .remove::<rows::Templates>(project, old)

@@ -209,9 +209,15 @@ pub fn rename_backup(
     let (pool, volume, old) = named;
     let _turn = super::turn(host, project, pool, volume, "rename a backup")?;
     check_rename_backup(host, project, named, new)?;
-    let row = load_backup(host, project, named)?.row;
-    let txn = host.store().begin().remove::<rows::VolumeBackup>(project, &backup_row(pool, volume, old));
-    txn.insert(project, &backup_row(pool, volume, new), &row)?.commit()?;
+    let found = load_backup(host, project, named)?;
+    let row = backup_row(pool, volume, old);
+    let txn = host.store().begin().check::<rows::VolumeBackup>(project, &row, Some(found.revision));
+    let txn = txn.remove::<rows::VolumeBackup>(project, &row);
+    match txn.insert(project, &backup_row(pool, volume, new), &found.row)?.commit() {
+        // Deleted meanwhile: that takes no turn.
+        Err(cabin_store::Error::Changed { .. }) => Err(Error::Changed { what: WHAT, name: row }),
+        other => Ok(other.map(drop)?),
+    }?;
     tell(host, Some(op), project, "storage-volume-backup-renamed", (pool, volume, new));
     Ok(())
 }

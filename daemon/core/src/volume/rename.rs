@@ -131,11 +131,10 @@ fn moved_rows<'a>(
         )?;
     }
     for backup in backup_rows(host, project, pool, old)? {
-        txn = txn.remove::<rows::VolumeBackup>(project, &backup_row(pool, old, &backup.name)).insert(
-            project,
-            &backup_row(new_pool, new, &backup.name),
-            &backup.row,
-        )?;
+        let row = backup_row(pool, old, &backup.name);
+        txn = txn.check::<rows::VolumeBackup>(project, &row, Some(backup.revision));
+        txn = txn.remove::<rows::VolumeBackup>(project, &row);
+        txn = txn.insert(project, &backup_row(new_pool, new, &backup.name), &backup.row)?;
     }
     for mut user in host.store().rows::<rows::Instance>().list(project)? {
         if renamed(&mut user.row.devices, (pool, old), (new_pool, new)) {

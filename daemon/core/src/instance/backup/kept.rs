@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cabin_api::ZERO_TIME;
 use cabin_api::backup::{InstanceBackup, InstanceBackupsPost};
-use cabin_store::{Versioned, rows};
+use cabin_store::{Transaction, Versioned, rows};
 use cabin_undo::{atomically, fault};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -224,11 +224,36 @@ pub fn rename_backup(
 ) -> Result<(), Error> {
     let _turn = crate::instance::turn(host, project, instance, "rename a backup")?;
     check_rename_backup(host, project, instance, old, new)?;
-    let row = load_backup(host, project, instance, old)?.row;
-    let txn = host.store().begin().remove::<rows::Backup>(project, &row_name(instance, old));
-    txn.insert(project, &row_name(instance, new), &row)?.commit()?;
+    let found = load_backup(host, project, instance, old)?;
+    let row = row_name(instance, old);
+    let txn = host.store().begin().check::<rows::Backup>(project, &row, Some(found.revision));
+    let txn = txn.remove::<rows::Backup>(project, &row);
+    match txn.insert(project, &row_name(instance, new), &found.row)?.commit() {
+        // Deleted meanwhile: that takes no turn.
+        Err(cabin_store::Error::Changed { .. }) => Err(Error::Changed { what: WHAT, name: row }),
+        other => Ok(other.map(drop)?),
+    }?;
     tell(host, Some(op), "instance-backup-renamed", project, instance, new);
     Ok(())
+}
+
+/// The backups of an instance get another name with it.
+///
+/// # Errors
+/// When they cannot be read.
+pub(in crate::instance) fn moved<'store>(
+    host: &Host,
+    project: &str,
+    (old, new): (&str, &str),
+    mut txn: Transaction<'store>,
+) -> Result<Transaction<'store>, Error> {
+    for backup in rows_of(host, project, old)? {
+        let name = row_name(old, &backup.name);
+        txn = txn.check::<rows::Backup>(project, &name, Some(backup.revision));
+        txn = txn.remove::<rows::Backup>(project, &name);
+        txn = txn.insert(project, &row_name(new, &backup.name), &backup.row)?;
+    }
+    Ok(txn)
 }
 
 /// Deletes a backup.

@@ -18,7 +18,7 @@ use crate::busy::Turn;
 use crate::{Error, Host, storage};
 
 pub(crate) use document::metadata;
-pub(super) use kept::{all_rows, delete_expired, remove_file, rendered, rows_of};
+pub(super) use kept::{all_rows, delete_expired, moved, remove_file, rendered, rows_of};
 pub use kept::{
     backup, backups, check_new_backup, check_rename_backup, create_backup, delete_backup, open_backup,
     rename_backup,
