@@ -1,5 +1,6 @@
 //! Everything the daemon holds on this host, in one place, each by its own crate.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -36,6 +37,8 @@ pub struct Host {
     closing: AtomicBool,
     layout: parking_lot::RwLock<()>,
     ids: ids::Registry,
+    /// Pools that were put right since the daemon started, see `storage::pool`.
+    pub(crate) swept_pools: parking_lot::Mutex<BTreeSet<String>>,
     pub(crate) unpacking: parking_lot::Mutex<()>,
     pub(crate) shipped: OnceLock<Vec<String>>,
     pub(crate) building: parking_lot::Mutex<()>,
@@ -82,6 +85,7 @@ impl Host {
             warnings: Warnings::default(),
             measured: Measured::default(),
             ids: registry,
+            swept_pools: parking_lot::Mutex::default(),
             unpacking: parking_lot::Mutex::new(()),
             shipped: OnceLock::new(),
             building: parking_lot::Mutex::new(()),

@@ -23,11 +23,7 @@ pub const DRIVERS: &[(&str, &str)] = &[("overlay", "1"), ("btrfs", "1"), ("dir",
 /// When the rows cannot be read.
 pub(crate) fn open_all(host: &Host) -> Result<(), Error> {
     for found in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT)? {
-        let opened = spec(host, &found.name, &found.row)
-            .and_then(|spec| Ok(host.storage().open_pool(&spec)?))
-            .and_then(|pool| Ok(pool.sweep_but(&volume::undecided(host, &found.name)?)?))
-            .and_then(|_| quota::set_all(host, &found.name));
-        if let Err(error) = opened {
+        if let Err(error) = pool(host, &found.name) {
             tracing::error!(pool = found.name, error = %error.report(), "storage pool is unavailable");
         }
     }
@@ -63,18 +59,37 @@ pub(crate) fn close(host: &Host) {
     }
 }
 
-/// An open pool.
+/// An open pool. Whoever is the first to want it since the daemon started has it put right: what an earlier daemon left
+/// there halfway is removed before anybody works in it.
 ///
 /// # Errors
 /// When there is none of that name, or it cannot be opened now.
 pub(crate) fn pool(host: &Host, name: &str) -> Result<Arc<Pool>, Error> {
     let found = load(host, name)?;
     let spec = spec(host, name, &found.row)?;
-    host.storage().open_pool(&spec).map_err(|source| Error::Unavailable {
-        what: WHAT,
-        name: name.to_owned(),
-        source: Box::new(source.into()),
-    })
+    let open = || {
+        host.storage().open_pool(&spec).map_err(|source| Error::Unavailable {
+            what: WHAT,
+            name: name.to_owned(),
+            source: Box::new(source.into()),
+        })
+    };
+    let mut swept = host.swept_pools.lock();
+    if swept.contains(name) {
+        drop(swept);
+        return open();
+    }
+    let pool = open()?;
+    let undecided = volume::undecided(host, name)?;
+    if let Err(error) = pool.sweep_but(&undecided).map_err(Error::from) {
+        tracing::warn!(pool = name, error = %error.report(), "what was left halfway in a pool stays there");
+    }
+    swept.insert(name.to_owned());
+    drop(swept);
+    if let Err(error) = quota::set_all(host, name) {
+        tracing::warn!(pool = name, error = %error.report(), "the limits in a pool are not all set");
+    }
+    Ok(pool)
 }
 
 /// Whether there is a pool of that name, usable or not.

@@ -181,6 +181,9 @@ pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> 
         Some(origin) => host.busy().take_both((&name, origin), "copy")?,
         None => (host.busy().take(&name, "create")?, None),
     };
+    for name in [Some(name.as_str()), copied.then(|| super::copy::origin(&post))].into_iter().flatten() {
+        super::snapshot::settle(host, project, name)?;
+    }
     if refreshes(host, project, &post)? {
         super::refresh::refresh(host, op, project, &post)?;
         drop(turns);

@@ -7,7 +7,7 @@ use cabin_store::rows;
 use cabin_undo::fault;
 use serde_json::Value;
 
-use super::{WHAT, address, expand, load, profiles_of, turn};
+use super::{WHAT, address, expand, load, profiles_of};
 use crate::{Error, Host, storage};
 
 /// What to do with an instance that runs when it is to be deleted.
@@ -25,7 +25,12 @@ pub enum WhenRunning {
 /// When there is none, it is protected, or it runs and is not to be killed. When its tree cannot be removed the instance is gone and
 /// the error names the tree.
 pub fn delete(host: &Arc<Host>, project: &str, name: &str, running: WhenRunning) -> Result<(), Error> {
-    let _turn = turn(host, project, name, "delete")?;
+    load(host, project, name)?;
+    let _turn = host.busy().take(name, "delete")?;
+    if let Err(error) = super::snapshot::settle(host, project, name) {
+        // Nobody needs it whole any more.
+        tracing::warn!(instance = name, error = %error.report(), "it goes with an unfinished change");
+    }
     let mut found = load(host, project, name)?;
     let runs = super::status(host, name) != cabin_api::StatusCode::Stopped;
     if runs && running == WhenRunning::Refuse {
@@ -61,6 +66,7 @@ pub(crate) fn remove(
         .check::<rows::Instance>(project, name, Some(found.revision))
         .remove::<rows::Instance>(project, name)
         .remove::<rows::Templates>(project, name)
+        .remove::<rows::Intent>(project, name)
         .commit();
     match committed {
         Err(cabin_store::Error::Changed { .. }) => {

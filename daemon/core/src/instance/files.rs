@@ -1,6 +1,7 @@
 //! Files of an instance, running or not: a confined server of SFTP in its root.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use cabin_runtime::files::{FilesSession, FilesTarget};
 use cabin_storage::VolumeName;
@@ -35,7 +36,7 @@ impl Files {
 ///
 /// # Errors
 /// When there is no such instance, or the host refuses.
-pub fn files(host: &Host, project: &str, name: &str) -> Result<Files, Error> {
+pub fn files(host: &Arc<Host>, project: &str, name: &str) -> Result<Files, Error> {
     let found = load(host, project, name)?;
     let helper = host.settings().bin_dir.join("cabin-files");
     if let Some(live) = host.live().get(name).filter(|live| live.exit().is_none()) {

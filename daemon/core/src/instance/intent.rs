@@ -44,3 +44,18 @@ pub(crate) fn forget(host: &Host, project: &str, name: &str) -> Result<(), Error
     host.store().begin().remove::<rows::Intent>(project, name).commit()?;
     Ok(())
 }
+
+/// Whether what was going on concerns the run of a container: how it ends is seen by the container itself. The rest
+/// concerns its tree, and is finished or taken back.
+pub(crate) fn is_of_a_run(intent: &rows::Intent) -> bool {
+    match intent {
+        rows::Intent::Update | rows::Intent::Disks { .. } | rows::Intent::Restart | rows::Intent::Hold => {
+            true
+        }
+        rows::Intent::Rename { .. }
+        | rows::Intent::RenameSnapshot { .. }
+        | rows::Intent::Rebuild { .. }
+        | rows::Intent::Restore { .. }
+        | rows::Intent::Refresh { .. } => false,
+    }
+}

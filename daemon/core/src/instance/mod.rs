@@ -68,10 +68,10 @@ pub use update::{patch, update};
 pub(crate) use backup::{metadata, source, strays as stray_backups, sweep as sweep_backups};
 pub(crate) use change::Change;
 pub(crate) use create::{give_macs, relink};
-pub(crate) use intent::{forget as forget_intent, intend_restart};
+pub(crate) use intent::{forget as forget_intent, intend_restart, is_of_a_run};
 pub(crate) use power::{start_again, start_one, stop_one};
-pub(crate) use rename::take_back;
-pub(crate) use snapshot::{delete_expired_snapshots, finish_snapshots, watch_snapshots};
+use rename::take_back;
+pub(crate) use snapshot::{delete_expired_snapshots, finish_rename, finish_snapshots, watch_snapshots};
 pub(crate) use snapshot::{expiry, load_snapshot};
 pub(crate) use start::plugged_nics;
 pub(crate) use state::rendered_interface;
@@ -125,10 +125,12 @@ pub(crate) fn load(host: &Host, project: &str, name: &str) -> Result<Versioned<r
     found.ok_or_else(|| Error::not_found(WHAT, name))
 }
 
-/// The turn to change an instance, which must exist.
-pub(crate) fn turn(host: &Host, project: &str, name: &str, doing: &'static str) -> Result<Turn, Error> {
+/// The turn to change an instance, which must exist. What an earlier daemon left undone with it is finished first.
+pub(crate) fn turn(host: &Arc<Host>, project: &str, name: &str, doing: &'static str) -> Result<Turn, Error> {
     load(host, project, name)?;
-    host.busy().take(name, doing)
+    let turn = host.busy().take(name, doing)?;
+    snapshot::settle(host, project, name)?;
+    Ok(turn)
 }
 
 pub(crate) fn address(name: &str) -> String {

@@ -33,6 +33,7 @@ pub fn check_rename(host: &Host, project: &str, old: &str, new: &str) -> Result<
 pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(), Error> {
     check_rename(host, project, old, new)?;
     let _turns = host.busy().take_both((old, new), "rename")?;
+    super::snapshot::settle(host, project, old)?;
     check_rename(host, project, old, new)?;
     let found = load(host, project, old)?;
     let templates =
@@ -60,14 +61,7 @@ pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(
                 .remove::<rows::Snapshot>(project, &super::snapshot::row_name(old, &snapshot.name))
                 .insert(project, &super::snapshot::row_name(new, &snapshot.name), &row)?;
         }
-        for backup in super::backup::rows_of(host, project, old)? {
-            txn = txn.remove::<rows::Backup>(project, &super::snapshot::row_name(old, &backup.name)).insert(
-                project,
-                &super::snapshot::row_name(new, &backup.name),
-                &backup.row,
-            )?;
-        }
-        let txn = txn
+        let txn = super::backup::moved(host, project, (old, new), txn)?
             .check::<rows::Instance>(project, old, Some(found.revision))
             .remove::<rows::Instance>(project, old)
             .remove::<rows::Templates>(project, old)
@@ -113,13 +107,7 @@ pub(super) fn move_logs(
 /// When the pool is unavailable or the disk refuses. What is there under the old name already is success.
 pub(crate) fn take_back(host: &Host, old: &str, new: &str, pool: &str) -> Result<(), Error> {
     let pool = storage::pool(host, pool)?;
-    let (from, to) = (VolumeName::container(new)?, VolumeName::container(old)?);
-    if pool.exists(&from)? && !pool.exists(&to)? {
-        atomically(|undo| pool.rename(&from, &to, undo).map_err(Error::from))?;
-    }
-    if pool.list_snapshots(&to)?.is_empty() {
-        pool.move_snapshots(&from, &to)?;
-    }
+    pool.take_back_rename(&VolumeName::container(old)?, &VolumeName::container(new)?)?;
     let (moved, logs) = (format!("logs/{new}"), format!("logs/{old}"));
     if host.dir().exists(&moved) && !host.dir().exists(&logs) {
         host.dir().rename(&moved, &logs).map_err(Error::io(format!("move `{moved}` back")))?;

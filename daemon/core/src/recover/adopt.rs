@@ -80,7 +80,7 @@ fn adopt(
     super::groups::announce(host, name);
     // A stop or restart that the daemon did not live to do is as if it had not been asked for.
     instance::write_running(host, DEFAULT_PROJECT, name, &live)?;
-    if intent.is_some() {
+    if intent.is_some_and(instance::is_of_a_run) {
         instance::forget_intent(host, DEFAULT_PROJECT, name)?;
     }
     Ok(())
@@ -191,11 +191,14 @@ fn ended(
     if traces || power != found.row.power {
         instance::write_power(host, DEFAULT_PROJECT, name, power)?;
     }
-    match what {
-        // Its start removes the note: a daemon that dies before that begins with it again.
-        Found::Due => instance::intend_restart(host, DEFAULT_PROJECT, name)?,
-        _ if intent.is_some() => instance::forget_intent(host, DEFAULT_PROJECT, name)?,
-        _ => {}
+    // What could not be finished with its tree stays noted until it is.
+    if intent.is_none_or(instance::is_of_a_run) {
+        match what {
+            // Its start removes the note: a daemon that dies before that begins with it again.
+            Found::Due => instance::intend_restart(host, DEFAULT_PROJECT, name)?,
+            _ if intent.is_some() => instance::forget_intent(host, DEFAULT_PROJECT, name)?,
+            _ => {}
+        }
     }
     host.runtime().forget(name)?;
     fault::reach("records removed");

@@ -22,14 +22,7 @@ fn tell(what: &str, name: &str, result: Result<(), Error>) {
 pub(super) fn finish_renames(host: &Arc<Host>) {
     for intent in host.store().rows::<Intent>().list(DEFAULT_PROJECT).unwrap_or_default() {
         let Intent::Rename { to } = &intent.row else { continue };
-        let row = host.store().rows::<rows::Instance>().get(DEFAULT_PROJECT, &intent.name);
-        let done = row.map_err(Error::from).and_then(|row| {
-            if let Some(found) = row {
-                instance::take_back(host, &intent.name, to, &found.row.pool)?;
-            }
-            instance::forget_intent(host, DEFAULT_PROJECT, &intent.name)
-        });
-        tell("rename", &intent.name, done);
+        tell("rename", &intent.name, instance::finish_rename(host, &intent.name, to));
     }
 }
 

@@ -8,8 +8,8 @@ use cabin_storage::{VolumeKind, VolumeName};
 use cabin_store::rows::{self, VolumeIntent};
 use cabin_undo::{Undo, atomically, fault};
 
-use super::row_name;
 use super::snapshot::snapshot_row;
+use super::{WHAT, row_name, undecided};
 use crate::{DEFAULT_PROJECT, Error, Host, storage};
 
 /// Notes what is going to happen to a volume whose turn the caller holds.
@@ -47,19 +47,34 @@ pub(crate) fn finish(host: &Arc<Host>) {
     }
 }
 
+/// Takes back what an earlier daemon left undone with a volume. One whose tree an instance's unfinished restoring may
+/// have exchanged is that instance's to settle.
+///
+/// # Errors
+/// [`Error::Unavailable`] when it still cannot be; [`Error::InUse`].
+pub(super) fn settle(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Result<(), Error> {
+    let row = row_name(pool, volume);
+    if let Some(found) = host.store().rows::<VolumeIntent>().get(project, &row)? {
+        let unavailable =
+            |source| Error::Unavailable { what: WHAT, name: volume.to_owned(), source: Box::new(source) };
+        take_back(host, &row, &found.row).map_err(unavailable)?;
+    }
+    match undecided(host, pool)?.iter().any(|other| other.name() == volume) {
+        true => {
+            let by = "an unfinished restoring of an instance: starting that one, once its pool is there, finishes it";
+            Err(Error::InUse { what: WHAT, name: volume.to_owned(), by: by.to_owned() })
+        }
+        false => Ok(()),
+    }
+}
+
 /// The rows have the old names.
 fn take_back(host: &Arc<Host>, row: &str, going_on: &VolumeIntent) -> Result<(), Error> {
     let (pool, volume) = row.split_once('/').unwrap_or_default();
     let (disk, old) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
     match going_on {
         VolumeIntent::Rename { to } => {
-            let new = VolumeName::custom(to)?;
-            if disk.exists(&new)? && !disk.exists(&old)? {
-                atomically(|undo| disk.rename(&new, &old, undo).map_err(Error::from))?;
-            }
-            if disk.list_snapshots(&old)?.is_empty() {
-                disk.move_snapshots(&new, &old)?;
-            }
+            disk.take_back_rename(&old, &VolumeName::custom(to)?)?;
         }
         VolumeIntent::RenameSnapshot { from, to } => {
             let present = disk.list_snapshots(&old)?;

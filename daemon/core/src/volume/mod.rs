@@ -89,10 +89,18 @@ fn busy_name(pool: &str, volume: &str) -> String {
     format!("storage volume `{pool}/{volume}`")
 }
 
-/// The turn to change a volume, which must exist.
-fn turn(host: &Host, project: &str, pool: &str, volume: &str, doing: &'static str) -> Result<Turn, Error> {
+/// The turn to change a volume, which must exist. What an earlier daemon left undone with it is finished first.
+fn turn(
+    host: &Arc<Host>,
+    project: &str,
+    pool: &str,
+    volume: &str,
+    doing: &'static str,
+) -> Result<Turn, Error> {
     load(host, project, pool, volume)?;
-    host.busy().take(&busy_name(pool, volume), doing)
+    let turn = host.busy().take(&busy_name(pool, volume), doing)?;
+    intent::settle(host, project, pool, volume)?;
+    Ok(turn)
 }
 
 /// What is going on with a volume that takes its tree away from under those who would mount it.

@@ -8,7 +8,7 @@ use cabin_store::rows::{self, Intent};
 use cabin_undo::{atomically, fault};
 
 use super::{restore, row_name};
-use crate::instance::{intent, load, refresh};
+use crate::instance::{WHAT, intent, is_of_a_run, load, refresh, take_back};
 use crate::{DEFAULT_PROJECT, Error, Host, storage, volume};
 
 /// Finishes or takes back what was going on, then removes trees that no row has.
@@ -24,6 +24,38 @@ pub(crate) fn finish(host: &Arc<Host>) {
             tracing::warn!(pool = pool.name, error = %error.report(), "strays among snapshots cannot be removed");
         }
     }
+}
+
+/// Finishes or takes back what an earlier daemon left undone with an instance, because a pool was not there or a disk
+/// failed: whoever has its turn now does that first.
+///
+/// # Errors
+/// [`Error::Unavailable`] when it still cannot be.
+pub(crate) fn settle(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
+    let Some(found) = host.store().rows::<Intent>().get(project, name)? else { return Ok(()) };
+    let done = match &found.row {
+        Intent::Rename { to } => finish_rename(host, name, to),
+        going_on if is_of_a_run(going_on) => return Ok(()),
+        going_on => finish_one(host, name, going_on),
+    };
+    done.map_err(|source| Error::Unavailable {
+        what: WHAT,
+        name: name.to_owned(),
+        source: Box::new(source),
+    })?;
+    if let Some(found) = host.store().rows::<rows::Instance>().get(project, name)? {
+        // The tree that was replaced, or was to take its place: what this start of the daemon has not swept.
+        storage::pool(host, &found.row.pool)?.forget_replaced(&VolumeName::container(name)?)?;
+    }
+    Ok(())
+}
+
+/// Takes back a rename that was not committed: the tree may lie under a name that no row has.
+pub(crate) fn finish_rename(host: &Arc<Host>, old: &str, new: &str) -> Result<(), Error> {
+    if let Some(found) = host.store().rows::<rows::Instance>().get(DEFAULT_PROJECT, old)? {
+        take_back(host, old, new, &found.row.pool)?;
+    }
+    intent::forget(host, DEFAULT_PROJECT, old)
 }
 
 fn finish_one(host: &Arc<Host>, name: &str, going_on: &Intent) -> Result<(), Error> {

@@ -1,0 +1,93 @@
+//! The daemon dies in the middle of a change, and the pool is not there when the next one starts: the change stays noted,
+//! and is finished or taken back once the pool is back.
+
+use cabin_tests::subject::Subject;
+use cabin_tests::sweep::{Tally, audited};
+use serde_json::json;
+
+/// What is done in a pool, how the instance may be called afterwards.
+type Cut = (&'static str, fn(&Subject), &'static [&'static str]);
+
+#[test]
+fn what_a_dead_daemon_left_undone_in_a_pool_that_is_away_is_finished_when_it_is_back() {
+    let cuts: [Cut; 2] = [
+        (
+            "restore",
+            |subject| drop(subject.ask("PUT", "/1.0/instances/it", &json!({ "restore": "s" }))),
+            &["it"],
+        ),
+        (
+            "rename",
+            |subject| drop(subject.ask("POST", "/1.0/instances/it", &json!({ "name": "new" }))),
+            &["it", "new"],
+        ),
+    ];
+    let mut subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let place = subject.dir.with_extension("far");
+    let away = subject.dir.with_extension("away");
+    std::fs::create_dir(&place).expect("a directory");
+    let pool = json!({ "name": "far", "driver": "dir", "config": { "source": place } });
+    subject.must("POST", "/1.0/storage-pools", &pool);
+    let mut tally = Tally::default();
+    for (verb, act, names) in cuts {
+        for number in 1.. {
+            one_of_each(&subject);
+            subject.arm(&format!("kill:{number}"));
+            act(&subject);
+            if subject.disarm() {
+                clear(&subject, names);
+                break;
+            }
+            subject.wait_gone();
+            tally.points += 1;
+            std::fs::rename(&place, &away).expect("the pool goes away");
+            subject.boot_well();
+            std::fs::rename(&away, &place).expect("the pool comes back");
+            // Whoever changes it first has it finished.
+            let is_there =
+                |name: &&&str| subject.get("/1.0/instances").to_string().contains(&format!("/{name}\""));
+            let name = names.iter().find(is_there).expect("one of the names");
+            let target = format!("/1.0/instances/{name}");
+            subject.must("PATCH", &target, &json!({ "description": "seen" }));
+            let note = subject.get(&target)["config"]["user.note"].clone();
+            subject.power(name, "start").expect("a start");
+            let file = subject.exec(name, "cat /root/note").expect("the file");
+            if note != file {
+                tally
+                    .wrong
+                    .push(format!("{verb}, step {number}: its files say {file}, its config says {note}"));
+            }
+            tally
+                .wrong
+                .extend(audited(&subject).into_iter().map(|it| format!("{verb}, step {number}: {it}")));
+            clear(&subject, names);
+        }
+    }
+    subject.must("DELETE", "/1.0/storage-pools/far", &json!({}));
+    std::fs::remove_dir_all(&place).expect("the place is ours");
+    tally.close("deaths in a pool that is away then");
+}
+
+/// An instance whose files and config are of one mind, and differ from its snapshot's.
+fn one_of_each(subject: &Subject) {
+    let root = json!({ "root": { "type": "disk", "path": "/", "pool": "far" } });
+    let source = json!({ "type": "image", "alias": "busybox" });
+    subject.must("POST", "/1.0/instances", &json!({ "name": "it", "source": source, "devices": root }));
+    for note in ["one", "two"] {
+        subject.must("PATCH", "/1.0/instances/it", &json!({ "config": { "user.note": note } }));
+        subject.power("it", "start").expect("a start");
+        subject.exec("it", &format!("mkdir -p /root; printf {note} >/root/note")).expect("a note");
+        subject.must("PUT", "/1.0/instances/it/state", &json!({ "action": "stop", "force": true }));
+        if note == "one" {
+            subject.must("POST", "/1.0/instances/it/snapshots", &json!({ "name": "s" }));
+        }
+    }
+}
+
+fn clear(subject: &Subject, names: &[&str]) {
+    for name in names {
+        let target = format!("/1.0/instances/{name}?force=true");
+        let _ = subject.ask("DELETE", &target, &json!({}));
+    }
+}
