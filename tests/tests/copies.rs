@@ -408,3 +408,80 @@ fn a_move_or_refreshing_and_what_it_excludes_tear_nothing() {
     RACES.iter().for_each(|race| score.run(&subject, race, rounds()));
     score.close(" of copies and moves");
 }
+
+/// A subvolume with another one in it, made by the host's root in `/srv` of an instance in the pool `subvolumes`. Gives how
+/// many there are in all now.
+fn subvolumes(lab: &Lab, make: Option<&str>) -> usize {
+    // The pool's disk is mounted where the daemon is.
+    let dir = lab.socket().parent().expect("its directory").display().to_string();
+    let pool = format!("/proc/{}/root{dir}/storage-pools/subvolumes", lab.pid());
+    if let Some(name) = make {
+        for path in ["srv/own", "srv/own/inner"] {
+            let path = format!("{pool}/containers/{name}/rootfs/{path}");
+            host(&["btrfs", "subvolume", "create", &path]).ok();
+        }
+    }
+    host(&["btrfs", "subvolume", "list", &pool]).ok().lines().count()
+}
+
+#[test]
+fn subvolumes_that_the_hosts_root_made_inside_come_along() {
+    let lab = Lab::own();
+    lab.image("busybox");
+    lab.cabin(&["storage", "create", "subvolumes", "btrfs", "size=1GiB"]).ok();
+    lab.cabin(&["create", "busybox", "web", "-s", "subvolumes"]).ok();
+    lab.cabin(&["start", "web"]).ok();
+    lab.sh("web", "mkdir -p /srv");
+    let before = subvolumes(&lab, None);
+    assert_eq!(subvolumes(&lab, Some("web")), before + 2);
+    // The same number goes into both, first into the outer one.
+    lab.sh(
+        "web",
+        "cd /srv/own; echo 0 | tee n >inner/n; chown 5:6 inner/n; \
+         (n=0; while :; do n=$((n+1)); echo $n >>n; echo $n >>inner/n; done) >/dev/null 2>&1 &",
+    );
+    let told = |name: &str, what: &str| lab.sh(name, &format!("cd /srv/own; {what}"));
+    for number in 0..5 {
+        let snapshot = format!("s{number}");
+        lab.cabin(&["snapshot", "create", "web", &snapshot]).ok();
+        lab.cabin(&["copy", &format!("web/{snapshot}"), "one"]).ok();
+        lab.cabin(&["start", "one"]).ok();
+        let lines = told("one", "cat n | wc -l; cat inner/n | wc -l; stat -c '%u %g' inner/n");
+        let lines: Vec<&str> = lines.lines().collect();
+        let (outer, inner): (i64, i64) = (lines[0].parse().unwrap(), lines[1].parse().unwrap());
+        assert!(inner > 0 && (0..=1).contains(&(outer - inner)), "{outer} and {inner}: of two moments");
+        assert_eq!(lines[2], "5 6");
+        lab.cabin(&["delete", "-f", "one"]).ok();
+        lab.cabin(&["snapshot", "delete", "web", &snapshot]).ok();
+    }
+    assert_eq!(subvolumes(&lab, None), before + 2, "what was copied is gone");
+    lab.cabin(&["stop", "-f", "web"]).ok();
+    lab.cabin(&["start", "web"]).ok();
+    told("web", "echo good >note; echo deep >inner/note");
+    lab.cabin(&["snapshot", "create", "web", "good"]).ok();
+    told("web", "echo bad >note; rm inner/note");
+    lab.cabin(&["snapshot", "restore", "web", "good"]).ok();
+    until_true("the instance to be up again", 10, || lab.exec("web", &["true"]).code == 0);
+    assert_eq!(told("web", "cat note inner/note"), "good\ndeep");
+    // Somewhere else they are directories, and in a file as well.
+    lab.cabin(&["copy", "web", "far", "-s", "default"]).ok();
+    let file = lab.home().join("web").display().to_string();
+    lab.cabin(&["export", "web", &file]).ok();
+    lab.cabin(&["import", &file, "again", "-s", "default"]).ok();
+    for name in ["far", "again"] {
+        for snapshot in [false, true] {
+            if snapshot {
+                lab.cabin(&["snapshot", "restore", name, "good"]).ok();
+            }
+            lab.cabin(&["start", name]).ok();
+            assert_eq!(told(name, "cat note inner/note"), "good\ndeep", "{name}");
+            lab.cabin(&["stop", "-f", name]).ok();
+        }
+    }
+    // A stream has one subvolume.
+    let refused = lab.cabin(&["export", "web", &format!("{file}-own"), "--optimized-storage"]).refused();
+    assert!(refused.contains("subvolumes") && refused.contains("without"), "{refused}");
+    lab.cabin(&["delete", "-f", "web", "far", "again"]).ok();
+    assert_eq!(subvolumes(&lab, None), 1, "the image's");
+    lab.cabin(&["storage", "delete", "subvolumes"]).ok();
+}

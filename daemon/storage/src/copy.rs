@@ -105,7 +105,7 @@ impl Ahead {
 #[derive(Debug)]
 pub(crate) struct Files {
     aside: Aside,
-    copied: HashSet<u64>,
+    copied: HashSet<Inode>,
     reflinks: AtomicBool,
 }
 
@@ -118,8 +118,9 @@ impl Files {
     /// Copies what is not a directory to the same name in another one.
     pub(crate) fn copy(&mut self, from: &OwnedFd, name: &CStr, to: &OwnedFd) -> io::Result<()> {
         let stat = look(from, name)?;
-        if self.copied.contains(&stat.st_ino) {
-            return self.aside.link(stat.st_ino, to, name);
+        let inode = Inode::of(&stat);
+        if self.copied.contains(&inode) {
+            return self.aside.link(inode, to, name);
         }
         if let Some(made) = content::make(to, name, from, &stat)? {
             let file = content::open(from, name)?;
@@ -129,8 +130,8 @@ impl Files {
             rfs::futimens(&made, &times(&stat))?;
         }
         if stat.st_nlink > 1 {
-            self.aside.keep(to, name, stat.st_ino)?;
-            self.copied.insert(stat.st_ino);
+            self.aside.keep(to, name, inode)?;
+            self.copied.insert(inode);
         }
         Ok(())
     }
@@ -138,6 +139,19 @@ impl Files {
     /// Takes away what was only needed for the copying.
     pub(crate) fn end(self) -> io::Result<()> {
         self.aside.remove()
+    }
+}
+
+/// Which file a name is of. Each subvolume of btrfs numbers its own, and is a device of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Inode {
+    device: u64,
+    number: u64,
+}
+
+impl Inode {
+    fn of(stat: &Stat) -> Inode {
+        Inode { device: stat.st_dev, number: stat.st_ino }
     }
 }
 
@@ -172,7 +186,7 @@ struct Copy {
     changed: Condvar,
     known: Mutex<Known>,
     /// Files with several names that were copied in this pass.
-    renewed: Mutex<HashSet<u64>>,
+    renewed: Mutex<HashSet<Inode>>,
     aside: Aside,
     earlier: Option<Earlier>,
     root_times: Mutex<Option<Timestamps>>,
@@ -358,7 +372,7 @@ impl Copy {
         let stat = rfs::fstat(&from).map_err(|e| own(e.into()))?;
         let copy = rfs::fstat(&to).map_err(|e| own(e.into()))?.st_ino;
         let tracked = self.manner != Manner::Once;
-        if tracked && !place.is_root() && lock(&self.known).copy_of(stat.st_ino) != Some(copy) {
+        if tracked && !place.is_root() && lock(&self.known).copy_of(Inode::of(&stat)) != Some(copy) {
             // Another directory has its name by now.
             return Err(own(Errno::STALE.into()));
         }
@@ -450,7 +464,7 @@ impl Copy {
             // The number may have been a file's before.
             let is_dir = |copy: &Stat| FileType::from_raw_mode(copy.st_mode) == FileType::Directory;
             let copy = look(&pair.to, name).ok().filter(is_dir).map(|copy| copy.st_ino);
-            if copy.is_some() && copy == lock(&self.known).copy_of(stat.st_ino) {
+            if copy.is_some() && copy == lock(&self.known).copy_of(Inode::of(stat)) {
                 return Ok(Outcome::Dir(child(), false));
             }
             self.aside.discard(&pair.to, name)?;
@@ -458,7 +472,7 @@ impl Copy {
         rfs::mkdirat(&pair.to, name, Mode::from_raw_mode(0o700))?;
         if self.manner != Manner::Once {
             let copy = look(&pair.to, name)?.st_ino;
-            lock(&self.known).note_made(stat.st_ino, copy);
+            lock(&self.known).note_made(Inode::of(stat), copy);
         }
         Ok(Outcome::Dir(child(), true))
     }
@@ -466,30 +480,29 @@ impl Copy {
     /// Copies a file with several names, or gives its copy another one.
     fn linked(&self, pair: &Pair<'_>, name: &CStr, stat: &Stat, there: bool) -> io::Result<Outcome> {
         // The lock is held until the name is there, so that whoever finds it can link to it.
-        let mut renewed = lock(&self.renewed);
-        let right =
-            renewed.contains(&stat.st_ino) || (self.again && lock(&self.known).unchanged(stat).is_some());
+        let (inode, mut renewed) = (Inode::of(stat), lock(&self.renewed));
+        let right = renewed.contains(&inode) || (self.again && lock(&self.known).unchanged(stat).is_some());
         if right {
-            let copy = self.aside.first(stat.st_ino)?;
+            let copy = self.aside.first(inode)?;
             if there {
                 if self.copied_to(pair, name)? == Some(copy) {
                     return Ok(Outcome::Kept);
                 }
                 self.aside.discard(&pair.to, name)?;
             }
-            self.aside.link(stat.st_ino, &pair.to, name)?;
+            self.aside.link(inode, &pair.to, name)?;
             return Ok(Outcome::Made);
         }
         if there {
             self.aside.discard(&pair.to, name)?;
         }
         let made = content::make(&pair.to, name, &pair.from, stat)?;
-        self.aside.keep(&pair.to, name, stat.st_ino)?;
-        renewed.insert(stat.st_ino);
+        self.aside.keep(&pair.to, name, inode)?;
+        renewed.insert(inode);
         drop(renewed);
         self.fill(pair, name, stat, made).inspect_err(|_| {
             // Whoever linked to it meanwhile is found not to be known in the next pass.
-            lock(&self.renewed).remove(&stat.st_ino);
+            lock(&self.renewed).remove(&inode);
         })?;
         Ok(Outcome::Made)
     }

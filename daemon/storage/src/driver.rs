@@ -149,6 +149,11 @@ pub(crate) trait Driver: Send + Sync {
         Ok(None)
     }
 
+    /// Whether a copy that takes no time is of one moment, though somebody may be writing in `from`.
+    fn is_of_one_moment(&self, _from: &HostDir) -> bool {
+        false
+    }
+
     /// Why volumes of the pool at `root` can have no limit; `None` when they can.
     fn lacks_limits(&self, root: &HostDir) -> Option<&'static str> {
         quota::lacks(root)

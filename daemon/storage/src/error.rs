@@ -235,6 +235,16 @@ pub enum Error {
         /// Why, and what to do.
         why: &'static str,
     },
+    /// A stream holds one subvolume, and there are more.
+    #[error(
+        "{what} of storage pool `{pool}` holds subvolumes of its own, which its stream would leave out; a plain backup (without `--optimized-storage`) has them"
+    )]
+    Nested {
+        /// The pool.
+        pool: String,
+        /// The volume or snapshot.
+        what: String,
+    },
     /// A file of a tree could not be copied.
     #[error("cannot copy `{path}`")]
     Copy {
@@ -269,7 +279,10 @@ impl Error {
             | Error::WrongDriver { .. }
             | Error::ImageExists { .. } => Kind::Conflict,
             Error::Unavailable { .. } => Kind::Unavailable,
-            Error::Filesystem { .. } | Error::NoLimits { .. } | Error::Uncounted { .. } => Kind::Unsupported,
+            Error::Filesystem { .. }
+            | Error::NoLimits { .. }
+            | Error::Uncounted { .. }
+            | Error::Nested { .. } => Kind::Unsupported,
             _ => Kind::Internal,
         }
     }

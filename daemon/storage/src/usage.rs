@@ -83,7 +83,7 @@ fn each(dir: impl AsFd, mut tell: impl FnMut(u64) -> ControlFlow<()>) -> io::Res
             let kind = FileType::from_raw_mode(stat.st_mode);
             if kind == FileType::Directory {
                 open.push([&path, b"/".as_slice(), name].concat());
-            } else if stat.st_nlink > 1 && !counted.insert(stat.st_ino) {
+            } else if stat.st_nlink > 1 && !counted.insert((stat.st_dev, stat.st_ino)) {
                 continue;
             }
             if tell(u64::try_from(stat.st_blocks).unwrap_or(0) * 512).is_break() {

@@ -8,7 +8,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use cabin_storage::{Activity, DiskSpec, DriverKind, Error, Kind, MIN_DISK, PoolSpec, Storage, VolumeName};
+use cabin_storage::{
+    Activity, DiskSpec, DriverKind, Error, Kind, MIN_DISK, Origin, PoolSpec, Storage, VolumeName,
+};
 use cabin_sys::btrfs::{self, Access};
 use cabin_sys::dir::HostDir;
 use cabin_sys::loopdev;
@@ -34,7 +36,7 @@ fn open(path: &Path) -> HostDir {
 
 /// How many subvolumes the filesystem of a test holds in all.
 fn subvolumes(world: &World) -> usize {
-    btrfs::subvolumes_in(open(world.dir.path())).unwrap().len()
+    btrfs::nested::within(open(world.dir.path())).unwrap().len()
 }
 
 #[test]
@@ -58,17 +60,142 @@ fn subvolumes_of_a_guest_go_with_its_volume_however_deep_and_read_only() {
     bottom.replace("file", b"x", 0o600).unwrap();
     btrfs::set_access(&bottom, Access::ReadOnly).unwrap();
     drop((at, bottom));
-    // A snapshot has empty directories in their place.
-    done(|undo| world.pool.stage_snapshot(&web(), Activity::Running, "s", undo)?.show(undo));
-    let snapshot = world.pool.path().join("containers-snapshots/web/s/rootfs");
-    assert!(fs::read_dir(snapshot.join("own")).unwrap().next().is_none());
-    assert!(fs::write(snapshot.join("new"), b"").is_err(), "a snapshot is read-only");
+    // They come along into a snapshot, and back from there, and all of them go.
+    done(|undo| world.pool.stage_snapshot(&web(), Activity::Stopped, "s", undo)?.show(undo));
+    assert_eq!(subvolumes(&world), 2 + 4 + 1 + 4);
     done(|undo| world.pool.stage_restore(&web(), "s", "m", undo)?.show(undo));
-    fs::write(tree(&world).join("new"), b"").unwrap();
+    assert_eq!(subvolumes(&world), 2 + 4 + 1 + 4 + 1 + 4);
+    let mut at = open(&tree(&world)).open_dir("deep").unwrap();
+    for _ in 0..300 {
+        at = at.open_dir(&"d".repeat(100)).unwrap();
+    }
+    assert_eq!(at.open_dir("bottom").unwrap().read("file", 9).unwrap(), b"x");
+    drop(at);
     world.pool.forget_replaced(&web()).unwrap();
     world.pool.delete_snapshot(&web(), "s").unwrap();
     world.pool.delete(&web()).unwrap();
     assert_eq!(subvolumes(&world), 1, "only the image's is left");
+}
+
+/// Subvolumes one in another: one of a name that is no UTF-8, one that cannot be written in, and two with files that
+/// have several names and the same inode numbers.
+fn nest(root: &Path) -> PathBuf {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    fs::create_dir_all(root.join("srv/a")).unwrap();
+    let odd = root.join("srv/a").join(OsStr::from_bytes(b"\xffodd"));
+    btrfs::create_subvolume(open(&root.join("srv/a")), odd.file_name().unwrap()).unwrap();
+    let dir = open(&odd);
+    btrfs::create_subvolume(&dir, "sealed").unwrap();
+    for (place, text) in [(odd.clone(), "outer"), (odd.join("sealed"), "inner")] {
+        fs::write(place.join("one"), text).unwrap();
+        fs::hard_link(place.join("one"), place.join("two")).unwrap();
+    }
+    fs::set_permissions(&odd, fs::Permissions::from_mode(0o1711)).unwrap();
+    std::os::unix::fs::chown(&odd, Some(1000), Some(2000)).unwrap();
+    btrfs::set_access(dir.open_dir("sealed").unwrap(), Access::ReadOnly).unwrap();
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    for at in [odd.clone(), root.join("srv/a")] {
+        fs::File::open(at).unwrap().set_modified(long_ago).unwrap();
+    }
+    odd.strip_prefix(root).unwrap().to_owned()
+}
+
+/// What is seen of what `nest` made, and which of it are subvolumes.
+fn nested(root: &Path, odd: &Path) -> (Vec<String>, Vec<bool>) {
+    let mut seen = Vec::new();
+    let sealed = odd.join("sealed");
+    for path in [Path::new("srv/a"), odd, &sealed] {
+        let meta = fs::symlink_metadata(root.join(path)).unwrap();
+        seen.push(format!("{:o} {} {} {}", meta.mode(), meta.uid(), meta.gid(), meta.mtime()));
+    }
+    for path in [odd, &sealed] {
+        let text = fs::read_to_string(root.join(path).join("one")).unwrap();
+        let names = ["one", "two"].map(|name| fs::metadata(root.join(path).join(name)).unwrap());
+        assert_eq!((names[0].ino(), names[0].nlink()), (names[1].ino(), 2));
+        seen.push(text);
+    }
+    let is = |path: &Path| btrfs::is_subvolume(open(&root.join(path))).unwrap();
+    (seen, vec![is(odd), is(&sealed)])
+}
+
+#[test]
+fn subvolumes_inside_are_in_snapshots_copies_and_what_is_restored() {
+    let world = with_volume();
+    let pool = &world.pool;
+    let odd = nest(&tree(&world));
+    let before = nested(&tree(&world), &odd);
+    assert_eq!(before.1, [true, true]);
+    done(|undo| {
+        let mut staged = pool.stage_snapshot(&web(), Activity::Running, "s", undo)?;
+        // One after the other: whoever wants them of one moment lets nobody write.
+        assert!(!staged.is_of_one_moment());
+        staged.catch_up()?;
+        staged.show(undo)?;
+        pool.stage_copy(Origin::Snapshot(&web(), "s"), &VolumeName::container("other").unwrap(), undo)?
+            .show(undo)
+    });
+    let at = |place: &str| pool.path().join(place).join("rootfs");
+    let sealed = |root: &Path| btrfs::info(open(&root.join(&odd).join("sealed"))).unwrap().read_only;
+    for place in ["containers-snapshots/web/s", "containers/other"] {
+        assert_eq!(nested(&at(place), &odd), before, "{place}");
+        assert!(sealed(&at(place)), "{place}");
+    }
+    // What is written later is in none of them.
+    fs::write(tree(&world).join(&odd).join("one"), "later").unwrap();
+    assert_eq!(nested(&at("containers-snapshots/web/s"), &odd), before);
+    done(|undo| pool.stage_restore(&web(), "s", "m", undo)?.show(undo));
+    pool.forget_replaced(&web()).unwrap();
+    assert_eq!(nested(&tree(&world), &odd), before);
+    assert!(sealed(&tree(&world)));
+    fs::write(tree(&world).join(&odd).join("one"), "writable").unwrap();
+    // One that cannot be seen whole in a stream is not sent.
+    let refused = pool.to_send(&web(), Some("s")).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unsupported);
+    assert!(refused.to_string().contains("subvolumes"), "{refused}");
+    for name in ["web", "other"] {
+        pool.delete(&VolumeName::container(name).unwrap()).unwrap();
+    }
+    pool.delete_snapshot(&web(), "s").unwrap();
+    assert_eq!(subvolumes(&world), 1);
+}
+
+#[test]
+fn subvolumes_inside_become_directories_in_a_pool_of_another_driver() {
+    let world = with_volume();
+    let (data, spec) = (VolumeName::custom("data").unwrap(), |driver, name: &str| PoolSpec {
+        name: name.into(),
+        driver,
+        source: world.storage.default_source(name),
+        disk: None,
+    });
+    done(|undo| world.pool.create_custom(&data, (0, 0, 0o755), undo));
+    let root = world.pool.path().join("custom/data/rootfs");
+    let odd = nest(&root);
+    let before = nested(&root, &odd);
+    done(|undo| world.pool.stage_snapshot(&data, Activity::Stopped, "s", undo)?.show(undo));
+    for driver in [DriverKind::Dir, DriverKind::Overlay] {
+        let pool = done(|undo| world.storage.create_pool(&spec(driver, driver.name()), undo));
+        let origin = Origin::Snapshot(&data, "s");
+        done(|undo| pool.stage_custom_from(&world.pool, origin, &data, undo)?.show(undo));
+        let (seen, subvolumes) = nested(&pool.path().join("custom/data/rootfs"), &odd);
+        assert_eq!((seen, subvolumes), (before.0.clone(), vec![false, false]), "{driver:?}");
+    }
+}
+
+#[test]
+fn what_subvolumes_inside_hold_is_counted_once() {
+    let world = with_volume();
+    btrfs::create_subvolume(open(&tree(&world)), "own").unwrap();
+    let own = open(&tree(&world).join("own"));
+    fs::write(own.path().join("big"), vec![7; 3 << 20]).unwrap();
+    world.pool.sync().unwrap();
+    btrfs::snapshot(&own, open(&tree(&world)), "again", Access::Writable).unwrap();
+    let took = |bytes: u64| (3 << 20..4 << 20).contains(&bytes);
+    assert!(took(world.pool.usage(&web()).unwrap()));
+    done(|undo| world.pool.stage_snapshot(&web(), Activity::Stopped, "s", undo)?.show(undo));
+    assert!(took(world.pool.snapshot_usage(&web(), "s").unwrap()));
 }
 
 #[test]

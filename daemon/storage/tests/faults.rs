@@ -11,6 +11,8 @@ use std::path::Path;
 use std::process::Command;
 
 use cabin_storage::{Activity, DriverKind, Error, Origin, Pool, PoolSpec, Storage, VolumeName};
+use cabin_sys::btrfs;
+use cabin_sys::dir::HostDir;
 use cabin_undo::atomically;
 use cabin_undo::fault::{Plan, arm, seen};
 use kit::{COUNTED, DRIVERS, IMAGE, World, counted, done, fill, forgotten, ids, paths, with_image};
@@ -23,6 +25,15 @@ fn write(pool: &Pool, place: &str, text: &str) {
     fs::write(pool.path().join(place).join(own).join("state"), text).unwrap();
 }
 
+/// Makes subvolumes as the host's root would, where the driver has them.
+fn nest(pool: &Pool, place: &str) {
+    if pool.driver() == DriverKind::Btrfs {
+        let root = HostDir::open(&pool.path().join(place).join("rootfs")).unwrap();
+        btrfs::create_subvolume(&root, "own").unwrap();
+        btrfs::create_subvolume(root.open_dir("own").unwrap(), "inner").unwrap();
+    }
+}
+
 /// All verbs that push steps, in one change.
 fn everything(storage: &Storage, spec: &PoolSpec) -> Result<(), cabin_undo::Failed<Error>> {
     let pool = storage.open_pool(spec).unwrap();
@@ -33,6 +44,7 @@ fn everything(storage: &Storage, spec: &PoolSpec) -> Result<(), cabin_undo::Fail
         pool.create_image(OTHER, fill, undo)?;
         pool.create_from_image(&web, OTHER, undo)?;
         write(&pool, "containers/web", "one");
+        nest(&pool, "containers/web");
         pool.create_empty(&VolumeName::custom("data").unwrap(), undo)?;
         pool.stage_snapshot(&web, Activity::Stopped, "s", undo)?.show(undo)?;
         write(&pool, "containers/web", "two");
@@ -97,6 +109,10 @@ fn a_failure_at_any_step_leaves_nothing_and_a_kill_leaves_nothing_visible() {
             assert!(strays.is_empty(), "{strays:?}");
             assert!(pool.has_image(IMAGE).unwrap());
             empty(&pool);
+            if driver == DriverKind::Btrfs {
+                let all = btrfs::nested::within(HostDir::open(world.dir.path()).unwrap()).unwrap();
+                assert!(all.len() <= 2, "killed at {killed}: more is left than the images");
+            }
             let layers: Vec<_> = fs::read_dir(pool.path().join("layers")).unwrap().collect();
             assert!(layers.is_empty(), "{driver:?}, killed at {killed}: {layers:?}");
         }

@@ -2,6 +2,7 @@
 //!
 //! What a subvolume is for, and when quotas are worth their price, others decide.
 
+pub mod nested;
 pub mod stream;
 
 use std::collections::HashSet;
@@ -26,7 +27,6 @@ const TREE_ROOTS: u64 = 1;
 const TREE_QUOTA: u64 = 8;
 const KEY_EXTENT_DATA: u32 = 108;
 const KEY_ROOT_ITEM: u32 = 132;
-const KEY_ROOT_REF: u32 = 156;
 const KEY_QGROUP_INFO: u32 = 242;
 const KEY_QGROUP_LIMIT: u32 = 244;
 const LIMIT_REFERENCED: u64 = 1;
@@ -307,22 +307,36 @@ pub fn grow(on: impl AsFd) -> io::Result<()> {
     call(on.as_fd(), RESIZE, &mut *args)
 }
 
-/// Bytes of data written since transaction `since` that the subvolume `of` is in still reaches. What was
-/// not changed since is not even read.
+/// Bytes of data written since transaction `since` that the subvolume `of` is in, or one that lies in it however deep,
+/// still reaches. What was not changed since is not even read.
 ///
 /// # Errors
 /// As the ioctl: `EPERM` without `CAP_SYS_ADMIN`.
 pub fn written_since(of: impl AsFd, since: u64) -> io::Result<u64> {
+    let (mut total, mut counted) = (0, HashSet::new());
+    // 0 is the one `of` is in.
+    for tree in [vec![0], nested::within(&of)?].concat() {
+        match written_in(of.as_fd(), tree, since, &mut counted) {
+            // Somebody removed it meanwhile.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && tree != 0 => {}
+            other => total += other?,
+        }
+    }
+    Ok(total)
+}
+
+/// What one subvolume reaches; what is `counted` by now is left out.
+fn written_in(on: BorrowedFd<'_>, tree: u64, since: u64, counted: &mut HashSet<u64>) -> io::Result<u64> {
     let mut total = 0;
-    let mut counted = HashSet::new();
     let head = SearchHead {
+        tree,
         objects: [ROOT_INODE, u64::MAX],
         offsets: [0, u64::MAX],
         transactions: [since.saturating_add(1), u64::MAX],
         kinds: [KEY_EXTENT_DATA, KEY_EXTENT_DATA],
         ..SearchHead::default()
     };
-    search(of.as_fd(), head, |found, item| {
+    search(on, head, |found, item| {
         if found.kind != KEY_EXTENT_DATA || item.len() < 21 || word(item, 0) <= since {
             return;
         }
@@ -523,58 +537,4 @@ pub fn quota_groups(on: impl AsFd) -> io::Result<Vec<u64>> {
 /// As the ioctl; `EBUSY` while the subvolume is still there, `ENOENT` when there is no such group.
 pub fn remove_quota_group(on: impl AsFd, id: u64) -> io::Result<()> {
     call(on.as_fd(), QGROUP_CREATE, &mut QgroupCreate { create: 0, group: id })
-}
-
-/// Removes the subvolume `name` in `dir`, whose root is `root`, with all subvolumes in it.
-///
-/// # Errors
-/// As the ioctls; `ENAMETOOLONG` when one of those inside lies too deep.
-pub fn destroy_tree(dir: impl AsFd, name: impl AsRef<OsStr>, root: impl AsFd) -> io::Result<()> {
-    match destroy_subvolume(&dir, &name) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOTEMPTY) => {}
-        other => return other,
-    }
-    destroy_inside(root.as_fd())?;
-    destroy_subvolume(&dir, name)
-}
-
-/// Removes the subvolumes in a subvolume, those deepest inside first.
-fn destroy_inside(root: BorrowedFd<'_>) -> io::Result<()> {
-    let mut open = subvolumes_in(root)?;
-    while let Some(id) = open.last().copied() {
-        match destroy_subvolume_by_id(root, id) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) if e.raw_os_error() == Some(libc::ENOTEMPTY) => {
-                let inside = children_of(root, id)?;
-                if inside.is_empty() {
-                    return Err(e);
-                }
-                open.extend(inside);
-                continue;
-            }
-            Err(e) => return Err(e),
-        }
-        open.pop();
-    }
-    Ok(())
-}
-
-/// The subvolumes directly in the one with this id, as the tree of roots says.
-fn children_of(on: BorrowedFd<'_>, id: u64) -> io::Result<Vec<u64>> {
-    let head = SearchHead {
-        tree: TREE_ROOTS,
-        objects: [id, id],
-        offsets: [0, u64::MAX],
-        transactions: [0, u64::MAX],
-        kinds: [KEY_ROOT_REF, KEY_ROOT_REF],
-        ..SearchHead::default()
-    };
-    let mut ids = Vec::new();
-    search(on, head, |found, _| {
-        if found.kind == KEY_ROOT_REF {
-            ids.push(found.offset);
-        }
-    })?;
-    Ok(ids)
 }

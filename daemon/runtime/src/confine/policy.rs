@@ -80,8 +80,7 @@ const MNT_FORCE: u32 = 1;
 const USER_MODE_ONLY: u32 = 1;
 
 /// The ioctls that make subvolumes and snapshots on btrfs: SUBVOL_CREATE, SNAP_CREATE, and the second form of each.
-/// They would hold what no limit counts, and no snapshot of the instance has. Programs such as systemd make a
-/// directory instead, as on any other filesystem.
+/// They would hold what no limit counts. Programs such as systemd make a directory instead, as on any other filesystem.
 const SUBVOLUMES: &[u32] = &[0x5000_940e, 0x5000_9401, 0x5000_9418, 0x5000_9417];
 
 /// Calls always refused: name, number for x86-64, for i386, errno.

@@ -12,7 +12,14 @@ use cabin_sys::dir::HostDir;
 use rustix::fs::{self as rfs, AtFlags, Mode};
 use rustix::io::Errno;
 
+use super::Inode;
 use super::place::open_dir;
+
+impl Inode {
+    fn name(self) -> String {
+        format!("{}-{}", self.device, self.number)
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Aside {
@@ -62,23 +69,23 @@ impl Aside {
     }
 
     /// Keeps another name for the copy of a file, in place of an older copy.
-    pub(super) fn keep(&self, dir: &OwnedFd, name: &CStr, inode: u64) -> io::Result<()> {
+    pub(super) fn keep(&self, dir: &OwnedFd, name: &CStr, inode: Inode) -> io::Result<()> {
         let aside = self.dir()?;
-        match rfs::unlinkat(aside, inode.to_string(), AtFlags::empty()) {
+        match rfs::unlinkat(aside, inode.name(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(e) => return Err(e.into()),
         }
-        Ok(rfs::linkat(dir, name, aside, inode.to_string(), AtFlags::empty())?)
+        Ok(rfs::linkat(dir, name, aside, inode.name(), AtFlags::empty())?)
     }
 
     /// The inode of the copy that is kept.
-    pub(super) fn first(&self, inode: u64) -> io::Result<u64> {
-        Ok(rfs::statat(self.dir()?, inode.to_string(), AtFlags::SYMLINK_NOFOLLOW)?.st_ino)
+    pub(super) fn first(&self, inode: Inode) -> io::Result<u64> {
+        Ok(rfs::statat(self.dir()?, inode.name(), AtFlags::SYMLINK_NOFOLLOW)?.st_ino)
     }
 
     /// Gives the copy that is kept another name.
-    pub(super) fn link(&self, inode: u64, dir: &OwnedFd, name: &CStr) -> io::Result<()> {
-        Ok(rfs::linkat(self.dir()?, inode.to_string(), dir, name, AtFlags::empty())?)
+    pub(super) fn link(&self, inode: Inode, dir: &OwnedFd, name: &CStr) -> io::Result<()> {
+        Ok(rfs::linkat(self.dir()?, inode.name(), dir, name, AtFlags::empty())?)
     }
 
     /// Removes it with all that is in it.

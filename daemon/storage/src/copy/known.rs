@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{self as rfs, FileType, Stat};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::Inode;
 use super::earlier::{Entry, LARGE};
 
 /// Filesystems whose notes of changes are known to be kept so (ext4, xfs, btrfs, f2fs, bcachefs). Of any other,
@@ -36,7 +37,7 @@ struct Copied {
 /// What was copied so far, by inode.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    copied: HashMap<u64, Copied>,
+    copied: HashMap<Inode, Copied>,
     /// Nanoseconds since 1970 before which a change would have been noted.
     since: i128,
 }
@@ -58,17 +59,17 @@ impl Known {
         let changed = (at + lag < self.since).then_some((stat.st_ctime, stat.st_ctime_nsec));
         let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         let large = regular && stat.st_nlink == 1 && stat.st_size >= LARGE;
-        self.copied.insert(stat.st_ino, Copied { changed, copy, large });
+        self.copied.insert(Inode::of(stat), Copied { changed, copy, large });
     }
 
     /// Notes that a directory was made in the copy, and not filled yet.
-    pub(super) fn note_made(&mut self, inode: u64, copy: u64) {
+    pub(super) fn note_made(&mut self, inode: Inode, copy: u64) {
         self.copied.insert(inode, Copied { changed: None, copy, large: false });
     }
 
     /// The inode of a file's copy, if there is one and the file did not change since.
     pub(super) fn unchanged(&self, stat: &Stat) -> Option<u64> {
-        let copied = self.copied.get(&stat.st_ino)?;
+        let copied = self.copied.get(&Inode::of(stat))?;
         (copied.changed == Some((stat.st_ctime, stat.st_ctime_nsec))).then_some(copied.copy)
     }
 
@@ -77,13 +78,13 @@ impl Known {
         let large = self.copied.iter().filter(|(_, copied)| copied.large);
         large
             .filter_map(|(inode, copied)| {
-                Some(Entry { inode: *inode, changed: copied.changed?, copy: copied.copy })
+                Some(Entry { inode: inode.number, changed: copied.changed?, copy: copied.copy })
             })
             .collect()
     }
 
     /// The inode of the copy, if there is one.
-    pub(super) fn copy_of(&self, inode: u64) -> Option<u64> {
+    pub(super) fn copy_of(&self, inode: Inode) -> Option<u64> {
         self.copied.get(&inode).map(|copied| copied.copy)
     }
 }

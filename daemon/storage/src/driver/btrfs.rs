@@ -2,13 +2,13 @@
 //!
 //! A volume holds the subvolume `rootfs` and the link `born`, which says in which transaction of the filesystem
 //! it parted from its image. What was written later is the volume's own, and copies carry the link along.
-//! Subvolumes that a guest makes inside belong to its volume: they are removed with it, and show as empty
-//! directories in its snapshots and copies.
+//! Subvolumes that somebody made inside belong to the volume: snapshots and copies have them too, and they are removed
+//! with it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cabin_sys::btrfs::{self, Access};
+use cabin_sys::btrfs::{self, Access, nested};
 use cabin_sys::dir::HostDir;
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -47,7 +47,7 @@ fn copy(from: &HostDir, to: &HostDir, access: Access) -> io::Result<()> {
         0 => {}
         born => to.symlink(Path::new(&born.to_string()), BORN)?,
     }
-    btrfs::snapshot(from.open_dir(ROOTFS)?, to, ROOTFS, access)
+    nested::snapshot_tree(from.open_dir(ROOTFS)?, to, ROOTFS, access)
 }
 
 /// Whether a failure says that no quotas are kept.
@@ -86,6 +86,12 @@ impl Driver for Btrfs {
             Purpose::Snapshot => Access::ReadOnly,
         };
         copy(from, to, access).map_err(failed)
+    }
+
+    /// Several subvolumes are copied one after the other. Whoever cannot tell lets nobody write.
+    fn is_of_one_moment(&self, from: &HostDir) -> bool {
+        let inside = from.open_dir(ROOTFS).and_then(btrfs::subvolumes_in);
+        inside.is_ok_and(|inside| inside.is_empty())
     }
 
     fn used(&self, volume: &HostDir) -> io::Result<u64> {

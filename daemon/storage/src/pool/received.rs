@@ -30,8 +30,18 @@ impl Pool {
     /// The root of a volume or snapshot that is to be sent. From now on nobody writes in it.
     ///
     /// # Errors
-    /// No such volume or snapshot, or a failure of the disk.
+    /// As [`Pool::check_sending`].
     pub fn to_send(&self, volume: &VolumeName, snapshot: Option<&str>) -> Result<HostDir> {
+        let tree = self.check_sending(volume, snapshot)?;
+        let sealed = btrfs::set_access(&tree, Access::ReadOnly);
+        sealed.map(|()| tree).map_err(|source| self.volume_error("send", volume, source))
+    }
+
+    /// Looks whether a stream would have all of a volume or snapshot; gives its root.
+    ///
+    /// # Errors
+    /// No such volume or snapshot, subvolumes in it, or a failure of the disk.
+    pub fn check_sending(&self, volume: &VolumeName, snapshot: Option<&str>) -> Result<HostDir> {
         self.alive()?;
         let (path, origin) = match snapshot {
             Some(snapshot) => {
@@ -43,9 +53,16 @@ impl Pool {
         if !self.inner.root.exists(&path) {
             return Err(self.no_origin(origin));
         }
-        let tree = self.inner.root.open_dir(&format!("{path}/{ROOTFS}"));
-        tree.and_then(|tree| btrfs::set_access(&tree, Access::ReadOnly).map(|()| tree))
-            .map_err(|source| self.volume_error("send", volume, source))
+        let wrong = |source| self.volume_error("send", volume, source);
+        let tree = self.inner.root.open_dir(&format!("{path}/{ROOTFS}")).map_err(wrong)?;
+        if btrfs::subvolumes_in(&tree).map_err(wrong)?.is_empty() {
+            return Ok(tree);
+        }
+        let what = match snapshot {
+            Some(snapshot) => format!("snapshot `{volume}/{snapshot}`"),
+            None => format!("volume `{volume}`"),
+        };
+        Err(Error::Nested { pool: self.name().to_owned(), what })
     }
 
     /// A new volume, or a new snapshot of one that is not shown yet, and the directory in which its subvolume is to

@@ -453,7 +453,8 @@ impl Staged {
     /// Whether what is still to be copied is of one moment by itself: then nobody needs to stand still for it.
     #[must_use]
     pub fn is_of_one_moment(&self) -> bool {
-        matches!(self.pending, Pending::All { .. })
+        let driver = self.pool.inner.kind.driver();
+        matches!(&self.pending, Pending::All { from, .. } if driver.is_of_one_moment(from))
     }
 
     /// Makes what must be done while the writers stand still short: a snapshot of a filesystem first writes what is
@@ -462,7 +463,7 @@ impl Staged {
     /// # Errors
     /// A failure of the disk.
     pub fn settle(&self) -> Result<()> {
-        if self.is_of_one_moment() { self.pool.sync() } else { Ok(()) }
+        if matches!(self.pending, Pending::All { .. }) { self.pool.sync() } else { Ok(()) }
     }
 
     /// Puts the copy in its place. When this returns, all of it is on disk.

@@ -63,7 +63,7 @@ fn vanishes(dir: BorrowedFd<'_>, name: &OsStr, inner: &OwnedFd) -> io::Result<bo
     if !btrfs::is_subvolume(inner)? {
         return Ok(false);
     }
-    if btrfs::destroy_tree(dir, name, inner).is_ok() {
+    if btrfs::nested::destroy_tree(dir, name, inner).is_ok() {
         return Ok(true);
     }
     // A guest may make subvolumes too, and read-only ones.

@@ -105,10 +105,10 @@ pub fn check_export(post: &InstanceBackupsPost) -> Result<(), Error> {
     compression(&post.compression_algorithm).map(drop)
 }
 
-/// Refuses the own form of a storage driver that has none.
+/// Refuses the own form of a storage driver that has none, and of what would not be whole in it.
 ///
 /// # Errors
-/// When it is wished for and the pool's driver is not btrfs.
+/// When it is wished for, and the pool's driver is not btrfs or there are subvolumes inside.
 pub fn check_form(
     host: &Host,
     project: &str,
@@ -116,12 +116,23 @@ pub fn check_form(
     post: &InstanceBackupsPost,
 ) -> Result<(), Error> {
     let pool = storage::pool(host, &load(host, project, instance)?.row.pool)?;
-    if post.optimized_storage && !pool.has_subvolumes() {
+    if !post.optimized_storage {
+        return Ok(());
+    }
+    let snapshots = !(post.instance_only || post.container_only);
+    check_sending(&pool, &VolumeName::container(instance)?, snapshots)
+}
+
+/// Refuses what cannot be sent as streams, or would not be whole then.
+pub(crate) fn check_sending(pool: &Pool, volume: &VolumeName, snapshots: bool) -> Result<(), Error> {
+    if !pool.has_subvolumes() {
         let what = format!("a backup in the own form of a storage driver, of pool `{}`,", pool.name());
         let reason = "only the driver `btrfs` has one; export it without `--optimized-storage`";
         return Err(Error::Unsupported { what, reason });
     }
-    Ok(())
+    pool.check_sending(volume, None)?;
+    let snapshots = if snapshots { pool.list_snapshots(volume)? } else { Vec::new() };
+    snapshots.iter().try_for_each(|snapshot| Ok(pool.check_sending(volume, Some(snapshot)).map(drop)?))
 }
 
 /// Prepares an export. A running instance stands still for the moment in which what it changed is copied.
