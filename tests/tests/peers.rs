@@ -191,7 +191,8 @@ fn streams_go_both_ways(pair: &Pair) {
     pair.there("delete --force sent");
 }
 
-fn volumes_go_both_ways(pair: &Pair) {
+/// In the pool `pool` of ours, with more words for each export.
+fn volumes_go_both_ways(pair: &Pair, pool: &str, more: &str) {
     const LIST: &str =
         "cd /data; find . ! -type d -exec stat -c '%n %F %a %u %g %h %s %Y' {} + | sort; cat one";
     pair.there("launch busybox user");
@@ -205,26 +206,27 @@ fn volumes_go_both_ways(pair: &Pair) {
     pair.sh_there("user", "cd /data; echo more >>one; rm two; touch -d '2012-12-13 14:15:16' one");
     let new = pair.sh_there("user", LIST);
     pair.there("config device remove user data");
-    let (here, there) = pair.file("vol.tar.gz");
-    pair.there(&format!("storage volume export btr vol {there}"));
+    let (here, there) = pair.file(&format!("vol{more}.tar.gz"));
+    pair.there(&format!("storage volume export btr vol {there} {more}"));
     pair.there("storage volume delete btr vol");
 
-    pair.here(&format!("storage volume import default {here} vol"));
+    pair.here(&format!("storage volume import {pool} {here} vol"));
     pair.here("launch busybox user");
-    pair.here("config device add user data disk pool=default source=vol path=/data");
+    pair.here(&format!("config device add user data disk pool={pool} source=vol path=/data"));
     assert_eq!(pair.lab.sh("user", LIST), new);
     pair.here("config device remove user data");
-    pair.here("storage volume snapshot restore default vol before");
-    pair.here("config device add user data disk pool=default source=vol path=/data");
+    pair.here(&format!("storage volume snapshot restore {pool} vol before"));
+    pair.here(&format!("config device add user data disk pool={pool} source=vol path=/data"));
     assert_eq!(pair.lab.sh("user", LIST), old);
 
-    let (here, there) = pair.file("vol-back.tar.gz");
-    pair.here(&format!("storage volume export default vol {here} --compression gzip"));
+    let (here, there) = pair.file(&format!("vol-back{more}.tar.gz"));
+    pair.here(&format!("storage volume export {pool} vol {here} --compression gzip {more}"));
     pair.here("delete --force user");
-    pair.here("storage volume delete default vol");
+    pair.here(&format!("storage volume delete {pool} vol"));
     pair.there(&format!("storage volume import btr {there} vol"));
     pair.there("config device add user data disk pool=btr source=vol path=/data");
     assert_eq!(pair.sh_there("user", LIST), old);
+    assert!(pair.there("storage volume show btr vol/before").contains("before"));
     pair.there("delete --force user");
     pair.there("storage volume delete btr vol");
 }
@@ -234,7 +236,10 @@ fn backups_of_instances_and_volumes_go_to_incus_and_come_from_there() {
     let pair = Pair::new(Kind::Incus);
     instances_go_both_ways(&pair);
     streams_go_both_ways(&pair);
-    volumes_go_both_ways(&pair);
+    volumes_go_both_ways(&pair, "default", "");
+    pair.here("storage create btr btrfs size=2GiB");
+    volumes_go_both_ways(&pair, "btr", "--optimized-storage");
+    pair.here("storage delete btr");
 }
 
 #[test]
@@ -242,5 +247,8 @@ fn backups_of_instances_and_volumes_go_to_lxd_and_come_from_there() {
     let pair = Pair::new(Kind::Lxd);
     instances_go_both_ways(&pair);
     streams_go_both_ways(&pair);
-    volumes_go_both_ways(&pair);
+    volumes_go_both_ways(&pair, "default", "");
+    pair.here("storage create btr btrfs size=2GiB");
+    volumes_go_both_ways(&pair, "btr", "--optimized-storage");
+    pair.here("storage delete btr");
 }

@@ -222,3 +222,128 @@ fn device_nodes_in_streams_are_left_out_and_rights_behind_a_link_stay() {
     lab.cabin(&["delete", "devices"]).ok();
     lab.cabin(&["storage", "delete", "btr"]).ok();
 }
+
+const VOLUME: &str = "cd /data; find . ! -type d -exec stat -c '%n %F %a %u %g %h %s %Y' {} + | sort; \
+                      find . -type d -exec stat -c '%n %a %u %g %Y' {} + | sort; find . -type f -exec md5sum {} + | sort";
+
+#[test]
+fn a_volume_comes_back_whole_from_its_streams_with_its_snapshots() {
+    let lab = lab();
+    lab.cabin(&["launch", "busybox", "user"]).ok();
+    lab.cabin(&["storage", "volume", "create", "btr", "data"]).ok();
+    let attach = |name: &str| {
+        let source = format!("source={name}");
+        lab.cabin(&["config", "device", "add", "user", "data", "disk", "pool=btr", &source, "path=/data"])
+            .ok();
+        lab.sh("user", VOLUME)
+    };
+    let detach = || lab.cabin(&["config", "device", "remove", "user", "data"]).ok();
+    attach("data");
+    // Two of these names mean something in the streams of instances.
+    lab.sh(
+        "user",
+        "cd /data; chmod 1750 .; chown 5:6 .; mkdir rootfs .cabin-aside; echo one >rootfs/one; ln rootfs/one two; \
+         ln -s /nowhere link; chown 1000:2000 two; chmod 4750 two; echo a >.cabin-aside/a; chown 7:8 .cabin-aside; mkfifo pipe; \
+         dd if=/dev/urandom of=big bs=1M count=3 2>/dev/null; touch -d '2001-02-03 04:05:06' two .",
+    );
+    let old = lab.sh("user", VOLUME);
+    lab.cabin(&["storage", "volume", "snapshot", "create", "btr", "data", "first"]).ok();
+    lab.sh("user", "cd /data; mv big rootfs/; rm two; echo later >later");
+    let new = lab.sh("user", VOLUME);
+    // Once while somebody has it, and once while nobody does.
+    for (turn, compression) in ["none", "zstd"].into_iter().enumerate() {
+        let file = lab.home().join(format!("data-{compression}")).display().to_string();
+        let export = ["storage", "volume", "export", "btr", "data", &file, "--optimized-storage"];
+        lab.cabin(&[&export[..], &["--compression", compression]].concat()).ok();
+        if turn == 0 {
+            detach();
+        }
+        let bytes = std::fs::read(&file).unwrap().len();
+        assert!(bytes < 6_000_000, "the same content is in it twice: {bytes} bytes");
+        lab.cabin(&["storage", "volume", "import", "btr", &file, "again"]).ok();
+        assert_eq!(attach("again"), new, "{compression}");
+        detach();
+        lab.cabin(&["storage", "volume", "snapshot", "restore", "btr", "again", "first"]).ok();
+        assert_eq!(attach("again"), old, "{compression}");
+        lab.sh("user", "echo more >/data/more");
+        detach();
+        lab.cabin(&["storage", "volume", "delete", "btr", "again"]).ok();
+        let refused = lab.cabin(&["storage", "volume", "import", "default", &file, "again"]).refused();
+        assert!(refused.contains("btrfs") && refused.contains("default"), "{refused}");
+    }
+    // One that is kept says so.
+    let kept = serde_json::json!({ "name": "kept", "optimized_storage": true });
+    let ended = lab.operate("POST", "/1.0/storage-pools/btr/volumes/custom/data/backups", &kept);
+    assert_eq!(ended["status"], "Success", "{ended}");
+    let shown = lab.get("/1.0/storage-pools/btr/volumes/custom/data/backups/kept");
+    assert_eq!(shown["optimized_storage"], true);
+    lab.cabin(&["storage", "volume", "create", "default", "plain"]).ok();
+    let file = lab.home().join("plain").display().to_string();
+    let refused = lab
+        .cabin(&["storage", "volume", "export", "default", "plain", &file, "--optimized-storage"])
+        .refused();
+    assert!(refused.contains("btrfs") && refused.contains("default"), "{refused}");
+    lab.cabin(&["delete", "-f", "user"]).ok();
+    lab.cabin(&["storage", "volume", "delete", "default", "plain"]).ok();
+    lab.cabin(&["storage", "volume", "delete", "btr", "data"]).ok();
+    lab.cabin(&["storage", "delete", "btr"]).ok();
+}
+
+#[test]
+fn hostile_streams_of_volumes_touch_nothing_outside_and_leave_nothing() {
+    let lab = lab();
+    let (place, canary) = (lab.home().join("hostile"), lab.home().join("canary"));
+    std::fs::create_dir_all(&canary).unwrap();
+    std::fs::write(canary.join("bird"), "alive").unwrap();
+    let at = canary.display().to_string();
+    let zero = 0u64.to_le_bytes();
+    let linked = || Stream::bare().with(kind::SYMLINK, &[(15, b"l"), (17, at.as_bytes())]);
+    let link_to = |target: &str| Stream::bare().with(kind::SYMLINK, &[(15, b"l"), (17, target.as_bytes())]);
+    let bird = format!("{at}/bird");
+    let whole = || Stream::bare().file(b"f", b"x");
+    let streams = [
+        ("a file through a link", "volume.bin", linked().file(b"l/x", b"x")),
+        ("a file through a link upwards", "volume.bin", link_to("../../../..").file(b"l/x", b"x")),
+        (
+            "writing in a link",
+            "volume.bin",
+            link_to(&bird).with(kind::WRITE, &[(15, b"l"), (18, &zero), (19, b"dead")]),
+        ),
+        (
+            "a name for what a link shows",
+            "volume.bin",
+            linked().with(kind::LINK, &[(15, b"m"), (17, b"l/bird")]),
+        ),
+        (
+            "moving through a link",
+            "volume.bin",
+            linked().file(b"f", b"x").with(kind::RENAME, &[(15, b"f"), (16, b"l/f")]),
+        ),
+        ("a path upwards", "volume.bin", Stream::bare().file(b"../x", b"x")),
+        ("a path from the root", "volume.bin", Stream::bare().file(b"/etc/x", b"x")),
+        ("removing the root", "volume.bin", Stream::bare().with(kind::RMDIR, &[(15, b"")])),
+        ("moving the root", "volume.bin", Stream::bare().with(kind::RENAME, &[(15, b""), (16, b"x")])),
+        ("moving to the root", "volume.bin", whole().with(kind::RENAME, &[(15, b"f"), (16, b"")])),
+        (
+            "an owner beyond all",
+            "volume.bin",
+            Stream::bare().with(kind::CHOWN, &[(15, b""), (6, &70_000u64.to_le_bytes()), (7, &zero)]),
+        ),
+        ("going on from nothing", "volume.bin", Stream::on(b"0123456789abcdef")),
+        ("one that lies in it", "volume_inner.bin", whole()),
+        ("what is an instance's", "container.bin", whole()),
+    ];
+    let before = shape(&lab);
+    for (what, member, stream) in streams {
+        let backup = stream.volume_backup(&place, "hostile", member).display().to_string();
+        let said = lab.cabin(&["storage", "volume", "import", "btr", &backup]).refused();
+        assert_eq!(shape(&lab), before, "{what}: {said}");
+        assert_eq!(std::fs::read_to_string(canary.join("bird")).unwrap(), "alive", "{what}: {said}");
+        assert_eq!(std::fs::read_dir(&canary).unwrap().count(), 1, "{what}: {said}");
+    }
+    // What these were made of is taken in.
+    let backup = whole().volume_backup(&place, "whole", "volume.bin").display().to_string();
+    lab.cabin(&["storage", "volume", "import", "btr", &backup]).ok();
+    lab.cabin(&["storage", "volume", "delete", "btr", "whole"]).ok();
+    lab.cabin(&["storage", "delete", "btr"]).ok();
+}

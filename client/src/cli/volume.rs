@@ -139,8 +139,8 @@ pub enum Volume {
         /// none, gzip, bzip2, xz or zstd; when not given as the file's name ends, else zstd
         #[arg(long, value_name = "NAME")]
         compression: Option<String>,
-        /// In the storage driver's own form, which is not supported yet
-        #[arg(long, hide = true)]
+        /// Write streams of btrfs instead of files, from a pool of driver `btrfs`
+        #[arg(long)]
         optimized_storage: bool,
     },
     /// Make a custom volume from a file that `export` wrote

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+mod backup;
 mod busy;
 mod clock;
 mod defaults;

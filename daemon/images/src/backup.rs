@@ -14,7 +14,8 @@
 //! `backup/container.bin`, each saying what it has otherwise than the one before, and `backup/optimized_header.yaml` in
 //! front of them.
 //!
-//! The backup of a custom volume has `backup/volume/…` and `backup/volume-snapshots/NAME/…` instead, each the tree itself.
+//! The backup of a custom volume has `backup/volume/…` and `backup/volume-snapshots/NAME/…` instead, each the tree itself, or
+//! `backup/volume.bin` and `backup/volume-snapshots/NAME.bin`.
 //!
 //! Here the index is text to be passed on. What it says is checked by who knows what instances are.
 

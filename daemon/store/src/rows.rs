@@ -295,6 +295,9 @@ pub struct VolumeBackup {
     pub expires_at: String,
     /// Whether the snapshots are left out.
     pub volume_only: bool,
+    /// Whether it is in the storage driver's own form.
+    #[serde(default)]
+    pub optimized: bool,
     /// The name of its file.
     pub file: String,
 }

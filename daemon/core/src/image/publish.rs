@@ -72,7 +72,7 @@ pub fn check_publish(host: &Host, project: &str, post: api::ImagesPost) -> Resul
     Ok(Publication {
         instance: instance.to_owned(),
         snapshot: snapshot.map(str::to_owned),
-        compression: instance::compression(&post.compression_algorithm)?,
+        compression: crate::backup::compression(&post.compression_algorithm)?,
         split,
         made_at,
         expires_at,
@@ -122,7 +122,7 @@ pub fn publish(host: &Arc<Host>, op: &Op, project: &str, what: Publication) -> R
         metadata.expiry_date = what.expires_at;
         metadata.properties.extend(what.properties.clone());
         op.progress("create_image_from_container_pack_progress", "Image pack".to_owned());
-        pack(&mut staging, &instance::source(layers), &metadata, what.compression, what.split)?;
+        pack(&mut staging, &crate::backup::source(layers), &metadata, what.compression, what.split)?;
     }
     import(host, op, &staging, what.hints)
 }

@@ -9,9 +9,10 @@ use cabin_store::rows::{Config, Devices};
 use cabin_undo::{Undo, fault};
 use serde_json::json;
 
-use super::backup::{copied, source};
+use super::backup::copied;
 use super::snapshot::{activity, held};
 use super::{Profiles, expand_parts, is_root};
+use crate::backup::source;
 use crate::{Error, Host, Op, storage};
 
 /// What is to be carried.

@@ -39,7 +39,7 @@ use crate::busy::Turn;
 use crate::{Error, Host, etag};
 
 pub use backup::{
-    Export, backup, backups, check_export, check_new_backup, check_rename_backup, compression, create_backup,
+    Export, backup, backups, check_export, check_new_backup, check_rename_backup, create_backup,
     delete_backup, export, open_backup, rename_backup,
 };
 pub use console::{Console, attach_console, clear_console_log, console_log};
@@ -65,7 +65,7 @@ pub use snapshot::{
 pub use state::state;
 pub use update::{patch, update};
 
-pub(crate) use backup::{metadata, source, strays as stray_backups, sweep as sweep_backups};
+pub(crate) use backup::{metadata, strays as stray_backups, sweep as sweep_backups};
 pub(crate) use change::Change;
 pub(crate) use create::{give_macs, relink};
 pub(crate) use intent::{forget as forget_intent, intend_restart, is_of_a_run};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cabin_api::backup::InstanceBackupsPost;
 use cabin_api::storage::Volume;
 use cabin_api::volume::{VolumeBackupsPost, VolumeSnapshot};
-use cabin_images::{BackupWriter, Compression, Place, TreeSource};
+use cabin_images::{BackupWriter, Compression};
 use cabin_storage::{Activity, Origin, Pool, VolumeName};
 use cabin_undo::atomically;
 use jiff::Timestamp;
@@ -14,8 +14,9 @@ use serde::Serialize;
 
 use super::snapshot::{rows_of, snapshots};
 use super::{get, turn};
+use crate::backup::{Content, Copy, Form, check_sending, compression};
 use crate::busy::Turn;
-use crate::instance::{check_export, compression, source};
+use crate::instance::check_export;
 use crate::{Error, Host, storage};
 
 #[derive(Serialize)]
@@ -44,38 +45,25 @@ struct Document {
 pub struct Export {
     index: String,
     made_at: i64,
-    trees: Vec<(Place, TreeSource)>,
+    content: Content,
     compression: Compression,
     // Goes before the turn: its name is the volume's to give.
     _copy: Option<Copy>,
     turn: Turn,
 }
 
-/// The copy of a volume, as long as it is read.
-struct Copy {
-    pool: Arc<Pool>,
-    volume: VolumeName,
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        if let Err(error) = self.pool.delete(&self.volume).map_err(Error::from) {
-            // The next start of the daemon removes it.
-            let volume = self.volume.to_string();
-            tracing::warn!(volume, error = %error.report(), "the copy made for an export cannot be removed");
-        }
-    }
-}
-
 /// Refuses what this version does not do.
 ///
 /// # Errors
 /// As for instances.
-pub fn check_new_export(post: &VolumeBackupsPost) -> Result<(), Error> {
+pub fn check_new_export(
+    host: &Host,
+    pool: &str,
+    volume: &str,
+    post: &VolumeBackupsPost,
+) -> Result<(), Error> {
     if post.optimized_storage {
-        let what = "a backup of a volume in the storage driver's own form".to_owned();
-        let reason = "volumes are written as trees of files, which every server and storage driver can read";
-        return Err(Error::Unsupported { what, reason });
+        check_sending(&*storage::pool(host, pool)?, &VolumeName::custom(volume)?, !post.volume_only)?;
     }
     check_export(&InstanceBackupsPost {
         compression_algorithm: post.compression_algorithm.clone(),
@@ -95,26 +83,28 @@ pub fn export(
     volume: &str,
     post: &VolumeBackupsPost,
 ) -> Result<Export, Error> {
-    check_new_export(post)?;
     let turn = turn(host, project, pool, volume, "export")?;
     let shown = get(host, project, pool, volume)?;
+    check_new_export(host, pool, volume, post)?;
     let (disk, name) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
-    let copy = if shown.used_by.is_empty() { None } else { Some(copied(&disk, &name)?) };
-    let mut all = Vec::new();
-    let mut trees = Vec::new();
+    // What is sent is a subvolume that nobody may write in.
+    let copy = match shown.used_by.is_empty() && !post.optimized_storage {
+        true => None,
+        false => Some(copied(&disk, &name)?),
+    };
+    let (mut all, mut rows) = (Vec::new(), Vec::new());
     if !post.volume_only {
         all = snapshots(host, project, pool, volume)?;
-        for snapshot in rows_of(host, project, pool, volume)? {
-            let layers = disk.snapshot_layers(&name, &snapshot.name)?;
-            trees.push((Place::VolumeSnapshot(snapshot.name), source(layers)));
-        }
+        rows = rows_of(host, project, pool, volume)?;
     }
-    trees.push((Place::Volume, source(disk.layers(copy.as_ref().map_or(&name, |copy| &copy.volume))?)));
+    let names: Vec<&str> = rows.iter().map(|snapshot| snapshot.name.as_str()).collect();
+    let own = copy.as_ref().map_or(&name, Copy::volume);
+    let content = Content::of(&disk, Form::of(post.optimized_storage), (&name, own), &names)?;
     let made_at = shown.created_at.parse::<Timestamp>().unwrap_or_else(|_| Timestamp::now()).as_second();
     Ok(Export {
-        index: index(pool, disk.driver().name(), shown, all)?,
+        index: index((pool, disk.driver().name()), post.optimized_storage, shown, all)?,
         made_at,
-        trees,
+        content,
         compression: compression(&post.compression_algorithm)?,
         _copy: copy,
         turn,
@@ -122,8 +112,8 @@ pub fn export(
 }
 
 fn index(
-    pool: &str,
-    backend: &str,
+    (pool, backend): (&str, &str),
+    optimized: bool,
     mut volume: Volume,
     mut snapshots: Vec<VolumeSnapshot>,
 ) -> Result<String, Error> {
@@ -142,8 +132,8 @@ fn index(
         backend,
         pool,
         snapshots: names.iter().map(String::as_str).collect(),
-        optimized: false,
-        optimized_header: false,
+        optimized,
+        optimized_header: optimized,
         kind: "custom",
         config: Document { volume, volume_snapshots: snapshots },
     };
@@ -160,7 +150,7 @@ fn copied(pool: &Arc<Pool>, volume: &VolumeName) -> Result<Copy, Error> {
         staged.catch_up()?;
         Ok(staged.show(undo)?)
     })?;
-    Ok(Copy { pool: pool.clone(), volume: copy })
+    Ok(Copy::new(pool, copy))
 }
 
 impl Export {
@@ -170,9 +160,7 @@ impl Export {
     /// When a tree cannot be read, or `out` takes no more; then what was written so far is worth nothing.
     pub fn write(self, out: impl Write) -> Result<Turn, Error> {
         let mut backup = BackupWriter::new(out, self.compression, &self.index, self.made_at)?;
-        for (place, tree) in &self.trees {
-            backup.volume(place, tree)?;
-        }
+        self.content.write(&mut backup, None)?;
         backup.finish()?;
         Ok(self.turn)
     }

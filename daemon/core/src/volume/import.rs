@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use cabin_api::volume::VolumesPost;
 use cabin_api::{ConfigMap, ZERO_TIME};
-use cabin_images::{Place, RestoreTo, ShiftRun};
+use cabin_images::ShiftRun;
 use cabin_storage::VolumeName;
 use cabin_store::rows::{self, Config};
-use cabin_undo::{atomically, fault};
+use cabin_undo::atomically;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::create::{check_new, limit_of};
 use super::snapshot::{commit, snapshot_row};
 use super::{WHAT, address, busy_name, row_name};
+use crate::backup::{Coming, Form, check_coming};
 use crate::instance::import::config::shift_in;
 use crate::{Error, Host, Op, clock, limits, storage};
 
@@ -30,6 +31,8 @@ struct Index {
     snapshots: Option<Vec<String>>,
     #[serde(default)]
     optimized: Option<bool>,
+    #[serde(default)]
+    backend: Option<String>,
     #[serde(default, rename = "type")]
     kind: Option<String>,
     #[serde(default)]
@@ -69,6 +72,7 @@ pub struct Planned {
     created_at: String,
     shift: Vec<ShiftRun>,
     snapshots: Vec<(String, rows::VolumeSnapshot, Vec<ShiftRun>)>,
+    form: Form,
 }
 
 impl Planned {
@@ -107,10 +111,9 @@ fn plan(host: &Host, project: &str, pool: &str, name: &str, index: &str) -> Resu
     if index.kind.as_deref() != Some("custom") {
         return Err(Error::invalid("it is not the backup of a custom volume"));
     }
-    if index.optimized == Some(true) {
-        let reason = "export it again without `--optimized-storage`";
-        let what = "a backup in a storage driver's own form".to_owned();
-        return Err(Error::Unsupported { what, reason });
+    let form = Form::of(index.optimized == Some(true));
+    if form == Form::Streams {
+        check_coming(host, index.backend.as_deref(), pool)?;
     }
     let missing = || Error::invalid("the backup's index does not describe a volume");
     let document = index.config.ok_or_else(missing)?;
@@ -153,6 +156,7 @@ fn plan(host: &Host, project: &str, pool: &str, name: &str, index: &str) -> Resu
         created_at: time(volume.created_at).unwrap_or_else(clock::now),
         shift: shift_in(&volume.config.0, MAP)?,
         snapshots,
+        form,
     })
 }
 
@@ -181,28 +185,17 @@ fn time(text: Option<String>) -> Option<String> {
 /// # Errors
 /// When the backup is damaged or hostile, its name is taken meanwhile, or the host refuses. Then nothing is left.
 pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input: File) -> Result<(), Error> {
-    let Planned { pool, post, created_at, shift, snapshots } = planned;
+    let Planned { pool, post, created_at, shift, snapshots, form } = planned;
     let _turn = host.busy().take(&busy_name(&pool, &post.name), "import")?;
     check_new(host, project, &pool, &post)?;
     let row = rows::Volume { description: post.description, config: post.config.0, created_at };
     let (disk, volume) = (storage::pool(host, &pool)?, VolumeName::custom(&post.name)?);
     atomically(|undo| -> Result<(), Error> {
-        let (main, tree) = disk.stage_tree(&volume, undo)?;
-        let (mut staged, mut places) = (vec![main], vec![RestoreTo { place: Place::Volume, shift, tree }]);
-        for (snapshot, _, shift) in &snapshots {
-            let (one, tree) = disk.stage_snapshot_tree(&volume, snapshot, undo)?;
-            staged.push(one);
-            places.push(RestoreTo {
-                place: Place::VolumeSnapshot(snapshot.clone()),
-                shift: shift.clone(),
-                tree,
-            });
-        }
-        fault::pass("places for a volume's trees")?;
+        let shifts = snapshots.iter().map(|(name, _, shift)| (name.as_str(), shift.clone()));
+        let coming = Coming::stage(&disk, &volume, form, shift, shifts, undo)?;
         let mut progress =
             |done: u64| op.progress("import_progress", format!("Import: {} MB", done / 1_000_000));
-        host.unpacker().restore(input, &places, &mut progress)?;
-        drop(places);
+        let (staged, _) = coming.fill(host, input, &mut progress, undo)?;
         let _kept = host.keep_layout();
         storage::pool(host, &pool)?;
         for one in staged {

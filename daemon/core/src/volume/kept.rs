@@ -60,7 +60,7 @@ fn render(name: String, row: rows::VolumeBackup) -> VolumeBackup {
         created_at: row.created_at,
         expires_at: if row.expires_at.is_empty() { ZERO_TIME.to_owned() } else { row.expires_at },
         volume_only: row.volume_only,
-        optimized_storage: false,
+        optimized_storage: row.optimized,
     }
 }
 
@@ -106,7 +106,7 @@ pub fn check_new_backup(
     post: &mut VolumeBackupsPost,
 ) -> Result<(), Error> {
     load(host, project, pool, volume)?;
-    check_new_export(post)?;
+    check_new_export(host, pool, volume, post)?;
     expiry(&post.expires_at)?;
     let present = backup_rows(host, project, pool, volume)?;
     if post.name.is_empty() {
@@ -139,6 +139,7 @@ pub fn create_backup(
         created_at: clock::now(),
         expires_at,
         volume_only: post.volume_only,
+        optimized: post.optimized_storage,
         file: file.clone(),
     };
     atomically(|undo| -> Result<(), Error> {

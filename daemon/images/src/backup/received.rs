@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::extract::{only_a_file, unexpected};
 use crate::message::{Limits, UnpackReport};
 use crate::metadata::{MAX_METADATA, MAX_TEMPLATES_SIZE, Metadata, is_template_name};
-use crate::stream::receive::Received;
+use crate::stream::receive::{Received, Tree};
 use crate::stream::{Commands, attribute, kind};
 use crate::tarball::{Tarball, normalize};
 use crate::tree::BENEATH;
@@ -123,25 +123,42 @@ fn first<R: Read>(
     let root = root.map_err(|e| Error::Make { path: NAME.to_owned(), source: e.into() })?;
     match base {
         Some((_, base)) => Ok(Received::on(base, root, wanted.shift.clone(), uuid)),
-        None => Received::new(root, targets.ids, limits, wanted.shift.clone(), uuid),
+        None => {
+            let form = if wanted.place.is_bare() { Tree::Bare } else { Tree::InRootfs };
+            Received::new(root, form, (targets.ids, limits), wanted.shift.clone(), uuid)
+        }
     }
 }
 
 /// Whose stream a member is. What belongs to nobody is passed over.
 fn place_of(whole: &[u8]) -> Result<Option<Place>> {
     let Some(rest) = whole.strip_prefix(b"backup/") else { return Ok(None) };
-    if rest == b"container.bin" {
-        return Ok(Some(Place::Container));
+    match rest {
+        b"container.bin" => return Ok(Some(Place::Container)),
+        b"volume.bin" => return Ok(Some(Place::Volume)),
+        _ => {}
     }
-    let Some(name) = rest.strip_prefix(b"snapshots/").and_then(|rest| rest.strip_suffix(b".bin")) else {
-        return match rest.ends_with(b".bin") || rest.starts_with(b"container/") {
-            true => Err(unexpected(whole, "only the one subvolume of an instance can be taken in")),
-            false => Ok(None),
-        };
+    let named = |directory: &[u8]| rest.strip_prefix(directory).and_then(|rest| rest.strip_suffix(b".bin"));
+    let text = |name: &[u8]| -> Result<String> {
+        let name =
+            std::str::from_utf8(name).map_err(|_| unexpected(whole, "its snapshot's name is not UTF-8"))?;
+        Ok(name.to_owned())
     };
-    let name =
-        std::str::from_utf8(name).map_err(|_| unexpected(whole, "its snapshot's name is not UTF-8"))?;
-    Ok(Some(Place::Snapshot(name.to_owned())))
+    if let Some(name) = named(b"snapshots/") {
+        return Ok(Some(Place::Snapshot(text(name)?)));
+    }
+    if let Some(name) = named(b"volume-snapshots/") {
+        return Ok(Some(Place::VolumeSnapshot(text(name)?)));
+    }
+    let other = rest.ends_with(b".bin") || rest.starts_with(b"container/") || rest.starts_with(b"volume/");
+    match other {
+        true => {
+            let why =
+                "only the subvolume of an instance or volume itself can be taken in, none that lies in it";
+            Err(unexpected(whole, why))
+        }
+        false => Ok(None),
+    }
 }
 
 /// The instance's metadata with its templates, if there is any.

@@ -73,17 +73,18 @@ impl<W: Write> Write for Body<'_, W> {
 }
 
 impl<W: Write> BackupWriter<W> {
-    /// Adds all subvolumes, in this order, each after the first as what it has otherwise than the one before it.
-    /// `config` is their `backup.yaml`.
+    /// Adds all subvolumes, in this order, each after the first as what it has otherwise than the one before it. Those
+    /// of an instance have files `about` it beside them: `backup.yaml` and those of the metadata.
     ///
     /// # Errors
     /// When the kernel does not send one, or `out` takes no more.
-    pub fn streams(&mut self, sources: &[StreamSource], config: &str, metadata: &Metadata) -> Result<()> {
-        let beside = beside(config, metadata)?;
+    pub fn streams(&mut self, sources: &[StreamSource], about: Option<(&str, &Metadata)>) -> Result<()> {
+        let beside = about.map(|(config, metadata)| beside(config, metadata)).transpose()?;
+        let beside = beside.as_deref();
         let mut told = Vec::new();
         for (number, _) in sources.iter().enumerate() {
             let mut counter = Counter(0);
-            let uuid = sent(sources, number, &beside, &mut counter)?;
+            let uuid = sent(sources, number, beside, &mut counter)?;
             told.push((uuid, counter.0));
         }
         let subvolumes = sources.iter().zip(&told).map(|(source, (uuid, _))| Subvolume {
@@ -100,7 +101,7 @@ impl<W: Write> BackupWriter<W> {
             let head = Head { mode: 0o600, mtime: (self.made_at, 0), ..Head::default() };
             self.tar.member(path.as_bytes(), b'0', &head, *length).map_err(sending)?;
             let mut body = Body { backup: self, left: *length };
-            sent(sources, number, &beside, &mut body)?;
+            sent(sources, number, beside, &mut body)?;
             if body.left > 0 {
                 let source = io::Error::other("the stream is shorter than when it was counted");
                 return Err(Error::Pack { path, source });
@@ -135,7 +136,12 @@ fn beside(config: &str, metadata: &Metadata) -> Result<Vec<Beside>> {
 }
 
 /// Has the kernel send one, from the one before it, and writes what becomes of that.
-fn sent(sources: &[StreamSource], number: usize, beside: &[Beside], out: &mut impl Write) -> Result<Uuid> {
+fn sent(
+    sources: &[StreamSource],
+    number: usize,
+    beside: Option<&[Beside]>,
+    out: &mut impl Write,
+) -> Result<Uuid> {
     let source = &sources[number];
     let parent = number.checked_sub(1).map(|before| &sources[before].tree);
     let talk = |source| Error::Talk { source };

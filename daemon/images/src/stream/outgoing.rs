@@ -1,5 +1,5 @@
-//! Making of a stream of the kernel, which is of a root filesystem alone, one that other servers read: with the root
-//! filesystem in `rootfs`, and beside it what they look for there.
+//! Making of a stream of the kernel one that other servers read. That of an instance is of a root filesystem alone, which
+//! they want in `rootfs`, and beside it what they look for there.
 
 use std::io::{Read, Write};
 
@@ -16,9 +16,15 @@ pub(crate) struct Beside {
     pub content: Vec<u8>,
 }
 
-/// Copies a stream. `name` is what the subvolume is called; `beside` is made in front of all else, and is empty for a
-/// stream that only says what changed. Gives what the subvolume is sent as.
-pub(crate) fn rewrite(input: impl Read, out: &mut impl Write, name: &str, beside: &[Beside]) -> Result<Uuid> {
+/// Copies a stream. `name` is what the subvolume is called. If something is to be `beside` the tree, all paths go below
+/// `rootfs`, and it is made in front of all else, unless the stream only says what changed. Gives what the subvolume is
+/// sent as.
+pub(crate) fn rewrite(
+    input: impl Read,
+    out: &mut impl Write,
+    name: &str,
+    beside: Option<&[Beside]>,
+) -> Result<Uuid> {
     let mut commands = Commands::begin(input)?;
     let sending = |source| Error::Pack { path: "output".to_owned(), source };
     write_begin(out).map_err(sending)?;
@@ -32,7 +38,7 @@ pub(crate) fn rewrite(input: impl Read, out: &mut impl Write, name: &str, beside
                 _ => (*kind, *value),
             });
             write_command(out, command.kind, renamed).map_err(sending)?;
-            if command.kind == kind::SUBVOL {
+            if let (kind::SUBVOL, Some(beside)) = (command.kind, beside) {
                 furnish(out, beside).map_err(sending)?;
             }
             continue;
@@ -43,7 +49,7 @@ pub(crate) fn rewrite(input: impl Read, out: &mut impl Write, name: &str, beside
                 let is_path = matches!(*which, attribute::PATH | attribute::PATH_TO | attribute::CLONE_PATH)
                     // The target of a symbolic link is the guest's own.
                     || *which == attribute::PATH_LINK && command.kind == kind::LINK;
-                (*which, if is_path { below(value) } else { value.to_vec() })
+                (*which, if is_path && beside.is_some() { below(value) } else { value.to_vec() })
             })
             .collect();
         let moved = moved.iter().map(|(kind, value)| (*kind, value.as_slice()));

@@ -1,7 +1,8 @@
 //! Doing what a stream of btrfs says, in the confined process: to one directory, by descriptor, following no link.
 //!
-//! Other servers send the subvolume above the root filesystem: `rootfs` in it is the tree's own root here, and all
-//! that is beside `rootfs` or has no place yet lies in a directory of the tree that goes at the end.
+//! Of an instance other servers send the subvolume above the root filesystem: `rootfs` in it is the tree's own root here,
+//! and all that is beside `rootfs` or has no place yet lies in a directory of the tree that goes at the end. The subvolume
+//! of a custom volume is the tree itself.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -24,9 +25,19 @@ use crate::tree::{Attributes, BENEATH, may_have, split};
 /// The directory for what is beside the root filesystem.
 const ASIDE: &[u8] = b".cabin-aside";
 
+/// What the subvolume that is sent holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tree {
+    /// The tree in `rootfs`, and something beside it.
+    InRootfs,
+    /// The tree itself.
+    Bare,
+}
+
 /// A subvolume that streams make.
 pub(crate) struct Received {
     root: OwnedFd,
+    form: Tree,
     ids: u32,
     limits: Limits,
     shift: Vec<ShiftRun>,
@@ -62,23 +73,24 @@ impl Received {
     /// An empty subvolume.
     pub fn new(
         root: OwnedFd,
-        ids: u32,
-        limits: Limits,
+        form: Tree,
+        (ids, limits): (u32, Limits),
         shift: Vec<ShiftRun>,
         uuid: Uuid,
     ) -> Result<Received> {
-        let aside = OsStr::from_bytes(ASIDE);
-        rfs::mkdirat(&root, aside, Mode::RWXU).map_err(making(ASIDE))?;
+        if form == Tree::InRootfs {
+            rfs::mkdirat(&root, OsStr::from_bytes(ASIDE), Mode::RWXU).map_err(making(ASIDE))?;
+        }
         let (absent, open) = (BTreeSet::new(), None);
-        let report = UnpackReport::default();
-        Ok(Received { root, ids, limits, shift, uuid, rooted: false, absent, open, report })
+        let (report, rooted) = (UnpackReport::default(), form == Tree::Bare);
+        Ok(Received { root, form, ids, limits, shift, uuid, rooted, absent, open, report })
     }
 
     /// A snapshot of `base`, which streams go on from.
     pub fn on(base: &Received, root: OwnedFd, shift: Vec<ShiftRun>, uuid: Uuid) -> Received {
         let (absent, report) = (base.absent.clone(), UnpackReport::default());
-        let (ids, limits, rooted) = (base.ids, base.limits, base.rooted);
-        Received { root, ids, limits, shift, uuid, rooted, absent, open: None, report }
+        let (form, ids, limits, rooted) = (base.form, base.ids, base.limits, base.rooted);
+        Received { root, form, ids, limits, shift, uuid, rooted, absent, open: None, report }
     }
 
     /// Where a path of the stream lies in the tree; the root is empty.
@@ -86,6 +98,9 @@ impl Received {
         let plain = |part: &[u8]| !part.is_empty() && part != b"." && part != b".." && !part.contains(&0);
         if path.len() > MAX_PATH || !(path.is_empty() || path.split(|byte| *byte == b'/').all(plain)) {
             return Err(refused(path, "it is no plain path"));
+        }
+        if self.form == Tree::Bare {
+            return Ok(path.to_vec());
         }
         let inside = match path.strip_prefix(b"rootfs") {
             Some([]) => Some(&b""[..]),
@@ -104,11 +119,16 @@ impl Received {
 
     /// The directory a path lies in, and its last name. The root itself has none.
     fn parent<'p>(&self, path: &'p [u8]) -> Result<(OwnedFd, &'p OsStr)> {
-        if path.is_empty() || path == ASIDE {
+        if path.is_empty() || path == ASIDE && self.is_beside(path) {
             return Err(refused(path, "the root cannot be moved, made or removed"));
         }
         let (above, name) = split(path);
         Ok((self.directory(above).map_err(making(path))?, name))
+    }
+
+    /// Whether a path leads to what lies beside the tree.
+    fn is_beside(&self, path: &[u8]) -> bool {
+        self.form == Tree::InRootfs && path.split(|byte| *byte == b'/').next() == Some(ASIDE)
     }
 
     fn directory(&self, path: &[u8]) -> std::result::Result<OwnedFd, Errno> {
@@ -310,7 +330,7 @@ impl Received {
                     ..Attributes::default()
                 };
                 // What lies beside the tree goes away again.
-                if path.starts_with(ASIDE) {
+                if self.is_beside(path) {
                     return Ok(());
                 }
                 shift::take_back(&mut attributes, &self.shift);
@@ -335,7 +355,7 @@ impl Received {
     fn by_name(&self, path: &[u8], act: impl Fn(&OwnedFd, &OsStr) -> rustix::io::Result<()>) -> Result<()> {
         let done = match path.is_empty() {
             true => act(&self.root, OsStr::from_bytes(b".")),
-            false if path == ASIDE => return Ok(()),
+            false if path == ASIDE && self.is_beside(path) => return Ok(()),
             false => {
                 let (parent, name) = self.parent(path)?;
                 act(&parent, name)
@@ -419,7 +439,7 @@ impl Received {
         }
         let before = rfs::fstat(&self.root).map_err(making(b""))?;
         // Bounded by what is there: each round removes what has nothing in it.
-        let mut open = vec![ASIDE.to_vec()];
+        let mut open = if self.form == Tree::InRootfs { vec![ASIDE.to_vec()] } else { Vec::new() };
         while let Some(path) = open.last().cloned() {
             let dir = self.directory(&path).map_err(making(&path))?;
             let mut deeper = None;

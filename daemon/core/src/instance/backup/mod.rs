@@ -7,13 +7,14 @@ use std::io::Write;
 use std::sync::Arc;
 
 use cabin_api::backup::InstanceBackupsPost;
-use cabin_images::{BackupWriter, Compression, Metadata, Place, StreamSource, TreeSource};
-use cabin_storage::{Activity, Layers, Origin, Pool, VolumeName};
+use cabin_images::{BackupWriter, Compression, Metadata};
+use cabin_storage::{Activity, Origin, Pool, VolumeName};
 use cabin_store::rows;
 use cabin_undo::atomically;
 
 use super::snapshot::{activity, held};
 use super::{intent, load, turn};
+use crate::backup::{Content, Copy, Form, check_sending, compression};
 use crate::busy::Turn;
 use crate::{Error, Host, storage};
 
@@ -25,10 +26,6 @@ pub use kept::{
 };
 pub(crate) use kept::{strays, sweep};
 
-/// How backups and images are compressed when nothing is said: as Incus does (`backups.compression_algorithm`), for
-/// its clients give the file a name that says so.
-const COMPRESSION: Compression = Compression::Gzip;
-
 /// An export that can begin: the instance's turn is held, and a running one has been copied.
 pub struct Export {
     index: String,
@@ -39,58 +36,6 @@ pub struct Export {
     // Goes before the turn: its name is the instance's to give.
     _copy: Option<Copy>,
     turn: Turn,
-}
-
-/// In which form the files are written.
-enum Content {
-    /// Trees of files, which every server and driver can read.
-    Trees(Vec<(Place, TreeSource)>),
-    /// Streams of btrfs.
-    Streams(Vec<StreamSource>),
-}
-
-/// The copy of a running instance's tree, as long as it is read.
-pub(super) struct Copy {
-    pool: Arc<Pool>,
-    volume: VolumeName,
-}
-
-impl Copy {
-    /// What it is in its pool.
-    pub(super) fn volume(&self) -> &VolumeName {
-        &self.volume
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        if let Err(error) = self.pool.delete(&self.volume).map_err(Error::from) {
-            // The next start of the daemon removes it.
-            let volume = self.volume.to_string();
-            tracing::warn!(volume, error = %error.report(), "the copy made for an export cannot be removed");
-        }
-    }
-}
-
-/// The compression of that name; empty is this server's choice. Options of the program that Incus would run, such as
-/// `gzip -9 --rsyncable`, are understood where they change nothing but size and speed, and left aside.
-///
-/// # Errors
-/// For every other name and option.
-pub fn compression(name: &str) -> Result<Compression, Error> {
-    if name.is_empty() {
-        return Ok(COMPRESSION);
-    }
-    let harmless = |option: &str| {
-        let level = option.strip_prefix('-').is_some_and(|level| level.parse::<u8>().is_ok());
-        level || matches!(option, "--rsyncable" | "--fast" | "--best")
-    };
-    let (program, options) = name.split_once(' ').unwrap_or((name, ""));
-    let known = options.split_whitespace().all(harmless).then(|| Compression::from_name(program)).flatten();
-    known.ok_or_else(|| {
-        let name: String = name.chars().take(40).collect::<String>().escape_debug().to_string();
-        Error::invalid(format!("`{name}` is no compression: use none, gzip, bzip2, xz or zstd, alone or with a level such as `-9`"))
-    })
 }
 
 /// Refuses what this version does not do.
@@ -123,18 +68,6 @@ pub fn check_form(
     check_sending(&pool, &VolumeName::container(instance)?, snapshots)
 }
 
-/// Refuses what cannot be sent as streams, or would not be whole then.
-pub(crate) fn check_sending(pool: &Pool, volume: &VolumeName, snapshots: bool) -> Result<(), Error> {
-    if !pool.has_subvolumes() {
-        let what = format!("a backup in the own form of a storage driver, of pool `{}`,", pool.name());
-        let reason = "only the driver `btrfs` has one; export it without `--optimized-storage`";
-        return Err(Error::Unsupported { what, reason });
-    }
-    pool.check_sending(volume, None)?;
-    let snapshots = if snapshots { pool.list_snapshots(volume)? } else { Vec::new() };
-    snapshots.iter().try_for_each(|snapshot| Ok(pool.check_sending(volume, Some(snapshot)).map(drop)?))
-}
-
 /// Prepares an export. A running instance stands still for the moment in which what it changed is copied.
 ///
 /// # Errors
@@ -161,53 +94,17 @@ pub fn export(
         Activity::Running => Some(copied(host, project, name, &pool, &volume)?),
         Activity::Stopped => None,
     };
-    let own = copy.as_ref().map_or(&volume, |copy| &copy.volume);
+    let own = copy.as_ref().map_or(&volume, Copy::volume);
     let snapshots: Vec<&str> = document.names().collect();
-    let content = match post.optimized_storage {
-        true => Content::Streams(streams(&pool, &volume, own, &snapshots)?),
-        false => Content::Trees(trees(&pool, &volume, own, &snapshots)?),
-    };
     Ok(Export {
         index: document.index(post.optimized_storage)?,
         config: document.render()?,
-        content,
+        content: Content::of(&pool, Form::of(post.optimized_storage), (&volume, own), &snapshots)?,
         metadata: metadata(&row, templates, document::seconds(&row.created_at)),
         compression: compression(&post.compression_algorithm)?,
         _copy: copy,
         turn,
     })
-}
-
-/// The trees of an instance, in the order Incus has them.
-fn trees(
-    pool: &Pool,
-    volume: &VolumeName,
-    own: &VolumeName,
-    snapshots: &[&str],
-) -> Result<Vec<(Place, TreeSource)>, Error> {
-    let mut trees = Vec::new();
-    for snapshot in snapshots {
-        let layers = pool.snapshot_layers(volume, snapshot)?;
-        trees.push((Place::Snapshot((*snapshot).to_owned()), source(layers)));
-    }
-    trees.push((Place::Container, source(pool.layers(own)?)));
-    Ok(trees)
-}
-
-/// Its subvolumes, in the same order.
-fn streams(
-    pool: &Pool,
-    volume: &VolumeName,
-    own: &VolumeName,
-    snapshots: &[&str],
-) -> Result<Vec<StreamSource>, Error> {
-    let mut sources = Vec::new();
-    for snapshot in snapshots {
-        let (place, tree) = (Place::Snapshot((*snapshot).to_owned()), pool.to_send(volume, Some(snapshot))?);
-        sources.push(StreamSource { place, tree });
-    }
-    sources.push(StreamSource { place: Place::Container, tree: pool.to_send(own, None)? });
-    Ok(sources)
 }
 
 /// Copies the tree of a running instance. A crash leaves a volume that no row has.
@@ -227,23 +124,8 @@ pub(super) fn copied(
         staged.show(undo)?;
         intent::forget(host, project, name)
     })?;
-    Ok(Copy { pool: pool.clone(), volume: copy })
+    Ok(Copy::new(pool, copy))
 }
-
-/// Where a tree is to be read from.
-pub(crate) fn source(layers: Layers) -> TreeSource {
-    match layers {
-        Layers::Dir { path } => TreeSource::Plain(path),
-        Layers::Overlay { lowers, state } => {
-            let mut all = vec![state.join(UPPER)];
-            all.extend(lowers);
-            TreeSource::Overlay(all)
-        }
-    }
-}
-
-/// The writable layer in the directory of an overlay's state.
-const UPPER: &str = "u";
 
 impl Export {
     /// Writes the backup; the instance's turn is given back with what comes back.
@@ -253,14 +135,7 @@ impl Export {
     pub fn write(self, out: impl Write) -> Result<Turn, Error> {
         let made_at = self.metadata.creation_date;
         let mut backup = BackupWriter::new(out, self.compression, &self.index, made_at)?;
-        match &self.content {
-            Content::Trees(trees) => {
-                for (place, tree) in trees {
-                    backup.tree(place, &self.config, &self.metadata, tree)?;
-                }
-            }
-            Content::Streams(sources) => backup.streams(sources, &self.config, &self.metadata)?,
-        }
+        self.content.write(&mut backup, Some((&self.config, &self.metadata)))?;
         backup.finish()?;
         Ok(self.turn)
     }

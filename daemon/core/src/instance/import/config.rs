@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{Planned, PlannedSnapshot, Wishes};
+use crate::backup::{Form, check_coming};
 use crate::instance::create::{check_config, volatile};
 use crate::instance::{WHAT, expand_parts, names, profiles_of, root_pool};
 use crate::{Error, Host, clock, ids, limits};
@@ -93,9 +94,9 @@ pub(super) fn plan(host: &Host, project: &str, index: &str, wishes: &Wishes) -> 
     let mut row = reading.instance(described, renamed)?;
     row.pool = reading.pool(&mut row, index.pool.as_deref())?;
     reading.accept(&row)?;
-    let optimized = index.optimized == Some(true);
-    if optimized {
-        check_form(host, index.backend.as_deref(), &row.pool)?;
+    let form = Form::of(index.optimized == Some(true));
+    if form == Form::Streams {
+        check_coming(host, index.backend.as_deref(), &row.pool)?;
     }
     let snapshots = snapshots
         .into_iter()
@@ -108,22 +109,7 @@ pub(super) fn plan(host: &Host, project: &str, index: &str, wishes: &Wishes) -> 
             Ok(PlannedSnapshot { name, row, shift })
         })
         .collect::<Result<Vec<_>, Error>>()?;
-    Ok(Planned { name, row, shift, snapshots, optimized })
-}
-
-/// Refuses a storage driver's own form where it cannot be had.
-fn check_form(host: &Host, backend: Option<&str>, pool: &str) -> Result<(), Error> {
-    if backend != Some("btrfs") {
-        let what = "a backup in the own form of another storage driver than btrfs".to_owned();
-        let reason = "export it again without `--optimized-storage`";
-        return Err(Error::Unsupported { what, reason });
-    }
-    if !crate::storage::pool(host, pool)?.has_subvolumes() {
-        let what = format!("a backup in the own form of btrfs, in pool `{pool}` of another driver,");
-        let reason = "name a pool of driver `btrfs` with `--storage`, or export it again without `--optimized-storage`";
-        return Err(Error::Unsupported { what, reason });
-    }
-    Ok(())
+    Ok(Planned { name, row, shift, snapshots, form })
 }
 
 /// One line of what another server remembers about the ids on its disk.

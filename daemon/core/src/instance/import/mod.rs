@@ -7,16 +7,17 @@ use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::sync::Arc;
 
-use cabin_images::{Place, RestoreTo, ShiftRun};
+use cabin_images::ShiftRun;
 use cabin_storage::VolumeName;
 use cabin_store::rows;
-use cabin_undo::{atomically, fault};
+use cabin_undo::atomically;
 use serde_json::Value;
 
 use super::checked::Checked;
 use super::create::link;
 use super::snapshot::row_name;
 use super::{WHAT, address};
+use crate::backup::{Coming, Form};
 use crate::{Error, Host, Op, ids, image, resolve, storage};
 
 /// What the sender wants otherwise than the backup says.
@@ -39,8 +40,7 @@ pub struct Planned {
     row: rows::Instance,
     shift: Vec<ShiftRun>,
     snapshots: Vec<PlannedSnapshot>,
-    /// Whether it is in the own form of btrfs.
-    optimized: bool,
+    form: Form,
 }
 
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ pub fn look(host: &Host, project: &str, head: &[u8], wishes: &Wishes) -> Result<
 /// # Errors
 /// When the backup is damaged or hostile, its name is taken meanwhile, or the host refuses. Then nothing is left.
 pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input: File) -> Result<(), Error> {
-    let Planned { name, mut row, shift, snapshots, optimized } = planned;
+    let Planned { name, mut row, shift, snapshots, form } = planned;
     let _turn = host.busy().take(&name, "import")?;
     if host.store().rows::<rows::Instance>().get(project, &name)?.is_some() {
         return Err(Error::Exists { what: WHAT, name });
@@ -89,34 +89,10 @@ pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input:
     let pool = storage::pool(host, &row.pool)?;
     atomically(|undo| -> Result<(), Error> {
         row.ids = ids::claim(host, &name, undo)?;
-        let (main, tree) = match optimized {
-            true => pool.stage_received(&volume, None, undo)?,
-            false => pool.stage_tree(&volume, undo)?,
-        };
-        let (mut staged, mut places) = (vec![main], vec![RestoreTo { place: Place::Container, shift, tree }]);
-        for PlannedSnapshot { name: snapshot, shift, .. } in &snapshots {
-            let (one, tree) = match optimized {
-                true => pool.stage_received(&volume, Some(snapshot), undo)?,
-                false => pool.stage_snapshot_tree(&volume, snapshot, undo)?,
-            };
-            staged.push(one);
-            let (place, shift) = (Place::Snapshot(snapshot.clone()), shift.clone());
-            places.push(RestoreTo { place, shift, tree });
-        }
-        fault::pass("places for a backup's trees")?;
+        let shifts = snapshots.iter().map(|it| (it.name.as_str(), it.shift.clone()));
+        let coming = Coming::stage(&pool, &volume, form, shift, shifts, undo)?;
         let mut progress = |done: u64| op.progress("import_progress", format!("Import: {}", size(done)));
-        let (_, metadata) = match optimized {
-            true => receive(host, input, &places, &mut progress)?,
-            false => host.unpacker().restore(input, &places, &mut progress)?,
-        };
-        drop(places);
-        for one in &staged {
-            match optimized {
-                true => one.came()?,
-                false => one.filled(undo)?,
-            }
-        }
-        fault::pass("trees of a backup made")?;
+        let (staged, metadata) = coming.fill(host, input, &mut progress, undo)?;
         // From here on what the instance names must not go away.
         let _kept = host.keep_layout();
         let new = Checked::in_its_pool(host, project, row)?;
@@ -139,23 +115,6 @@ pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input:
     })?;
     host.events().lifecycle(project, "instance-created", &address(&name), &name, Value::Null, op.requestor());
     Ok(())
-}
-
-/// Has the streams of a backup in the own form of btrfs become subvolumes.
-fn receive(
-    host: &Host,
-    input: File,
-    places: &[RestoreTo],
-    progress: &mut dyn FnMut(u64),
-) -> Result<(cabin_images::UnpackReport, Option<cabin_images::Metadata>), Error> {
-    let mut make = |number: usize, from: Option<usize>| -> std::io::Result<()> {
-        // The process says the numbers; it is not believed.
-        let tree = |number: usize| {
-            places.get(number).map(|place| &place.tree).ok_or(std::io::ErrorKind::InvalidInput)
-        };
-        cabin_storage::make_coming(tree(number)?, from.map(tree).transpose()?)
-    };
-    Ok(host.unpacker().receive(input, places, progress, &mut make)?)
 }
 
 #[allow(clippy::cast_precision_loss)]
