@@ -8,7 +8,7 @@ use cabin_tests::disk::Disk;
 use cabin_tests::lab::Lab;
 use cabin_tests::subject::Subject;
 use cabin_tests::wait::until_true;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The loop devices behind files of a daemon.
 fn devices(lab: &Lab) -> Vec<String> {
@@ -319,4 +319,42 @@ fn a_guest_with_systemd_runs_on_btrfs_and_makes_no_subvolumes() {
     assert_eq!(lab.exec("web", &["perl", "-e", script]).ok().trim(), "25");
     lab.cabin(&["delete", "-f", "web"]).ok();
     lab.cabin(&["storage", "delete", "fast"]).ok();
+}
+
+/// As Incus 7 answers: in the list of a pool's volumes there are none, each whole volume has its own.
+#[test]
+fn volumes_of_instances_show_the_instances_snapshots() {
+    let lab = Lab::own();
+    lab.image("busybox");
+    lab.cabin(&["create", "busybox", "web"]).ok();
+    lab.cabin(&["snapshot", "create", "web", "s0"]).ok();
+    lab.cabin(&["storage", "volume", "create", "default", "data"]).ok();
+    lab.cabin(&["storage", "volume", "snapshot", "create", "default", "data", "before"]).ok();
+    let base = "/1.0/storage-pools/default/volumes";
+    let names = |list: &Value| -> Vec<String> {
+        let mut names: Vec<String> =
+            list.as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect();
+        names.retain(|name| name.len() < 64);
+        names
+    };
+    assert_eq!(names(&lab.get(&format!("{base}?recursion=1"))), ["web", "data"]);
+    let whole = lab.get(&format!("{base}?recursion=2"));
+    assert_eq!(names(&whole), ["web", "data"]);
+    assert_eq!(names(&whole[0]["snapshots"]), ["s0"]);
+    assert_eq!(names(&whole[1]["snapshots"]), ["before"]);
+    assert_eq!(names(&lab.get(&format!("{base}/container/web?recursion=1"))["snapshots"]), ["s0"]);
+    let of_web = format!("{base}/container/web/snapshots");
+    assert_eq!(lab.get(&of_web), json!([format!("{of_web}/s0")]));
+    assert_eq!(names(&lab.get(&format!("{of_web}?recursion=1"))), ["web/s0"]);
+    assert_eq!(names(&lab.get(&format!("{base}/custom/data/snapshots?recursion=1"))), ["data/before"]);
+    let one = lab.get(&format!("{of_web}/s0"));
+    assert_eq!(one["created_at"], lab.get("/1.0/instances/web/snapshots/s0")["created_at"]);
+    assert_eq!((&one["name"], &one["expires_at"]), (&json!("s0"), &json!("0001-01-01T00:00:00Z")));
+    for missing in [format!("{of_web}/s1"), format!("{base}/container/other/snapshots")] {
+        assert_eq!(lab.call("GET", &missing, None).status, 404, "{missing}");
+    }
+    // They are made and changed as the instance's.
+    assert_eq!(lab.call("POST", &of_web, Some(&json!({ "name": "s1" }))).status, 400);
+    lab.cabin(&["delete", "-f", "web"]).ok();
+    lab.cabin(&["storage", "volume", "delete", "default", "data"]).ok();
 }

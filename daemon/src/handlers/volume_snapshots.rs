@@ -1,10 +1,11 @@
-//! `/1.0/storage-pools/{name}/volumes/custom/{volume}/snapshots`: snapshots of a custom volume.
+//! `/1.0/storage-pools/{name}/volumes/{type}/{volume}/snapshots`: snapshots of a volume. Those of an instance's are looked
+//! at here, and made, changed and deleted as the instance's.
 
 use cabin_api::volume::{VolumeSnapshotPost, VolumeSnapshotPut, VolumeSnapshotsPost};
 use cabin_core::volume;
 use serde_json::Value;
 
-use super::volumes::{base, kind, named, only_custom, resources};
+use super::volumes::{base, find, kind, named, only_custom, resources};
 use crate::call::Call;
 use crate::error::Fault;
 use crate::recursion::{self, address};
@@ -19,13 +20,10 @@ fn one(call: &Call) -> Result<(&'static str, String, String, String), Fault> {
 
 /// GET of the list.
 pub async fn list(call: Call) -> Result<Reply, Fault> {
-    if kind(&call)? != "custom" {
-        // Theirs are those of the instance; images have none.
-        return recursion::list(&call, &[] as &[cabin_api::volume::VolumeSnapshot], |_| String::new());
-    }
-    let (project, pool, name, _) = one(&call)?;
-    let base = format!("{}/snapshots", address(&format!("{}/custom", base(&pool)), &name));
-    let found = call.blocking(move |host| volume::snapshots(host, project, &pool, &name)).await?;
+    let (found, (project, pool, name)) = (find(&call).await?, named(&call));
+    let kind = found.kind;
+    let base = format!("{}/snapshots", address(&format!("{}/{kind}", base(&pool)), &name));
+    let found = call.blocking(move |host| volume::snapshots_in(host, project, (&pool, &kind, &name))).await?;
     recursion::list(&call, &found, |snapshot| {
         address(&base, snapshot.name.split_once('/').map_or(snapshot.name.as_str(), |(_, name)| name))
     })
@@ -55,8 +53,11 @@ pub async fn create(mut call: Call) -> Result<Reply, Fault> {
 
 /// GET of one.
 pub async fn show(call: Call) -> Result<Reply, Fault> {
-    let (project, pool, name, snapshot) = one(&call)?;
-    let found = call.blocking(move |host| volume::snapshot(host, project, (&pool, &name, &snapshot))).await?;
+    let (kind, (project, pool, name)) = (find(&call).await?.kind, named(&call));
+    let snapshot = call.name("snapshot").to_owned();
+    let found = call
+        .blocking(move |host| volume::snapshot_in(host, project, (&pool, &kind, &name), &snapshot))
+        .await?;
     Reply::tagged(&found, volume::snapshot_tag(&found))
 }
 

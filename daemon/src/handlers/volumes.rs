@@ -180,7 +180,8 @@ pub async fn delete(call: Call) -> Result<Reply, Fault> {
     Ok(Reply::empty())
 }
 
-async fn find(call: &Call) -> Result<Volume, Fault> {
+/// The volume an address names.
+pub(crate) async fn find(call: &Call) -> Result<Volume, Fault> {
     let kind = kind(call)?;
     let (project, pool, name) = named(call);
     call.blocking(move |host| match kind {

@@ -44,7 +44,7 @@ pub use kept::{
 pub use rename::{check_rename, move_to, rename};
 pub use snapshot::{
     check_new_snapshot, check_rename_snapshot, create_snapshot, delete_snapshot, rename_snapshot, restore,
-    snapshot, snapshot_tag, snapshots, update_snapshot,
+    snapshot, snapshot_in, snapshot_tag, snapshots, snapshots_in, update_snapshot,
 };
 pub use update::{patch, update};
 
@@ -225,11 +225,18 @@ pub fn usage(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Resul
 /// A volume with its snapshots and what it uses; what cannot be read is left out.
 #[must_use]
 pub fn full(host: &Arc<Host>, project: &str, pool: &str, volume: api::Volume) -> VolumeFull {
-    let (mut snapshots_of, mut backups_of, mut state) = (Vec::new(), Vec::new(), None);
+    let (mut backups_of, mut state) = (Vec::new(), None);
     if volume.kind == "custom" {
-        snapshots_of = snapshots(host, project, pool, &volume.name).unwrap_or_default();
         backups_of = backups(host, project, pool, &volume.name).unwrap_or_default();
         state = Some(VolumeState { usage: usage(host, project, pool, &volume.name).ok() });
+    }
+    let mut snapshots_of =
+        snapshots_in(host, project, (pool, &volume.kind, &volume.name)).unwrap_or_default();
+    // Here, as Incus has them, by their own names.
+    for snapshot in &mut snapshots_of {
+        if let Some((_, name)) = snapshot.name.split_once('/') {
+            snapshot.name = name.to_owned();
+        }
     }
     VolumeFull { volume, backups: Some(backups_of), snapshots: Some(snapshots_of), state }
 }
