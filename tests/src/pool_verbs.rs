@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use crate::api;
+use crate::cli::host;
 use crate::snapshot_verbs::{delete, there};
 use crate::subject::Subject;
 use crate::verbs::{Attempt, Verb};
@@ -60,29 +61,58 @@ fn kept(subject: &Subject) {
     }
 }
 
-fn back_up(subject: &Subject, name: &str) -> Attempt {
+/// A subvolume with another one in it, in the root of the instance `bound`, made as the host's root makes them.
+fn nested(subject: &Subject) {
+    // The pool's disk is mounted where the daemon is.
+    let (pid, dir) = (subject.pid(), subject.dir.display());
+    let own = format!("/proc/{pid}/root{dir}/storage-pools/ground/containers/bound/rootfs/own");
+    if !std::path::Path::new(&own).exists() {
+        host(&["btrfs", "subvolume", "create", &own]).ok();
+        host(&["btrfs", "subvolume", "create", &format!("{own}/inner")]).ok();
+    }
+}
+
+const VOLUMES: &str = "/1.0/storage-pools/ground/volumes/custom";
+const VOLUME_BACKUPS: &str = "/1.0/storage-pools/ground/volumes/custom/data/backups";
+
+/// A volume on btrfs with a snapshot.
+fn data(subject: &Subject) {
+    with_pool(subject, "ground");
+    if !there(subject, &format!("{VOLUMES}/data")) {
+        subject.must("POST", VOLUMES, &json!({ "name": "data" }));
+    }
+    if !there(subject, &format!("{VOLUMES}/data/snapshots/s")) {
+        subject.must("POST", &format!("{VOLUMES}/data/snapshots"), &json!({ "name": "s" }));
+    }
+}
+
+fn back_up(subject: &Subject, backups: &str, name: &str) -> Attempt {
     let body = json!({ "name": name, "compression_algorithm": "none", "optimized_storage": true });
-    subject.ask("POST", BACKUPS, &body)
+    subject.ask("POST", backups, &body)
 }
 
 /// The bytes of a backup in streams, fetched once from each daemon's directory.
-fn fetched(subject: &Subject) -> Vec<u8> {
-    static FETCHED: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
+fn fetched(subject: &Subject, backups: &'static str) -> Vec<u8> {
+    static FETCHED: Mutex<BTreeMap<(PathBuf, &str), Vec<u8>>> = Mutex::new(BTreeMap::new());
     let mut fetched = FETCHED.lock().unwrap_or_else(PoisonError::into_inner);
-    let bytes = fetched.entry(subject.dir.clone()).or_insert_with(|| {
-        kept(subject);
-        back_up(subject, "b").expect("a backup");
-        let reply = subject.call("GET", &format!("{BACKUPS}/b/export"), None).expect("an answer");
-        delete(subject, &format!("{BACKUPS}/b"));
+    let bytes = fetched.entry((subject.dir.clone(), backups)).or_insert_with(|| {
+        if backups == BACKUPS {
+            kept(subject)
+        } else {
+            data(subject)
+        }
+        back_up(subject, backups, "b").expect("a backup");
+        let reply = subject.call("GET", &format!("{backups}/b/export"), None).expect("an answer");
+        delete(subject, &format!("{backups}/b"));
         reply.body
     });
     bytes.clone()
 }
 
-fn import(subject: &Subject) -> Attempt {
+fn import(subject: &Subject, into: &str, backups: &'static str) -> Attempt {
     let headers = [("Content-Type", "application/octet-stream"), ("X-Incus-name", "imported")];
-    let bytes = fetched(subject);
-    subject.finish(api::send(&subject.socket(), "POST", "/1.0/instances", &headers, &bytes))
+    let bytes = fetched(subject, backups);
+    subject.finish(api::send(&subject.socket(), "POST", into, &headers, &bytes))
 }
 
 /// Pools with a disk.
@@ -136,8 +166,8 @@ pub const INSTANCES: &[Verb] = &[
         halfway: None,
     },
     Verb {
-        name: "snapshot, of a running instance on btrfs",
-        before: |_| {},
+        name: "snapshot, of a running instance with subvolumes on btrfs",
+        before: nested,
         act: |subject| subject.ask("POST", "/1.0/instances/bound/snapshots", &json!({ "name": "s" })),
         back: |subject| delete(subject, "/1.0/instances/bound/snapshots/s"),
         halfway: None,
@@ -152,15 +182,29 @@ pub const INSTANCES: &[Verb] = &[
     Verb {
         name: "backup in streams",
         before: kept,
-        act: |subject| back_up(subject, "new"),
+        act: |subject| back_up(subject, BACKUPS, "new"),
         back: |subject| delete(subject, &format!("{BACKUPS}/new")),
         halfway: None,
     },
     Verb {
         name: "import of streams",
-        before: |subject| drop(fetched(subject)),
-        act: import,
+        before: |subject| drop(fetched(subject, BACKUPS)),
+        act: |subject| import(subject, "/1.0/instances", BACKUPS),
         back: |subject| delete(subject, "/1.0/instances/imported"),
+        halfway: None,
+    },
+    Verb {
+        name: "backup of a volume in streams",
+        before: data,
+        act: |subject| back_up(subject, VOLUME_BACKUPS, "new"),
+        back: |subject| delete(subject, &format!("{VOLUME_BACKUPS}/new")),
+        halfway: None,
+    },
+    Verb {
+        name: "import of a volume's streams",
+        before: |subject| drop(fetched(subject, VOLUME_BACKUPS)),
+        act: |subject| import(subject, VOLUMES, VOLUME_BACKUPS),
+        back: |subject| delete(subject, &format!("{VOLUMES}/imported")),
         halfway: None,
     },
     Verb {
