@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use crate::api;
+use crate::content;
 use crate::subject::Subject;
 use crate::verbs::{Attempt, Verb};
 
@@ -27,7 +28,9 @@ fn delete(subject: &Subject, target: &str) {
 fn make(subject: &Subject) {
     if subject.status("kept").is_empty() {
         subject.create("kept", &json!({}));
+        content::write(subject, "kept", "old");
         subject.must("POST", "/1.0/instances/kept/snapshots", &json!({ "name": "s" }));
+        content::write(subject, "kept", "new");
     }
     if subject.status("kept") == "Running" {
         subject.power("kept", "stop").expect("a stop");
@@ -96,6 +99,7 @@ fn rebuild(subject: &Subject, source: &Value) -> Attempt {
 fn renew(subject: &Subject) {
     delete(subject, "/1.0/instances/rebuilt");
     subject.create("rebuilt", &json!({}));
+    content::write(subject, "rebuilt", "own");
 }
 
 /// All of them.

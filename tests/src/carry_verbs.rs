@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::content;
 use crate::snapshot_verbs::{changed, delete, make, run, take, there, with_snapshot};
 use crate::subject::Subject;
 use crate::verbs::{Attempt, Verb};
@@ -49,6 +50,7 @@ fn apart(subject: &Subject, base: &str, pool: &str) {
             delete(subject, &format!("/1.0/instances/main/snapshots/{name}"));
         }
         copy(subject, ("main", base), pool, &Value::Null).expect("a copy");
+        content::write_in(subject, &format!("{pool}/containers/{base}"), "base");
         take(subject, base, "c").expect("a snapshot");
         take(subject, base, "own").expect("a snapshot");
         changed(subject, "main");

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::audit;
 use crate::cli::host;
+use crate::content;
 use crate::machine;
 use crate::subject::Subject;
 
@@ -74,6 +75,7 @@ impl HostState {
         }
         let dir = &subject.dir;
         files(dir, Path::new(""), &mut lines);
+        lines.extend(content::told(dir));
         lines.extend(registered(dir));
         lines.extend(audit::mounts(dir).into_iter().map(|it| format!("mount {it}")));
         lines.extend(audit::loop_devices(dir).into_iter().map(|it| format!("loop device of {it}")));
@@ -180,7 +182,8 @@ fn forget_passing(object: &mut Value) {
     }
 }
 
-/// Names below the daemon's directory. What lies in a guest's tree is the guest's; the database's files and
+/// Names below the daemon's directory. What lies in a guest's tree is the guest's, but for what tells one tree from
+/// another; the database's files and
 /// the name server's leases are written whenever it suits their owners.
 fn files(dir: &Path, below: &Path, lines: &mut BTreeSet<String>) {
     let place = dir.join(below);

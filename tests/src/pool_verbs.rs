@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::api;
 use crate::cli::host;
+use crate::content;
 use crate::snapshot_verbs::{delete, there};
 use crate::subject::Subject;
 use crate::verbs::{Attempt, Verb};
@@ -53,12 +54,15 @@ fn limit(subject: &Subject, size: &str) -> Attempt {
 
 const BACKUPS: &str = "/1.0/instances/kept/backups";
 
-/// An instance on btrfs with a snapshot.
+/// An instance on btrfs with a snapshot from before its tree was changed.
 fn kept(subject: &Subject) {
     with_instance(subject, "kept");
+    let write = |what: &str| content::write_in(subject, "ground/containers/kept", what);
     if !there(subject, "/1.0/instances/kept/snapshots/s") {
+        write("old");
         subject.must("POST", "/1.0/instances/kept/snapshots", &json!({ "name": "s" }));
     }
+    write("new");
 }
 
 /// A subvolume with another one in it, in the root of the instance `bound`, made as the host's root makes them.
@@ -176,7 +180,7 @@ pub const INSTANCES: &[Verb] = &[
         name: "restore, on btrfs",
         before: kept,
         act: |subject| subject.ask("PUT", "/1.0/instances/kept", &json!({ "restore": "s" })),
-        back: |_| {},
+        back: kept,
         halfway: None,
     },
     Verb {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::content;
 use crate::subject::Subject;
 use crate::verbs::{Attempt, Verb};
 
@@ -31,31 +32,24 @@ pub(crate) fn run(subject: &Subject, name: &str) {
     }
 }
 
-/// Lets a stopped instance have files of its own, as if it had run: what it holds is frozen then when it is shared.
-fn touch(subject: &Subject, instance: &str) {
-    let upper = subject.dir.join("storage-pools/default/containers").join(instance).join("u");
-    if let Err(why) = std::fs::write(upper.join("changed"), "anew") {
-        // There may be no room for it: what becomes of the verb then is somebody's question.
-        let known = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::ReadOnlyFilesystem];
-        assert!(known.contains(&why.kind()), "{why}");
-    }
-}
-
-/// An instance with a snapshot and no layer that an earlier round left: each round is to have the same steps.
+/// An instance with a snapshot and no layer that an earlier round left: each round is to have the same steps. It has
+/// files of its own since, as if it had run: what it holds is frozen when it is shared.
 fn renew(subject: &Subject) {
     delete(subject, "/1.0/instances/fresh");
     make(subject, "fresh");
     take(subject, "fresh", "s").expect("a snapshot");
+    content::write(subject, "fresh", "new");
 }
 
 pub(crate) fn take(subject: &Subject, instance: &str, name: &str) -> Attempt {
     subject.ask("POST", &format!("/1.0/instances/{instance}/snapshots"), &json!({ "name": name }))
 }
 
-/// An instance with a snapshot from before its config was changed.
+/// An instance with a snapshot from before its config and its tree were changed.
 pub(crate) fn with_snapshot(subject: &Subject, instance: &str) {
     make(subject, instance);
     if !there(subject, &format!("/1.0/instances/{instance}/snapshots/s")) {
+        content::write(subject, instance, "old");
         take(subject, instance, "s").expect("a snapshot");
     }
     changed(subject, instance);
@@ -64,6 +58,7 @@ pub(crate) fn with_snapshot(subject: &Subject, instance: &str) {
 pub(crate) fn changed(subject: &Subject, instance: &str) {
     let target = format!("/1.0/instances/{instance}");
     subject.must("PATCH", &target, &json!({ "config": { "user.note": "new" } }));
+    content::write(subject, instance, "new");
 }
 
 fn restore(subject: &Subject, instance: &str) -> Attempt {
@@ -80,10 +75,7 @@ pub const KEPT: &[Verb] = &[
     Verb {
         name: "snapshot create, stopped",
         before: renew,
-        act: |subject| {
-            touch(subject, "fresh");
-            take(subject, "fresh", "new")
-        },
+        act: |subject| take(subject, "fresh", "new"),
         back: renew,
         halfway: None,
     },
@@ -108,10 +100,7 @@ pub const KEPT: &[Verb] = &[
     Verb {
         name: "copy with snapshots",
         before: renew,
-        act: |subject| {
-            touch(subject, "fresh");
-            copy(subject, "fresh")
-        },
+        act: |subject| copy(subject, "fresh"),
         back: |subject| {
             delete(subject, "/1.0/instances/twin");
             renew(subject);

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use crate::api;
+use crate::content;
 use crate::subject::Subject;
 use crate::verbs::{Attempt, Verb};
 
@@ -29,11 +30,19 @@ fn make(subject: &Subject, target: &str, name: &str) {
     }
 }
 
+/// Lets a volume that nobody has mounted say which tree it is.
+fn write(subject: &Subject, name: &str, what: &str) {
+    content::write_in(subject, &format!("default/custom/{name}"), what);
+}
+
+/// A volume with a snapshot from before it was changed.
 fn with_snapshot(subject: &Subject, name: &str) {
     make(subject, VOLUMES, name);
     if !there(subject, &format!("{VOLUMES}/{name}/snapshots/s")) {
+        write(subject, name, "old");
         subject.must("POST", &format!("{VOLUMES}/{name}/snapshots"), &json!({ "name": "s" }));
     }
+    write(subject, name, "new");
 }
 
 fn other_pool(subject: &Subject) {
@@ -147,7 +156,7 @@ pub const VERBS: &[Verb] = &[
         name: "volume restore",
         before: |subject| with_snapshot(subject, "kept"),
         act: |subject| subject.ask("PUT", &format!("{VOLUMES}/kept"), &json!({ "restore": "s" })),
-        back: |_| {},
+        back: |subject| write(subject, "kept", "new"),
         halfway: None,
     },
     Verb {
@@ -188,12 +197,8 @@ pub const VERBS: &[Verb] = &[
 
 /// Lets the instance and its volume be other than their snapshots say.
 fn go_on(subject: &Subject) {
-    let tree = subject.dir.join("storage-pools/default/custom/joint/rootfs/later");
-    if let Err(why) = std::fs::write(tree, "later") {
-        // There may be no room for it: what becomes of the verb then is somebody's question.
-        let known = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::ReadOnlyFilesystem];
-        assert!(known.contains(&why.kind()), "{why}");
-    }
+    write(subject, "joint", "new");
+    content::write(subject, "joined", "new");
     subject.must("PATCH", "/1.0/instances/joined", &json!({ "config": { "user.note": "new" } }));
 }
 
@@ -205,6 +210,8 @@ fn joined(subject: &Subject) {
         let device = disk("joint", &json!({}));
         let body = json!({ "name": "joined", "source": source, "devices": { "d": device } });
         subject.must("POST", "/1.0/instances", &body);
+        write(subject, "joint", "old");
+        content::write(subject, "joined", "old");
         let body = json!({ "name": "s", "volumes": true });
         subject.must("POST", "/1.0/instances/joined/snapshots", &body);
     }
@@ -271,15 +278,17 @@ pub const MORE: &[Verb] = &[
         name: "volume copy brought up to date",
         before: |subject| {
             with_snapshot(subject, "kept");
-            if !there(subject, &format!("{VOLUMES}/old")) {
-                subject.must("POST", VOLUMES, &json!({ "name": "old" }));
-            }
+            make(subject, VOLUMES, "old");
+            write(subject, "old", "other");
         },
         act: |subject| {
             let source = json!({ "type": "copy", "name": "kept", "pool": "default", "refresh": true });
             subject.ask("POST", VOLUMES, &json!({ "name": "old", "source": source }))
         },
-        back: |subject| delete(subject, &format!("{VOLUMES}/old/snapshots/s")),
+        back: |subject| {
+            delete(subject, &format!("{VOLUMES}/old/snapshots/s"));
+            write(subject, "old", "other");
+        },
         halfway: None,
     },
     Verb {

@@ -91,8 +91,11 @@ fn a_step_of_a_change_of_disks_that_fails_leaves_nothing() {
 #[test]
 fn a_sweep_finds_each_step_that_is_not_taken_back() {
     let found = |name: &str, step: &str| {
-        let volumes = volume_verbs::VERBS.iter().chain(volume_verbs::DISKS);
-        let verb = verbs::LIFE.iter().chain(verbs::NETWORKS).chain(volumes).find(|verb| verb.name == name);
+        let all =
+            [verbs::LIFE, verbs::NETWORKS, snapshot_verbs::KEPT, backup_verbs::VERBS, volume_verbs::VERBS]
+                .into_iter()
+                .chain([volume_verbs::DISKS, volume_verbs::TOGETHER]);
+        let verb = all.flatten().find(|verb| verb.name == name);
         let mut subject = Subject::start();
         subject.import("busybox").expect("the image");
         subject.forget_to_undo(step);
@@ -110,5 +113,9 @@ fn a_sweep_finds_each_step_that_is_not_taken_back() {
         scope.spawn(move || found("network create", "bridge"));
         scope.spawn(move || found("disk attach, running", "attach"));
         scope.spawn(move || found("volume rename", "rename volume"));
+        // What is left then looks as before, but for what the trees hold.
+        scope.spawn(move || found("volume restore", "restore"));
+        scope.spawn(move || found("snapshot restore, stopped", "restore"));
+        scope.spawn(move || found("restore with volumes", "restore custom"));
     });
 }
