@@ -2,13 +2,27 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::cli::host;
+use crate::machine;
 
 /// Everything of a stopped daemon without instances that should no longer be there: what is below its directory, and
-/// in its network namespace.
+/// in its network namespace. What goes by itself within three seconds is not: whoever makes a mount namespace beside it
+/// holds a copy of its mounts for a moment.
 #[must_use]
 pub fn leftovers(dir: &Path, netns: &str) -> Vec<String> {
+    let deadline = Instant::now() + machine::time(Duration::from_secs(3));
+    loop {
+        let found = left_now(dir, netns);
+        if found.is_empty() || Instant::now() >= deadline {
+            return found;
+        }
+        std::thread::park_timeout(Duration::from_millis(30));
+    }
+}
+
+fn left_now(dir: &Path, netns: &str) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(links(netns).into_iter().map(|it| format!("link {it}")));
     found.extend(tables(netns).into_iter().map(|it| format!("nft table {it}")));

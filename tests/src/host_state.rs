@@ -36,7 +36,11 @@ const LISTS: &[&str] = &[
     "/1.0/profiles?recursion=1",
     "/1.0/networks?recursion=1",
     "/1.0/storage-pools?recursion=1",
+    "/1.0/projects?recursion=1",
 ];
+
+/// What instances and volumes have of their own that the API lists.
+const PARTS: &[&str] = &["snapshots", "backups"];
 
 /// Fields that tell the time of something, or what a run left behind in passing.
 const PASSING: &[&str] =
@@ -57,6 +61,8 @@ impl HostState {
                 lines.insert(format!("api {kind} {object}"));
             }
         }
+        lines.insert(format!("api /1.0 {}", subject.get("/1.0")["config"]));
+        lines.extend(warnings(subject));
         for url in subject.get("/1.0/instances").as_array().into_iter().flatten() {
             let state = subject.get(&format!("{}/state", url.as_str().unwrap_or_default()));
             let pid = state["pid"].as_i64().unwrap_or_default();
@@ -64,11 +70,7 @@ impl HostState {
                 state["network"].as_object().into_iter().flat_map(|it| it.keys()).collect();
             lines.insert(format!("state {url} {} init {pid} nics {nics:?}", state["status"]));
             lines.extend(disks(pid).into_iter().map(|it| format!("disk of {url} {it}")));
-            let snapshots = format!("{}/snapshots?recursion=1", url.as_str().unwrap_or_default());
-            for mut snapshot in subject.get(&snapshots).as_array().cloned().unwrap_or_default() {
-                forget_passing(&mut snapshot);
-                lines.insert(format!("snapshot of {url} {snapshot}"));
-            }
+            parts(subject, url.as_str().unwrap_or_default(), &mut lines);
         }
         for url in subject.get("/1.0/storage-pools").as_array().into_iter().flatten() {
             volumes(subject, url.as_str().unwrap_or_default(), &mut lines);
@@ -90,7 +92,7 @@ impl HostState {
 
     fn masked(&self) -> HostState {
         HostState {
-            lines: self.lines.iter().filter(|line| !is_of_layers(line)).map(|line| mask(line)).collect(),
+            lines: self.lines.iter().filter(|line| !is_left_aside(line)).map(|line| mask(line)).collect(),
         }
     }
 
@@ -141,18 +143,35 @@ pub fn settled_within(
     }
 }
 
-/// Custom volumes of a pool, and their snapshots.
+/// What is wrong by now, and stops nobody: what this host lacks apart, for that is not the daemon's doing.
+fn warnings(subject: &Subject) -> Vec<String> {
+    let all = subject.get("/1.0/warnings?recursion=1");
+    let standing = all.as_array().into_iter().flatten();
+    standing
+        .filter(|it| it["status"] != "resolved" && it["entity_url"] != "/1.0")
+        .map(|it| format!("warning {} of {} {}", it["type"], it["entity_url"], it["status"]))
+        .collect()
+}
+
+/// Snapshots and backups of an instance or a volume.
+fn parts(subject: &Subject, owner: &str, lines: &mut BTreeSet<String>) {
+    for kind in PARTS {
+        let list = subject.get(&format!("{owner}/{kind}?recursion=1"));
+        for mut part in list.as_array().cloned().unwrap_or_default() {
+            forget_passing(&mut part);
+            lines.insert(format!("{kind} of {owner} {part}"));
+        }
+    }
+}
+
+/// Custom volumes of a pool, their snapshots and backups.
 fn volumes(subject: &Subject, pool: &str, lines: &mut BTreeSet<String>) {
     let list = format!("{pool}/volumes/custom");
     for mut volume in subject.get(&format!("{list}?recursion=1")).as_array().cloned().unwrap_or_default() {
         let name = volume["name"].as_str().unwrap_or_default().to_owned();
         forget_passing(&mut volume);
         lines.insert(format!("volume of {pool} {volume}"));
-        let snapshots = format!("{list}/{name}/snapshots?recursion=1");
-        for mut snapshot in subject.get(&snapshots).as_array().cloned().unwrap_or_default() {
-            forget_passing(&mut snapshot);
-            lines.insert(format!("snapshot of {pool} {snapshot}"));
-        }
+        parts(subject, &format!("{list}/{name}"), lines);
     }
 }
 
@@ -318,13 +337,15 @@ fn processes(subject: &Subject) -> Vec<String> {
     found.into_iter().map(|(line, times)| format!("{line} x{times}")).collect()
 }
 
-/// Takes out what is made up anew: hardware addresses, UUIDs, ids, and what is derived from them.
 /// A tree that was frozen and is whole stays so, whatever became of the verb; one that nobody stands on is
-/// found by the audit.
-fn is_of_layers(line: &str) -> bool {
-    line.contains("storage-pools/") && (line.contains("/layers/") || line.ends_with("/below"))
+/// found by the audit. Warnings are about what one daemon has seen, and go with it.
+fn is_left_aside(line: &str) -> bool {
+    let of_layers =
+        line.contains("storage-pools/") && (line.contains("/layers/") || line.ends_with("/below"));
+    of_layers || line.starts_with("warning ")
 }
 
+/// Takes out what is made up anew: hardware addresses, UUIDs, ids, and what is derived from them.
 fn mask(line: &str) -> String {
     if line.starts_with("nft table netdev") && !line.contains(" hook ") && line.contains(" @") {
         return "nft rule of a port".to_owned();

@@ -40,6 +40,7 @@ fn count(subject: &Subject, verb: &Verb) -> Vec<Point> {
     // The first time may have more to do, such as unpacking an image.
     (verb.act)(subject).expect("the verb");
     (verb.back)(subject);
+    let before = HostState::of(subject, Look::Exact);
     subject.arm("count");
     let done = (verb.act)(subject);
     let points = subject.points();
@@ -47,6 +48,8 @@ fn count(subject: &Subject, verb: &Verb) -> Vec<Point> {
     if let Err(why) = done {
         panic!("{}: {why}", verb.name);
     }
+    // Else nobody would see whether it was done, or half done.
+    assert!(before != HostState::of(subject, Look::Exact), "{}: all looks as before it", verb.name);
     (verb.back)(subject);
     if std::env::var_os("CABIN_POINTS").is_some() {
         let shown: Vec<String> =
