@@ -144,28 +144,3 @@ fn is_woken(lab: &mut Lab) -> bool {
     lab.daemon_mut().boot();
     woken
 }
-
-#[test]
-fn a_user_can_ask_what_is_left_over() {
-    let lab = Lab::own();
-    lab.busybox("tidy");
-    assert_eq!(lab.cabin(&["admin", "audit", "-f", "json"]).ok().trim(), "[]");
-    let stray = lab.dir.join("storage-pools/default/containers/nobodys");
-    std::fs::create_dir(&stray).unwrap();
-    let found = lab.cabin(&["admin", "audit"]);
-    assert_eq!(found.code, 1, "{found:?}");
-    assert!(found.out.contains("nobodys"), "{found:?}");
-    std::fs::remove_dir(&stray).unwrap();
-    // A frozen layer is looked for by those that stand on it.
-    let layer = lab.dir.join("storage-pools/default/layers/forgotten");
-    std::fs::create_dir(&layer).unwrap();
-    let found = lab.cabin(&["admin", "audit"]);
-    assert!(found.code == 1 && found.out.contains("forgotten"), "{found:?}");
-    std::fs::write(layer.with_extension("ref"), "forgotten").unwrap();
-    std::fs::hard_link(layer.with_extension("ref"), layer.join("below")).unwrap();
-    let found = lab.cabin(&["admin", "audit"]);
-    assert!(found.code == 1 && found.out.contains("half made"), "{found:?}");
-    std::fs::remove_dir_all(&layer).unwrap();
-    std::fs::remove_file(layer.with_extension("ref")).unwrap();
-    lab.cabin(&["delete", "-f", "tidy"]).ok();
-}

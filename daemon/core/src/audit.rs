@@ -32,12 +32,25 @@ pub struct Stray {
 /// What the rows and the daemon's own tables say there is.
 struct Known {
     instances: BTreeMap<String, rows::Instance>,
+    /// `INSTANCE/SNAPSHOT`.
+    snapshots: BTreeSet<String>,
     images: BTreeSet<String>,
     pools: Vec<Versioned<rows::Pool>>,
+    /// `POOL/VOLUME`.
     volumes: BTreeSet<String>,
+    /// `POOL/VOLUME/SNAPSHOT`.
     volume_snapshots: BTreeSet<String>,
-    networks: BTreeSet<String>,
+    backups: Vec<Backup>,
+    networks: BTreeMap<String, rows::Network>,
     live: BTreeMap<String, Arc<Live>>,
+}
+
+/// A backup that is kept.
+struct Backup {
+    /// `INSTANCE/BACKUP` or `POOL/VOLUME/BACKUP`.
+    name: String,
+    file: String,
+    has_owner: bool,
 }
 
 /// The list as it grows.
@@ -58,19 +71,7 @@ impl Findings {
 /// When the rows or the kernel's lists cannot be read.
 pub fn strays(host: &Host) -> Result<Vec<Stray>, Error> {
     let store = host.store();
-    let instances = store.rows::<rows::Instance>().all()?;
-    let known = Known {
-        instances: instances.into_iter().map(|found| (found.name, found.row)).collect(),
-        images: store.rows::<rows::Image>().all()?.into_iter().map(|found| found.name).collect(),
-        pools: store.rows::<rows::Pool>().list(DEFAULT_PROJECT)?,
-        volumes: store.rows::<rows::Volume>().all()?.into_iter().map(|found| found.name).collect(),
-        volume_snapshots: {
-            let found = store.rows::<rows::VolumeSnapshot>().all()?;
-            found.into_iter().map(|found| found.name).collect()
-        },
-        networks: store.rows::<rows::Network>().all()?.into_iter().map(|found| found.name).collect(),
-        live: host.live().list().into_iter().map(|live| (live.name.clone(), live)).collect(),
-    };
+    let known = Known::of(host)?;
     let mut findings = Findings::default();
     for intent in store.rows::<rows::Intent>().all()? {
         findings.add("intent", intent.name, "a change was begun and not ended");
@@ -82,6 +83,43 @@ pub fn strays(host: &Host) -> Result<Vec<Stray>, Error> {
     trees::look(host, &known, &mut findings)?;
     kernel::look(host, &known, &mut findings)?;
     Ok(findings.found.into_iter().collect())
+}
+
+impl Known {
+    fn of(host: &Host) -> Result<Known, Error> {
+        let store = host.store();
+        let named = |found: Versioned<rows::Instance>| (found.name, found.row);
+        let instances: BTreeMap<String, rows::Instance> =
+            store.rows::<rows::Instance>().all()?.into_iter().map(named).collect();
+        let volumes: BTreeSet<String> =
+            store.rows::<rows::Volume>().all()?.into_iter().map(|found| found.name).collect();
+        let mut backups = Vec::new();
+        for Versioned { name, row, .. } in store.rows::<rows::Backup>().all()? {
+            let has_owner = name.split_once('/').is_some_and(|(owner, _)| instances.contains_key(owner));
+            backups.push(Backup { name, file: row.file, has_owner });
+        }
+        for Versioned { name, row, .. } in store.rows::<rows::VolumeBackup>().all()? {
+            let has_owner = name.rsplit_once('/').is_some_and(|(owner, _)| volumes.contains(owner));
+            backups.push(Backup { name, file: row.file, has_owner });
+        }
+        Ok(Known {
+            snapshots: store.rows::<rows::Snapshot>().all()?.into_iter().map(|found| found.name).collect(),
+            images: store.rows::<rows::Image>().all()?.into_iter().map(|found| found.name).collect(),
+            pools: store.rows::<rows::Pool>().list(DEFAULT_PROJECT)?,
+            volume_snapshots: {
+                let found = store.rows::<rows::VolumeSnapshot>().all()?;
+                found.into_iter().map(|found| found.name).collect()
+            },
+            networks: {
+                let found = store.rows::<rows::Network>().all()?;
+                found.into_iter().map(|found| (found.name, found.row)).collect()
+            },
+            live: host.live().list().into_iter().map(|live| (live.name.clone(), live)).collect(),
+            instances,
+            volumes,
+            backups,
+        })
+    }
 }
 
 /// Host ids are one instance's alone, and registered as long as it has them.

@@ -228,7 +228,8 @@ impl BridgeSpec {
     }
 
     /// Whether anything needs a name server here.
-    pub(crate) fn serves(&self) -> bool {
+    #[must_use]
+    pub fn serves(&self) -> bool {
         self.ipv4.is_some() || self.ipv6.is_some()
     }
 

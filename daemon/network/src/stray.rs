@@ -40,6 +40,18 @@ impl Network {
         Ok(found)
     }
 
+    /// Lists the bridges and ports that have a filter of this daemon's.
+    ///
+    /// # Errors
+    /// When the filter cannot be listed.
+    pub fn filtered(&self) -> Result<Strays> {
+        let parsed = |names: Vec<String>| names.into_iter().filter_map(|name| name.parse().ok()).collect();
+        Ok(Strays {
+            bridges: parsed(self.inner.firewall.bridges()?),
+            ports: parsed(self.inner.firewall.ports()?),
+        })
+    }
+
     /// Removes a port of which only the name is known. One already gone, or not this daemon's, is success.
     ///
     /// # Errors

@@ -8,12 +8,16 @@ use cabin_sys::dir::{EntryKind, HostDir};
 use super::{Findings, Known};
 use crate::{Error, Host};
 
+/// The programs that the daemon starts and that end with what they do.
+const HELPERS: &[&str] = &["cabin-unpack", "cabin-files", "cabin-init", "distrobuilder"];
+
 /// The longest table of mounts or of open files that is read, in bytes.
 const TABLE: u64 = 64 << 20;
 
 pub(super) fn look(host: &Host, known: &Known, findings: &mut Findings) -> Result<(), Error> {
     let proc = HostDir::open(Path::new("/proc")).map_err(Error::io("open /proc"))?;
-    processes(host, known, &proc, findings)?;
+    let served = processes(host, known, &proc, findings)?;
+    networks(host, known, &served, findings)?;
     cgroups(host, known, &proc, findings)?;
     links(host, known, findings)?;
     own_descriptors(host, findings)
@@ -47,6 +51,12 @@ impl Process {
         Some(Process { pid, parent, arguments, inside })
     }
 
+    /// Whether it is a program that came with the daemon and is done when what it was started for is.
+    fn is_helper(&self) -> bool {
+        let program = self.arguments.first().map(String::as_str).unwrap_or_default();
+        HELPERS.contains(&program.rsplit('/').next().unwrap_or(program))
+    }
+
     /// Whether it has a file open below a directory.
     fn holds(&self, place: &str) -> bool {
         let Ok(fds) = HostDir::open(Path::new(&format!("/proc/{}/fd", self.pid))) else { return false };
@@ -57,7 +67,13 @@ impl Process {
     }
 }
 
-fn processes(host: &Host, known: &Known, proc: &HostDir, findings: &mut Findings) -> Result<(), Error> {
+/// Gives the networks that have a name server.
+fn processes(
+    host: &Host,
+    known: &Known,
+    proc: &HostDir,
+    findings: &mut Findings,
+) -> Result<BTreeSet<String>, Error> {
     let prefix = &host.settings().prefix;
     let listed = proc.list().map_err(Error::io("list processes"))?;
     let all: Vec<Process> = listed
@@ -82,7 +98,7 @@ fn processes(host: &Host, known: &Known, proc: &HostDir, findings: &mut Findings
         let told = format!("{} (`{}`)", process.pid, process.arguments.join(" ").trim());
         if let Some(network) = process.arguments.iter().find_map(|it| it.strip_prefix(&servers)) {
             let network = network.split('/').next().unwrap_or_default().to_owned();
-            if !known.networks.contains(&network) {
+            if !known.networks.contains_key(&network) {
                 findings.add("name server", told, format!("serves network `{network}`, which is not there"));
             } else if !served.insert(network.clone()) {
                 findings.add("name server", told, format!("is the second one of network `{network}`"));
@@ -94,12 +110,46 @@ fn processes(host: &Host, known: &Known, proc: &HostDir, findings: &mut Findings
             Some(name) => findings.add("process", told, format!("is in the control group of `{name}`")),
             None if supervisors.contains_key(&process.pid) => {}
             None if process.holds(&run) => findings.add("process", told, "holds the run directory"),
+            None if process.is_helper() && process.parent != std::process::id() && process.holds(&dir) => {
+                findings.add("process", told, "holds files here, and is not this daemon's");
+            }
             None => {}
         }
         mounts(proc, process, &dir, findings);
     }
     for name in known.live.keys().filter(|name| !supervisors.values().any(|found| found == *name)) {
         findings.add("supervisor", name, "of a running instance is not there");
+    }
+    Ok(served)
+}
+
+/// What each network has besides its bridge: a name server, and a filter, as each port has.
+fn networks(
+    host: &Host,
+    known: &Known,
+    served: &BTreeSet<String>,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let filtered = host.network().filtered()?;
+    for (name, row) in &known.networks {
+        let Ok(spec) = crate::resolve::bridge(name, row) else {
+            findings.add("network", name, "has a config that cannot be read");
+            continue;
+        };
+        if spec.serves() && !served.contains(name) {
+            findings.add("name server", name, "is missing");
+        }
+        if !filtered.bridges.contains(&spec.name) {
+            findings.add("filter", name, "of a network is missing");
+        }
+    }
+    for live in known.live.values() {
+        for nic in live.nics.lock().iter().filter(|nic| nic.network.is_some()) {
+            let port = &nic.nic.host_name;
+            if !filtered.ports.contains(port) {
+                findings.add("filter", port.as_str(), format!("of a port of `{}` is missing", live.name));
+            }
+        }
     }
     Ok(())
 }
@@ -176,13 +226,13 @@ fn leaves(group: &Path, findings: &mut Findings) {
 fn links(host: &Host, known: &Known, findings: &mut Findings) -> Result<(), Error> {
     let marked = host.network().marked()?;
     for bridge in &marked.bridges {
-        if !known.networks.contains(bridge.as_str()) {
+        if !known.networks.contains_key(bridge.as_str()) {
             findings.add("bridge", bridge.as_str(), "no network is of that name");
         }
     }
     let interfaces = host.network().host_interfaces()?;
     let there = |name: &str| interfaces.iter().any(|interface| interface.name == name);
-    for network in known.networks.iter().filter(|name| !there(name)) {
+    for network in known.networks.keys().filter(|name| !there(name)) {
         findings.add("bridge", network, "is missing");
     }
     let mut plugged = BTreeSet::new();

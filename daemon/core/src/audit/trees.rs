@@ -26,9 +26,7 @@ pub(super) fn look(host: &Host, known: &Known, findings: &mut Findings) -> Resul
     for image in known.images.difference(&files) {
         findings.add("image file", image, "is missing");
     }
-    for file in crate::instance::stray_backups(host)? {
-        findings.add("backup", &file, "no instance has such a backup");
-    }
+    backups(known, &names("backups")?, findings);
     for link in names("containers")? {
         if !known.instances.contains_key(&link) {
             findings.add("link to a tree", &link, "no instance is of that name");
@@ -40,7 +38,7 @@ pub(super) fn look(host: &Host, known: &Known, findings: &mut Findings) -> Resul
         }
     }
     for network in names("networks")? {
-        if !known.networks.contains(&network) {
+        if !known.networks.contains_key(&network) {
             findings.add("network directory", &network, "no network is of that name");
         }
     }
@@ -54,6 +52,21 @@ pub(super) fn look(host: &Host, known: &Known, findings: &mut Findings) -> Resul
         look_into(host, known, &pool.name, &pool.row, findings);
     }
     records(host, known, findings)
+}
+
+/// Each file is a backup's of something that is there.
+fn backups(known: &Known, files: &[String], findings: &mut Findings) {
+    for file in files.iter().filter(|file| !known.backups.iter().any(|backup| backup.file == **file)) {
+        findings.add("backup", file, "nothing has such a backup");
+    }
+    for backup in &known.backups {
+        if !files.contains(&backup.file) {
+            findings.add("backup", &backup.name, format!("its file `{}` is missing", backup.file));
+        }
+        if !backup.has_owner {
+            findings.add("backup", &backup.name, "what it is a backup of is gone");
+        }
+    }
 }
 
 /// What lies in a pool. A pool that is not there is told by its status, not here.
@@ -74,6 +87,18 @@ fn look_into(host: &Host, known: &Known, name: &str, row: &rows::Pool, findings:
     for instance in known.instances.iter().filter(|(_, row)| row.pool == name).map(|(name, _)| name) {
         if !root.exists(&format!("containers/{instance}")) {
             findings.add("tree", format!("{name}/containers/{instance}"), "is missing");
+        }
+        for entry in dirs(&format!("containers-snapshots/{instance}")) {
+            let row = format!("{instance}/{}", entry.name);
+            if !known.snapshots.contains(&row) {
+                findings.add("snapshot", format!("{name}/{row}"), "no snapshot is of that name");
+            }
+        }
+    }
+    for row in &known.snapshots {
+        let owner = row.split('/').next().unwrap_or(row);
+        if mine(owner) && !root.exists(&format!("containers-snapshots/{row}")) {
+            findings.add("snapshot", format!("{name}/{row}"), "is missing");
         }
     }
     for entry in dirs("images") {

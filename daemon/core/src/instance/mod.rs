@@ -65,7 +65,7 @@ pub use snapshot::{
 pub use state::state;
 pub use update::{patch, update};
 
-pub(crate) use backup::{metadata, strays as stray_backups, sweep as sweep_backups};
+pub(crate) use backup::{metadata, sweep as sweep_backups};
 pub(crate) use change::Change;
 pub(crate) use create::{give_macs, relink};
 pub(crate) use intent::{forget as forget_intent, intend_restart, is_of_a_run};

@@ -311,7 +311,7 @@ pub(crate) fn sweep(host: &Host) -> Result<(), Error> {
 }
 
 /// The files of backups that no row has.
-pub(crate) fn strays(host: &Host) -> Result<Vec<String>, Error> {
+fn strays(host: &Host) -> Result<Vec<String>, Error> {
     let known = host.store().rows::<rows::Backup>().list(DEFAULT_PROJECT)?;
     let of_volumes = host.store().rows::<rows::VolumeBackup>().list(DEFAULT_PROJECT)?;
     let listed = host.dir().open_dir(DIRECTORY).and_then(|dir| dir.list());

@@ -19,12 +19,12 @@ use crate::busy::Turn;
 use crate::{Error, Host, storage};
 
 pub(crate) use document::metadata;
+pub(crate) use kept::sweep;
 pub(super) use kept::{all_rows, delete_expired, moved, remove_file, rendered, rows_of};
 pub use kept::{
     backup, backups, check_new_backup, check_rename_backup, create_backup, delete_backup, open_backup,
     rename_backup,
 };
-pub(crate) use kept::{strays, sweep};
 
 /// An export that can begin: the instance's turn is held, and a running one has been copied.
 pub struct Export {
