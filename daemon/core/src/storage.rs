@@ -80,7 +80,7 @@ pub(crate) fn pool(host: &Host, name: &str) -> Result<Arc<Pool>, Error> {
         return open();
     }
     let pool = open()?;
-    let undecided = volume::undecided(host, name)?;
+    let undecided = volume::with_old_trees(host, name)?;
     if let Err(error) = pool.sweep_but(&undecided).map_err(Error::from) {
         tracing::warn!(pool = name, error = %error.report(), "what was left halfway in a pool stays there");
     }

@@ -322,6 +322,11 @@ pub enum VolumeIntent {
         /// The new name.
         to: String,
     },
+    /// The tree of another volume takes the place of the volume's, and its snapshots come along.
+    Refresh {
+        /// What marks the tree that was put in place.
+        mark: String,
+    },
 }
 
 impl Row for VolumeIntent {

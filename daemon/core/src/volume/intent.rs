@@ -68,7 +68,22 @@ pub(super) fn settle(host: &Arc<Host>, project: &str, pool: &str, volume: &str) 
     }
 }
 
-/// The rows have the old names.
+/// The volumes of a pool whose old tree lies aside as long as it may have to come back.
+///
+/// # Errors
+/// When the rows cannot be read.
+pub(crate) fn with_old_trees(host: &Host, pool: &str) -> Result<Vec<VolumeName>, Error> {
+    let mut found = undecided(host, pool)?;
+    for intent in host.store().rows::<VolumeIntent>().list_from(DEFAULT_PROJECT, &row_name(pool, ""))? {
+        if let (VolumeIntent::Refresh { .. }, Some((_, volume))) = (&intent.row, intent.name.split_once('/'))
+        {
+            found.push(VolumeName::custom(volume)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The rows are the old ones.
 fn take_back(host: &Arc<Host>, row: &str, going_on: &VolumeIntent) -> Result<(), Error> {
     let (pool, volume) = row.split_once('/').unwrap_or_default();
     let (disk, old) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
@@ -82,6 +97,7 @@ fn take_back(host: &Arc<Host>, row: &str, going_on: &VolumeIntent) -> Result<(),
                 atomically(|undo| disk.rename_snapshot(&old, to, from, undo).map_err(Error::from))?;
             }
         }
+        VolumeIntent::Refresh { mark } => disk.take_back_restored(&old, mark)?,
     }
     host.store().begin().remove::<VolumeIntent>(DEFAULT_PROJECT, row).commit()?;
     Ok(())

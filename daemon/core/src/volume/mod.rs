@@ -48,9 +48,10 @@ pub use snapshot::{
 };
 pub use update::{patch, update};
 
-pub(crate) use intent::finish;
+pub(crate) use intent::{finish, with_old_trees};
 pub(crate) use keep::look;
-pub(crate) use returning::{Returning, check as check_return, forget_returned, take_back, undecided};
+use returning::undecided;
+pub(crate) use returning::{Returning, check as check_return, forget_returned, take_back};
 
 pub(crate) const WHAT: &str = "storage volume";
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cabin_api::volume::VolumesPost;
 use cabin_storage::{Activity, Origin, VolumeName};
+use cabin_store::rows::VolumeIntent;
 use cabin_store::{Versioned, rows};
 use cabin_undo::{atomically, fault};
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use super::create::limit_of;
 use super::snapshot::{commit, refuse_mounted, rows_of, snapshot_row};
-use super::{MOVING, WHAT, busy_name, load, turn};
+use super::{MOVING, WHAT, busy_name, intent, load, row_name, turn};
 use crate::{Error, Host, Op, limits, storage};
 
 type Snapshot = Versioned<rows::VolumeSnapshot>;
@@ -34,7 +35,7 @@ pub(super) fn check(
     refuse_mounted(host, project, pool, copy, None)
 }
 
-/// Brings the copy up to date. A crash leaves the old files or the new ones; asked again, it goes on.
+/// Brings the copy up to date. A crash leaves files and snapshots as they were, or all as they are at the source.
 ///
 /// # Errors
 /// As [`check`]; when a snapshot of the copy is another one of the same name; or when the host refuses.
@@ -64,6 +65,7 @@ pub(super) fn refresh(
         false => planned(host, project, (from, source), (pool, copy), post.source.refresh_exclude_older)?,
     };
     let limit = limit_of(&load(host, project, pool, copy)?.row.config)?;
+    let (row, mark) = (row_name(pool, copy), uuid::Uuid::new_v4().to_string());
     atomically(|undo| -> Result<(), Error> {
         let mut txn = host.store().begin();
         for snapshot in &missing {
@@ -74,10 +76,13 @@ pub(super) fn refresh(
             txn = txn.remove::<rows::VolumeSnapshot>(project, &snapshot_row(pool, copy, snapshot));
         }
         let tree = Origin::Volume(&old, Activity::Running);
-        target.stage_custom_replacing(&origin, tree, &new, undo)?.show(undo)?;
+        let staged = target.stage_custom_replacing(&origin, tree, &new, &mark, undo)?;
+        intent::note(host, project, &row, &VolumeIntent::Refresh { mark }, undo)?;
+        staged.show(undo)?;
         if let Some(bytes) = limit {
             target.limit(&new, Some(bytes))?;
         }
+        let txn = txn.remove::<VolumeIntent>(project, &row);
         commit(txn, || Error::Changed { what: WHAT, name: copy.to_owned() })
     })?;
     fault::reach("copy of a volume brought up to date");

@@ -94,7 +94,7 @@ impl Pool {
     }
 
     /// Copies a custom volume, of this pool or another, to become the tree of `target`, which is there and that nobody
-    /// has mounted.
+    /// has mounted. `mark` is a plain word by which [`Pool::restored`] tells later whether it did.
     ///
     /// # Errors
     /// No such origin or target, or a failure of a disk.
@@ -103,18 +103,20 @@ impl Pool {
         source: &Pool,
         origin: Origin<'_>,
         target: &VolumeName,
+        mark: &str,
         undo: &mut Undo,
     ) -> Result<Staged> {
         if source.name() == self.name() {
-            return self.stage_replacing_copy(origin, target, "refreshed", undo);
+            return self.stage_replacing_copy(origin, target, mark, undo);
         }
-        // What an earlier change of this kind could not remove.
-        self.forget_replaced(target)?;
+        self.make_way(target, mark)?;
         let path = match origin {
             Origin::Volume(volume, _) => volume.path(),
             Origin::Snapshot(volume, snapshot) => snapshot_path(volume, snapshot),
         };
-        self.stage_from(source, &path, replaced(target), Place::Replaces(target.clone()), undo)
+        let place = Place::Replaces(target.clone());
+        let staged = self.stage_from(source, &path, replaced(target), place, undo)?;
+        self.marked(staged, target, mark)
     }
 
     fn stage_from(

@@ -31,9 +31,17 @@ impl Pool {
         self.make_way(target, mark)?;
         let place = Place::Replaces(target.clone());
         let staged = self.stage(origin, format!("refresh {target}"), replaced(target), place, undo)?;
+        self.marked(staged, target, mark)
+    }
+
+    /// Leaves the mark in a copy that is to become the tree of `target`.
+    pub(super) fn marked(&self, mut staged: Staged, target: &VolumeName, mark: &str) -> Result<Staged> {
         let root = self.inner.root.open_dir(&staged.staging);
         root.and_then(|dir| dir.symlink(Path::new(mark), RESTORED))
             .map_err(|source| self.volume_error("refresh", target, source))?;
+        if matches!(staged.pending, Pending::Landed) {
+            staged.pending = Pending::Nothing;
+        }
         Ok(staged)
     }
 
@@ -58,7 +66,7 @@ impl Pool {
         Ok((Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing }, tree))
     }
 
-    fn make_way(&self, target: &VolumeName, mark: &str) -> Result<()> {
+    pub(super) fn make_way(&self, target: &VolumeName, mark: &str) -> Result<()> {
         self.alive()?;
         check(mark)?;
         if !self.inner.root.exists(&target.path()) {
