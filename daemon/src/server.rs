@@ -98,10 +98,20 @@ pub fn listen(settings: &Settings) -> Result<Listener, ServeError> {
         let listener = UnixListener::from_std(passed).map_err(failed("listen on", &path))?;
         return Ok(Listener { listener, path: None });
     }
-    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+    if is_served(&path) {
         return Err(ServeError::SocketTaken { socket: path });
     }
     bind(path)
+}
+
+/// Whether somebody who lives listens there. A program that a killed daemon was just starting has its socket a moment
+/// longer, and a connection to it is taken: the kernel says whose it was.
+fn is_served(path: &Path) -> bool {
+    let Ok(stream) = std::os::unix::net::UnixStream::connect(path) else { return false };
+    let listening = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)?.peer_cred());
+    let process = listening.ok().and_then(|it| it.pid()).and_then(rustix::process::Pid::from_raw);
+    // One whose process is in no namespace of ours has none.
+    process.is_none_or(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 /// A socket of our own.

@@ -1,12 +1,14 @@
 //! Several daemons on one host, a daemon with nothing set up, and the stock client's way of setting one up.
 
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use cabin_tests::cli::{host, run};
 use cabin_tests::clients::Stock;
 use cabin_tests::daemon::Daemon;
 use cabin_tests::lab::Lab;
+use cabin_tests::wait::until_true;
 
 #[test]
 fn two_daemons_share_a_host() {
@@ -143,4 +145,37 @@ fn is_woken(lab: &mut Lab) -> bool {
     std::fs::remove_file(lab.socket()).unwrap();
     lab.daemon_mut().boot();
     woken
+}
+
+#[test]
+fn a_socket_of_the_dead_is_taken_and_one_of_the_living_is_left_alone() {
+    let mut lab = Lab::own();
+    lab.daemon_mut().crash();
+    let socket = lab.socket().display().to_string();
+    // A process listens, and dies while a child that it just made has the socket as well.
+    let script = "use Socket; $^F = 100; unlink $ARGV[0]; socket(S, PF_UNIX, SOCK_STREAM, 0); \
+                  bind(S, sockaddr_un($ARGV[0])); listen(S, 5); if (my $child = fork) { print $child; exit } \
+                  open(STDOUT, '>/dev/null'); open(STDERR, '>/dev/null'); exec 'sleep', '600'";
+    let child = host(&["perl", "-e", script, &socket]).ok();
+    assert!(UnixStream::connect(lab.socket()).is_ok(), "nobody has it");
+    let net = format!("--net=/run/netns/{}", lab.netns);
+    let (dir, cabind) = (lab.dir.display().to_string(), cabin_tests::binary("cabind").display().to_string());
+    let words = ["nsenter", &net, "unshare", "--mount", "timeout", "20", &cabind, "--dir", &dir];
+    // Who connects before it has another socket waits for the one that never answers.
+    let old = std::fs::metadata(lab.socket()).unwrap().ino();
+    let mut daemon = std::process::Command::new(words[0]).args(&words[1..]).spawn().unwrap();
+    until_true("a socket that answers", 20, || {
+        assert!(daemon.try_wait().unwrap().is_none(), "the daemon ended");
+        std::fs::metadata(lab.socket()).is_ok_and(|it| it.ino() != old)
+    });
+    assert_eq!(lab.cabin(&["list", "-f", "json"]).ok().trim(), "[]");
+    host(&["kill", "-KILL", child.trim()]).ok();
+    host(&["kill", "-TERM", &daemon.id().to_string()]).ok();
+    daemon.wait().unwrap();
+    let listener = UnixListener::bind(lab.socket()).unwrap();
+    let said = host(&words);
+    assert!(said.code == 1 && format!("{said:?}").contains("another daemon answers"), "{said:?}");
+    assert!(listener.accept().is_ok());
+    std::fs::remove_file(lab.socket()).unwrap();
+    lab.daemon_mut().boot();
 }
