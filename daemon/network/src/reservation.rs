@@ -1,4 +1,5 @@
-//! Which nic has which address: one file for each in `dnsmasq.hosts`, one for its names in `dnsmasq.names`.
+//! Which nic has which address: one file for each in `dnsmasq.hosts`, and one for its name in `dnsmasq.names` where it
+//! does not come with the lease.
 //!
 //! A nic without a fixed address gets one reserved when it is plugged in, so that its filter knows it before
 //! the first packet. The pick starts from its MAC: as long as nobody is in the way, a nic that comes back
@@ -130,7 +131,15 @@ impl Reservations {
             if let Some(old) = before.map(|old| host_file(nic.mac, &old)).filter(|old| *old != file) {
                 remove_file(&home, &bridge.name, &old)?;
             }
-            write(&home, bridge, nic.mac, &entry)?;
+            let namesakes = namesakes(book, nic.mac, &entry);
+            for (mac, other) in &namesakes {
+                write_name(&home, bridge, *mac, other)?;
+            }
+            match namesakes.is_empty() && comes_with_lease(bridge, &entry) {
+                true => remove_file(&home, &bridge.name, &name_file(nic.mac))?,
+                false => write_name(&home, bridge, nic.mac, &entry)?,
+            }
+            write_host(&home, bridge, nic.mac, &entry)?;
             let confused = servers.confuses(&bridge.name, nic.mac, &entry.addresses());
             book.insert(nic.mac, entry);
             if !fresh || confused {
@@ -278,8 +287,20 @@ fn remove_file(home: &HostDir, bridge: &IfName, file: &str) -> Result<()> {
     home.remove_file(file).map_err(|source| file_error("remove", file, bridge, source))
 }
 
-fn write(home: &HostDir, bridge: &BridgeSpec, mac: Mac, entry: &Reservation) -> Result<()> {
-    let failed = |file: &str, source| file_error("write", file, &bridge.name, source);
+/// Other nics of the same name, such as those of one instance: of several leases the server names only one.
+fn namesakes(book: &Book, mac: Mac, entry: &Reservation) -> Vec<(Mac, Reservation)> {
+    let same =
+        |(other, it): &(&Mac, &Reservation)| **other != mac && it.name.is_some() && it.name == entry.name;
+    book.iter().filter(same).map(|(mac, it)| (*mac, it.clone())).collect()
+}
+
+/// Whether a nic gets its address by DHCP, and with it its name: it need not be told apart, which costs the server a look
+/// at every lease for every reservation (`lease_update_from_configs`).
+fn comes_with_lease(bridge: &BridgeSpec, entry: &Reservation) -> bool {
+    entry.origin == Origin::Automatic && bridge.ipv4.as_ref().is_some_and(|side| side.dhcp.is_some())
+}
+
+fn write_name(home: &HostDir, bridge: &BridgeSpec, mac: Mac, entry: &Reservation) -> Result<()> {
     let addresses = entry.addresses();
     match (&entry.name, bridge.dns.mode) {
         (Some(name), DnsMode::Managed) if !addresses.is_empty() => {
@@ -287,16 +308,20 @@ fn write(home: &HostDir, bridge: &BridgeSpec, mac: Mac, entry: &Reservation) -> 
                 (name_file(mac), addresses.iter().map(|address| format!("{address} {name}\n")));
             let lines: String = lines.collect();
             // Written again at every start.
-            home.put(&file, lines.as_bytes(), 0o644).map_err(|source| failed(&file, source))?;
+            let failed = |source| file_error("write", &file, &bridge.name, source);
+            home.put(&file, lines.as_bytes(), 0o644).map_err(failed)
         }
-        _ => remove_file(home, &bridge.name, &name_file(mac))?,
+        _ => remove_file(home, &bridge.name, &name_file(mac)),
     }
+}
+
+fn write_host(home: &HostDir, bridge: &BridgeSpec, mac: Mac, entry: &Reservation) -> Result<()> {
     let (file, line) = (host_file(mac, entry), line(mac, entry));
     let written = match entry.until {
         Until::Unplugged => home.put(&file, line.as_bytes(), 0o644),
         Until::Released => home.replace(&file, line.as_bytes(), 0o644),
     };
-    written.map_err(|source| failed(&file, source))
+    written.map_err(|source| file_error("write", &file, &bridge.name, source))
 }
 
 fn line(mac: Mac, entry: &Reservation) -> String {

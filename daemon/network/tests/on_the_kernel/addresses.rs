@@ -55,6 +55,29 @@ fn two_guests_get_addresses_and_reach_each_other_by_name() {
 }
 
 #[test]
+fn every_nic_of_one_name_is_found_by_it() {
+    in_own_world("addresses::every_nic_of_one_name_is_found_by_it", || {
+        let host = Host::new();
+        let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+        keep(|undo| host.network.create_bridge(&spec, undo));
+        let guests = [Guest::new(), Guest::new()];
+        let nics = [nic("twin", 1), nic("twin", 2)];
+        let plug =
+            |at: usize| keep(|undo| host.network.plug(&spec, &nics[at], guests[at].netns(), undo)).unwrap();
+        let addresses = [plug(0).to_string(), plug(1).to_string()];
+        for (guest, address) in guests.iter().zip(&addresses) {
+            assert_eq!(&guest.dhcp(&host.dir), address);
+        }
+        let found = guests[0].run("busybox", &["nslookup", "-type=a", "twin.cabin", "10.9.8.1"]);
+        assert!(addresses.iter().all(|address| found.contains(address.as_str())), "{addresses:?}: {found}");
+        for one in &nics {
+            host.network.unplug(&spec.name, one).unwrap();
+        }
+        host.network.destroy_bridge(&spec.name).unwrap();
+    });
+}
+
+#[test]
 fn a_removed_reservation_is_forgotten_without_a_restart() {
     in_own_world("addresses::a_removed_reservation_is_forgotten_without_a_restart", || {
         let host = Host::new();
