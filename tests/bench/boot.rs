@@ -3,11 +3,13 @@
 //! manager can save.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use cabin_tests::cli::{Outcome, host};
+use serde_json::{Value, json};
 
 use crate::steps::{LIMIT, RUNNING, Tool, median};
 
@@ -98,7 +100,7 @@ impl Plain {
         let begin = Instant::now();
         let mut nspawn = spawn(&self.dir.join("rootfs"))
             .map_err(|why| format!("systemd-nspawn (package systemd-container): {why}"))?;
-        let running = wait_running(&mut nspawn);
+        let running = wait_running(&mut nspawn, &self.dir.join("rootfs"));
         let whole = begin.elapsed().as_secs_f64() * 1000.0;
         let own = own(&within(&nspawn, &["systemd-analyze"]).map(|done| done.out).unwrap_or_default());
         if let Some(init) = init_of(&nspawn) {
@@ -127,17 +129,25 @@ fn spawn(root: &Path) -> std::io::Result<Child> {
         .spawn()
 }
 
-fn wait_running(nspawn: &mut Child) -> Result<(), String> {
+fn wait_running(nspawn: &mut Child, root: &Path) -> Result<(), String> {
     let begin = Instant::now();
     while begin.elapsed() < LIMIT {
         if let Some(end) = nspawn.try_wait().map_err(|why| why.to_string())? {
             return Err(format!("systemd-nspawn ended with {end}"));
         }
-        if within(nspawn, &["sh", "-c", RUNNING]).is_some_and(|done| done.code == 0) {
+        // Before it stands in its own root a command would ask the host's systemd.
+        let stands = init_of(nspawn).is_some_and(|init| same(Path::new(&format!("/proc/{init}/root")), root));
+        if stands && within(nspawn, &["sh", "-c", RUNNING]).is_some_and(|done| done.code == 0) {
             return Ok(());
         }
     }
     Err("it is not `running` after a minute".to_owned())
+}
+
+/// Whether two paths are one directory.
+fn same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    place(one).is_some_and(|found| Some(found) == place(other))
 }
 
 /// Runs a command inside, once there is an inside.
@@ -153,6 +163,12 @@ fn init_of(nspawn: &Child) -> Option<String> {
     let pid = nspawn.id();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.split_whitespace().next().map(str::to_owned)
+}
+
+/// The same for programs.
+pub fn json(lines: &[Line]) -> Value {
+    let one = |line: &Line| json!({ "tool": line.tool, "whole_ms": line.whole, "own_ms": line.own });
+    lines.iter().map(one).collect()
 }
 
 /// The table.

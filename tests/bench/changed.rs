@@ -44,7 +44,8 @@ pub fn labels() -> impl Iterator<Item = &'static str> {
 /// Lets one instance live under a tool; round 0 is not counted.
 pub fn live(table: &mut Table, tool: &mut Tool, image: &str, round: usize) {
     let name = format!("much{round}");
-    let file = std::env::temp_dir().join(format!("cabin-bench-{}-{}", std::process::id(), tool.name));
+    // A manager in a root of its own writes it there, and nobody removes it before the end.
+    let file = std::env::temp_dir().join(format!("cabin-bench-{}-{}-{round}", std::process::id(), tool.name));
     let say = |line: &str| {
         line.replace("{i}", image).replace("{n}", &name).replace("{f}", &file.display().to_string())
     };

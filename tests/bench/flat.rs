@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use cabin_tests::lab::Lab;
+use serde_json::{Value, json};
 
 use crate::steps::Tool;
 
@@ -78,6 +79,17 @@ fn line(tool: &Tool, name: &str, what: String) -> Line {
         times[times.len() / 2]
     });
     Line { what, snapshot, restore, copy, delete }
+}
+
+/// The same for programs.
+pub fn json(lines: &[Line]) -> Value {
+    let one = |line: &Line| {
+        json!({
+            "of": line.what, "snapshot_ms": line.snapshot, "restore_ms": line.restore, "copy_ms": line.copy,
+            "delete_ms": line.delete,
+        })
+    };
+    lines.iter().map(one).collect()
 }
 
 /// The table.

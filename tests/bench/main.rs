@@ -104,13 +104,16 @@ fn main() {
     let cabin = Tool::of(lab.command(&cabin_tests::binary("cabin"), &[] as &[&str]));
     let mut tools = vec![cabin];
     tools.append(&mut wish.tools);
-    let files: Vec<String> =
-        cabin_tests::images::files(&wish.image).iter().map(|path| path.display().to_string()).collect();
+    // What many containers, streams and the like are made of is small.
+    let small = (wish.throughput || wish.inside || wish.peers > 0).then_some("busybox");
     for line in peers.ask(&["up"]).lines() {
         if let Some((name, prefix)) = line.split_once('=') {
-            let mut words = vec!["import", name, &wish.image];
-            words.extend(files.iter().map(String::as_str));
-            peers.ask(&words);
+            for image in [Some(wish.image.as_str()), small].into_iter().flatten() {
+                let files = cabin_tests::images::files(image);
+                let mut words = vec!["import".to_owned(), name.to_owned(), image.to_owned()];
+                words.extend(files.iter().map(|path| path.display().to_string()));
+                peers.ask(&words.iter().map(String::as_str).collect::<Vec<_>>());
+            }
             tools.push(Tool::new(name, prefix));
         }
     }
@@ -151,38 +154,24 @@ fn main() {
     let mut page = String::new();
     if wish.rounds > 0 {
         page = report::markdown(&table, &memory, &host, wish.rounds);
-        if !flat.is_empty() {
-            page.push_str(&flat::markdown(&flat));
-        }
         report::write(&table, &memory, &host, wish.readme.then_some(page.as_str()));
     }
-    page.push_str(&sections(&scale, &throughput, &inside, &host, wish.readme));
-    if !boots.is_empty() {
-        page.push_str(&boot::markdown(&boots));
-    }
-    println!("{page}");
-}
-
-/// Writes the parts that were asked for, and gives their tables.
-fn sections(
-    scale: &[scale::Scale],
-    throughput: &figures::Figures,
-    inside: &figures::Figures,
-    host: &str,
-    pages: bool,
-) -> String {
-    let mut page = String::new();
-    let scale_json = (!scale.is_empty()).then(|| scale::json(scale));
+    // Beside the usual life they are part of its table.
+    let much = wish.much > 0 && wish.rounds == 0;
+    // The parts that were asked for.
     for (name, text, json) in [
-        ("scale", scale::markdown(scale), scale_json),
+        ("much", report::steps(&table), much.then(|| report::steps_json(&table))),
+        ("flat", flat::markdown(&flat), (!flat.is_empty()).then(|| flat::json(&flat))),
+        ("boot", boot::markdown(&boots), (!boots.is_empty()).then(|| boot::json(&boots))),
+        ("scale", scale::markdown(&scale), (!scale.is_empty()).then(|| scale::json(&scale))),
         ("throughput", throughput.markdown("what goes through"), throughput.json()),
         ("inside", inside.markdown("inside"), inside.json()),
     ] {
         let Some(json) = json else { continue };
         page.push_str(&text);
-        report::section(name, host, &text, json, pages);
+        report::section(name, &host, &text, json, wish.readme);
     }
-    page
+    println!("{page}");
 }
 
 /// One line about the machine.

@@ -15,9 +15,25 @@ const RESULTS: &str = "bench/results.json";
 
 /// The table, with ratios to ours.
 pub fn markdown(table: &Table, memory: &[Memory], host: &str, rounds: usize) -> String {
+    let mut page = format!("{host}; medians of {rounds} rounds, milliseconds of whole commands.\n");
+    page.push_str(&steps(table));
     let (ours, peers) = table.tools.split_first().expect("at least our own");
-    let mut page =
-        format!("{host}; medians of {rounds} rounds, milliseconds of whole commands.\n\n| step | {ours} |");
+    for (what, pick) in rows() {
+        let of = |tool: &str| memory.iter().find(|it| it.tool == tool).and_then(pick);
+        let _ = write!(page, "| {what} | {} |", number(of(ours)));
+        for peer in peers {
+            let ratio = of(peer).zip(of(ours)).map(|(other, own)| other / own);
+            let _ = write!(page, " {} | {} |", number(of(peer)), number(ratio));
+        }
+        page.push('\n');
+    }
+    page
+}
+
+/// The steps that were timed, with ratios to ours.
+pub fn steps(table: &Table) -> String {
+    let (ours, peers) = table.tools.split_first().expect("at least our own");
+    let mut page = format!("\n| step | {ours} |");
     for peer in peers {
         let _ = write!(page, " {peer} | {peer} / {ours} |");
     }
@@ -34,16 +50,21 @@ pub fn markdown(table: &Table, memory: &[Memory], host: &str, rounds: usize) -> 
             let _ = write!(page, " {} | {} |", number(other), number(ratio));
         }
     }
-    for (what, pick) in rows() {
-        let of = |tool: &str| memory.iter().find(|it| it.tool == tool).and_then(pick);
-        let _ = write!(page, "\n| {what} | {} |", number(of(ours)));
-        for peer in peers {
-            let ratio = of(peer).zip(of(ours)).map(|(other, own)| other / own);
-            let _ = write!(page, " {} | {} |", number(of(peer)), number(ratio));
-        }
-    }
     page.push('\n');
     page
+}
+
+/// The same for programs.
+pub fn steps_json(table: &Table) -> Value {
+    let one = |label: &'static str| {
+        let times: serde_json::Map<String, Value> = table
+            .tools
+            .iter()
+            .filter_map(|tool| Some((tool.clone(), json!(table.median(label, tool)?))))
+            .collect();
+        (!times.is_empty()).then(|| json!({"step": label, "median_ms": times}))
+    };
+    Table::labels().filter_map(one).collect()
 }
 
 type Pick = fn(&Memory) -> Option<f64>;
@@ -61,16 +82,6 @@ fn number(value: Option<f64>) -> String {
 pub fn write(table: &Table, memory: &[Memory], host: &str, page: Option<&str>) {
     let root = cabin_tests::root();
     std::fs::create_dir_all(root.join("bench")).expect("the folder `bench`");
-    let steps: Vec<Value> = Table::labels()
-        .map(|label| {
-            let times: serde_json::Map<String, Value> = table
-                .tools
-                .iter()
-                .filter_map(|tool| Some((tool.clone(), json!(table.median(label, tool)?))))
-                .collect();
-            json!({"step": label, "median_ms": times})
-        })
-        .collect();
     let memory: Vec<Value> = memory
         .iter()
         .map(|it| json!({"tool": it.tool, "daemon_mib": it.daemon, "supervisor_mib": it.supervisor}))
@@ -78,7 +89,7 @@ pub fn write(table: &Table, memory: &[Memory], host: &str, page: Option<&str>) {
     let mut all = kept();
     all.extend([
         ("host".to_owned(), json!(host)),
-        ("steps".to_owned(), json!(steps)),
+        ("steps".to_owned(), steps_json(table)),
         ("memory".to_owned(), json!(memory)),
     ]);
     keep(all);
