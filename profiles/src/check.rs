@@ -293,6 +293,25 @@ pub fn validate_volume(config: &Config) -> Result<(), Error> {
     }
 }
 
+/// Checks what users keep with the volume of an instance: what such a volume is, is said by the instance.
+///
+/// # Errors
+/// As [`validate_volume`], and for keys that belong to custom volumes alone.
+pub fn validate_own_volume(config: &Config) -> Result<(), Error> {
+    validate_volume(config)?;
+    let of_users = |key: &str| key.starts_with("user.") || key.starts_with("snapshots.");
+    match config.iter().find(|(key, value)| !of_users(key) && !value.is_empty()) {
+        None => Ok(()),
+        Some((key, _)) if key == "size" => Err(Error::Rule {
+            key: key.clone(),
+            rule: "of an instance's volume is that of its root disk; set it there",
+        }),
+        Some((key, _)) => {
+            Err(Error::Rule { key: key.clone(), rule: "is for custom volumes, not for that of an instance" })
+        }
+    }
+}
+
 /// Checks the config of the server.
 ///
 /// # Errors

@@ -21,7 +21,8 @@ pub mod value;
 
 pub use check::{
     Who, mount_options, root_disk, validate_device, validate_devices, validate_expanded_devices,
-    validate_instance_config, validate_network, validate_pool, validate_server, validate_volume,
+    validate_instance_config, validate_network, validate_own_volume, validate_pool, validate_server,
+    validate_volume,
 };
 pub use document::Document;
 pub use error::Error;

@@ -124,7 +124,7 @@ pub enum Volume {
         #[arg(add = ArgValueCompleter::new(complete::attached))]
         device: Option<String>,
     },
-    /// Edit a custom volume as YAML with $EDITOR, or from standard input
+    /// Edit a volume (or a snapshot, as VOLUME/SNAPSHOT) as YAML with $EDITOR, or from standard input
     Edit(Place),
     /// Write a custom volume with its snapshots into a file
     Export {
@@ -198,7 +198,7 @@ pub enum Volume {
         /// Its new name
         new: String,
     },
-    /// Set keys of a custom volume
+    /// Set keys of a volume
     Set {
         /// Which
         #[command(flatten)]
@@ -215,7 +215,7 @@ pub enum Volume {
     /// Take, list, restore and delete snapshots of custom volumes
     #[command(subcommand)]
     Snapshot(VolumeSnapshot),
-    /// Take keys away from a custom volume
+    /// Take keys away from a volume
     Unset {
         /// Which
         #[command(flatten)]

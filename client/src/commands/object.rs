@@ -68,6 +68,14 @@ impl Target {
         Target { address, writable: CONFIG, map: "config", about }
     }
 
+    /// A snapshot of a storage volume.
+    pub fn volume_snapshot(pool: &str, kind: &str, volume: &str, name: &str) -> Target {
+        let about = "A snapshot of a storage volume. Only description and expiry can be changed.";
+        let volume = Address::new("/1.0/storage-pools").name(pool).then("volumes").name(kind).name(volume);
+        let address = volume.then("snapshots").name(name);
+        Target { address, writable: &["description", "expires_at"], map: "config", about }
+    }
+
     /// An image, by fingerprint.
     pub fn image(fingerprint: &str) -> Target {
         let writable = &["auto_update", "properties", "public", "expires_at", "profiles"];

@@ -354,8 +354,7 @@ pub fn volumes(host: &Host, name: &str, kind: Option<&str>) -> Result<Vec<api::V
     if kind.is_none_or(|kind| kind == "container") {
         for instance in host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT)? {
             if instance.row.pool == name {
-                let user = format!("/1.0/instances/{}", instance.name);
-                found.push(volume_of("container", instance.name, vec![user], &instance.row.created_at));
+                found.push(volume::render_own(instance.name, &instance.row));
             }
         }
     }
@@ -365,33 +364,33 @@ pub fn volumes(host: &Host, name: &str, kind: Option<&str>) -> Result<Vec<api::V
     if kind.is_none_or(|kind| kind == "image") {
         for image in pool.list_images()? {
             let user = format!("/1.0/images/{image}");
-            found.push(volume_of("image", image, vec![user], ZERO_TIME));
+            found.push(image_volume(image, user));
         }
     }
     Ok(found)
 }
 
-/// One volume.
+/// The volume of an image.
 ///
 /// # Errors
-/// When there is none of that kind and name.
-pub fn volume(host: &Host, pool: &str, kind: &str, name: &str) -> Result<api::Volume, Error> {
-    volumes(host, pool, Some(kind))?
+/// When the pool holds no such image, or is unavailable.
+pub fn volume_of_image(host: &Host, pool: &str, name: &str) -> Result<api::Volume, Error> {
+    volumes(host, pool, Some("image"))?
         .into_iter()
         .find(|volume| volume.name == name)
         .ok_or_else(|| Error::not_found("storage volume", name))
 }
 
-fn volume_of(kind: &str, name: String, used_by: Vec<String>, created_at: &str) -> api::Volume {
+fn image_volume(name: String, user: String) -> api::Volume {
     api::Volume {
         config: ConfigMap::default(),
         description: String::new(),
         name,
-        kind: kind.to_owned(),
-        used_by,
+        kind: "image".to_owned(),
+        used_by: vec![user],
         location: "none".to_owned(),
         content_type: "filesystem".to_owned(),
         project: DEFAULT_PROJECT.to_owned(),
-        created_at: created_at.to_owned(),
+        created_at: ZERO_TIME.to_owned(),
     }
 }

@@ -1,5 +1,5 @@
 //! `/1.0/storage-pools/{name}/volumes/{type}/{volume}/snapshots`: snapshots of a volume. Those of an instance's are looked
-//! at here, and made, changed and deleted as the instance's.
+//! at and described here, and made, kept and deleted as the instance's.
 
 use cabin_api::volume::{VolumeSnapshotPost, VolumeSnapshotPut, VolumeSnapshotsPost};
 use cabin_core::volume;
@@ -14,8 +14,12 @@ use crate::reply::Reply;
 /// The snapshot an address names.
 fn one(call: &Call) -> Result<(&'static str, String, String, String), Fault> {
     only_custom(kind(call)?)?;
+    Ok(any(call))
+}
+
+fn any(call: &Call) -> (&'static str, String, String, String) {
     let (project, pool, volume) = named(call);
-    Ok((project, pool, volume, call.name("snapshot").to_owned()))
+    (project, pool, volume, call.name("snapshot").to_owned())
 }
 
 /// GET of the list.
@@ -63,7 +67,12 @@ pub async fn show(call: Call) -> Result<Reply, Fault> {
 
 /// PUT and PATCH: description, and when it is to go.
 pub async fn update(mut call: Call) -> Result<Reply, Fault> {
-    let (project, pool, name, snapshot) = one(&call)?;
+    let kind = kind(&call)?;
+    let update = match kind {
+        "container" => volume::update_own_snapshot,
+        kind => only_custom(kind).map(|()| volume::update_snapshot)?,
+    };
+    let (project, pool, name, snapshot) = any(&call);
     let body = call.object().await?;
     let sent: VolumeSnapshotPut =
         serde_json::from_value(body.clone()).map_err(|error| Fault::invalid(error.to_string()))?;
@@ -71,13 +80,13 @@ pub async fn update(mut call: Call) -> Result<Reply, Fault> {
     let patch = call.parts.method == http::Method::PATCH;
     call.blocking(move |host| {
         let named = (pool.as_str(), name.as_str(), snapshot.as_str());
-        let now = volume::snapshot(host, project, named)?;
+        let now = volume::snapshot_in(host, project, (&pool, kind, &name), &snapshot)?;
         let keep = |field: &str| patch && body.get(field).is_none();
         let put = VolumeSnapshotPut {
             description: if keep("description") { now.description } else { sent.description },
             expires_at: if keep("expires_at") { now.expires_at.unwrap_or_default() } else { sent.expires_at },
         };
-        volume::update_snapshot(host, project, named, &put, tag.as_deref())
+        update(host, project, named, &put, tag.as_deref())
     })
     .await?;
     Ok(Reply::empty())

@@ -147,9 +147,18 @@ pub async fn rename(mut call: Call) -> Result<Reply, Fault> {
 
 /// PUT: description and config, or a snapshot to go back to.
 pub async fn update(mut call: Call) -> Result<Reply, Fault> {
-    only_custom(kind(&call)?)?;
+    let kind = kind(&call)?;
+    if kind != "container" {
+        only_custom(kind)?;
+    }
     let put: VolumePut = call.json().await?;
     let (project, pool, name) = named(&call);
+    if kind == "container" {
+        let tag = call.if_match();
+        call.blocking(move |host| volume::update_own(host, project, &pool, &name, put, tag.as_deref()))
+            .await?;
+        return Ok(Reply::empty());
+    }
     if !put.restore.is_empty() {
         // Incus takes the whole name too.
         let whole = format!("{name}/");
@@ -164,11 +173,14 @@ pub async fn update(mut call: Call) -> Result<Reply, Fault> {
 
 /// PATCH.
 pub async fn patch(mut call: Call) -> Result<Reply, Fault> {
-    only_custom(kind(&call)?)?;
+    let patch = match kind(&call)? {
+        "container" => volume::patch_own,
+        kind => only_custom(kind).map(|()| volume::patch)?,
+    };
     let body = call.object().await?;
     let (project, pool, name) = named(&call);
     let tag = call.if_match();
-    call.blocking(move |host| volume::patch(host, project, &pool, &name, body, tag.as_deref())).await?;
+    call.blocking(move |host| patch(host, project, &pool, &name, body, tag.as_deref())).await?;
     Ok(Reply::empty())
 }
 
@@ -186,7 +198,8 @@ pub(crate) async fn find(call: &Call) -> Result<Volume, Fault> {
     let (project, pool, name) = named(call);
     call.blocking(move |host| match kind {
         "custom" => volume::get(host, project, &pool, &name),
-        kind => storage::volume(host, &pool, kind, &name),
+        "container" => volume::own(host, project, &pool, &name),
+        _ => storage::volume_of_image(host, &pool, &name),
     })
     .await
 }
@@ -201,7 +214,7 @@ pub(crate) fn kind(call: &Call) -> Result<&'static str, Fault> {
     }
 }
 
-/// Volumes of instances and images are changed with these.
+/// Volumes of instances and images are made, moved and deleted with these.
 pub(crate) fn only_custom(kind: &str) -> Result<(), Fault> {
     match kind {
         "custom" => Ok(()),

@@ -30,6 +30,15 @@ pub enum Power {
     Running,
 }
 
+/// What users keep with the volume of an instance; all else of it is the instance's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnVolume {
+    /// For people.
+    pub description: String,
+    /// Config.
+    pub config: Config,
+}
+
 /// An instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
@@ -55,6 +64,9 @@ pub struct Instance {
     pub ids: Ids,
     /// What it was doing.
     pub power: Power,
+    /// What is kept with its volume.
+    #[serde(default)]
+    pub volume: OwnVolume,
 }
 
 impl Row for Instance {
@@ -84,6 +96,9 @@ pub struct Snapshot {
     pub last_used_at: String,
     /// Bytes its tree takes beyond what it shares.
     pub size: u64,
+    /// What was kept with the instance's volume.
+    #[serde(default)]
+    pub volume: OwnVolume,
 }
 
 impl Row for Snapshot {

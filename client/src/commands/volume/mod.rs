@@ -149,8 +149,11 @@ fn owner(kind: &str) -> &'static str {
 }
 
 fn target(place: &Place) -> anyhow::Result<Target> {
-    let (kind, name) = typed(&place.volume);
-    Ok(Target::volume(remote::local(&place.pool)?, kind, name))
+    let (pool, (kind, name)) = (remote::local(&place.pool)?, typed(&place.volume));
+    Ok(match name.split_once('/') {
+        Some((volume, snapshot)) => Target::volume_snapshot(pool, kind, volume, snapshot),
+        None => Target::volume(pool, kind, name),
+    })
 }
 
 /// `POOL/VOLUME` taken apart.

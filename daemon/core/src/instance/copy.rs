@@ -25,6 +25,7 @@ struct Source {
     profiles: Vec<String>,
     config: Config,
     devices: Devices,
+    volume: rows::OwnVolume,
 }
 
 fn source(host: &Host, project: &str, named: &str) -> Result<Source, Error> {
@@ -39,6 +40,7 @@ fn source(host: &Host, project: &str, named: &str) -> Result<Source, Error> {
                 profiles: row.profiles,
                 config: row.config,
                 devices: row.devices,
+                volume: row.volume,
             })
         }
         Some((instance, snapshot)) => {
@@ -52,6 +54,7 @@ fn source(host: &Host, project: &str, named: &str) -> Result<Source, Error> {
                 profiles: row.profiles,
                 config: row.config,
                 devices: row.devices,
+                volume: row.volume,
             })
         }
     }
@@ -95,6 +98,7 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
     let named = post.source.source.clone();
     let source = source(host, project, &named)?;
     let mut row = row_of(post, volatile(None));
+    row.volume = source.volume;
     // One that never ran has its first files still to be written.
     let pending = source.config.get("volatile.apply_template").filter(|pending| *pending == "create");
     row.config.insert("volatile.apply_template".into(), pending.map_or("copy", String::as_str).into());

@@ -166,6 +166,7 @@ pub(super) fn row_of(post: &InstancesPost, added: Config) -> rows::Instance {
         pool: String::new(),
         ids: rows::Ids { base: 0, size: ids::SIZE },
         power: rows::Power::Stopped,
+        volume: rows::OwnVolume::default(),
     }
 }
 

@@ -13,6 +13,7 @@ mod import;
 mod intent;
 mod keep;
 mod kept;
+mod own;
 mod refresh;
 mod rename;
 mod returning;
@@ -41,6 +42,7 @@ pub use kept::{
     backup, backups, check_new_backup, check_rename_backup, create_backup, delete_backup, open_backup,
     rename_backup,
 };
+pub use own::{own, patch_own, update_own, update_own_snapshot};
 pub use rename::{check_rename, move_to, rename};
 pub use snapshot::{
     check_new_snapshot, check_rename_snapshot, create_snapshot, delete_snapshot, rename_snapshot, restore,
@@ -50,6 +52,7 @@ pub use update::{patch, update};
 
 pub(crate) use intent::{finish, with_old_trees};
 pub(crate) use keep::look;
+pub(crate) use own::render as render_own;
 use returning::undecided;
 pub(crate) use returning::{Returning, check as check_return, forget_returned, take_back};
 

@@ -10,6 +10,7 @@ use cabin_store::{Transaction, Versioned};
 use cabin_undo::{Undo, atomically, fault};
 use serde_json::{Value, json};
 
+use super::own::{own_snapshot, own_snapshots};
 use super::{Users, load, row_name, running_users, turn};
 use crate::instance::snapshot::create::{after, check_name, expiry, made_up_name};
 use crate::{Error, Host, Op, etag, limits, storage};
@@ -81,33 +82,23 @@ pub fn snapshots(
     Ok(found.into_iter().map(|found| render(row_name(volume, &found.name), found.row)).collect())
 }
 
-/// The snapshots of a volume of any kind, by their whole names, the oldest first. Those of an instance's volume are the
-/// instance's, which is taken to lie in that pool; images have none.
+/// The snapshots of a volume of any kind, by their whole names, the oldest first. Images have none.
 ///
 /// # Errors
-/// When there is no such volume or instance.
+/// When there is no such volume.
 pub fn snapshots_in(
     host: &Host,
     project: &str,
     (pool, kind, volume): (&str, &str, &str),
 ) -> Result<Vec<api::VolumeSnapshot>, Error> {
-    let found = match kind {
-        "custom" => return snapshots(host, project, pool, volume),
-        "container" => crate::instance::snapshots(host, project, volume)?,
-        _ => Vec::new(),
-    };
-    let of_volume = found.into_iter().map(|found| api::VolumeSnapshot {
-        config: cabin_api::ConfigMap::default(),
-        description: found.description,
-        expires_at: Some(found.expires_at).filter(|at| !at.is_empty() && at != ZERO_TIME),
-        name: row_name(volume, &found.name),
-        content_type: "filesystem".to_owned(),
-        created_at: found.created_at,
-    });
-    Ok(of_volume.collect())
+    match kind {
+        "custom" => snapshots(host, project, pool, volume),
+        "container" => own_snapshots(host, project, pool, volume),
+        _ => Ok(Vec::new()),
+    }
 }
 
-/// One snapshot of a volume of any kind, as [`snapshots_in`].
+/// One snapshot of a volume of any kind, by its own name.
 ///
 /// # Errors
 /// When there is none of that name.
@@ -117,17 +108,11 @@ pub fn snapshot_in(
     (pool, kind, volume): (&str, &str, &str),
     name: &str,
 ) -> Result<api::VolumeSnapshot, Error> {
-    if kind == "custom" {
-        return snapshot(host, project, (pool, volume, name));
+    match kind {
+        "custom" => snapshot(host, project, (pool, volume, name)),
+        "container" => own_snapshot(host, project, (pool, volume, name)),
+        _ => Err(Error::not_found(WHAT, row_name(volume, name))),
     }
-    let whole = row_name(volume, name);
-    let mut found = snapshots_in(host, project, (pool, kind, volume))?
-        .into_iter()
-        .find(|found| found.name == whole)
-        .ok_or_else(|| Error::not_found(WHAT, whole))?;
-    name.clone_into(&mut found.name);
-    found.expires_at.get_or_insert_with(|| ZERO_TIME.to_owned());
-    Ok(found)
 }
 
 /// One snapshot, by its own name.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cabin_api::volume::VolumePut;
 use cabin_storage::VolumeName;
-use cabin_store::rows;
+use cabin_store::rows::{self, Config};
 use cabin_undo::atomically;
 use serde_json::Value;
 
@@ -88,10 +88,15 @@ pub fn patch(
 ) -> Result<(), Error> {
     let _turn = turn(host, project, pool, volume, "update")?;
     let old = load(host, project, pool, volume)?.row;
-    let sent: VolumePut = serde_json::from_value(body.clone()).map_err(|source| Error::Body { source })?;
-    let mut config = old.config;
-    config.extend(sent.config.0);
-    let description = if body.get("description").is_some() { sent.description } else { old.description };
-    let put = VolumePut { config: cabin_api::ConfigMap(config), description, restore: String::new() };
+    let put = VolumePut { restore: String::new(), ..merged(old.config, old.description, body)? };
     change(host, project, pool, volume, put, if_match)
+}
+
+/// What a PATCH makes of a config and a description.
+pub(super) fn merged(mut config: Config, description: String, body: Value) -> Result<VolumePut, Error> {
+    let named = body.get("description").is_some();
+    let sent: VolumePut = serde_json::from_value(body).map_err(|source| Error::Body { source })?;
+    config.extend(sent.config.0);
+    let description = if named { sent.description } else { description };
+    Ok(VolumePut { config: cabin_api::ConfigMap(config), description, restore: sent.restore })
 }

@@ -10,7 +10,7 @@ use cabin_store::rows;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::{DEFAULT_PROJECT, Error, Host, instance, profile, storage};
+use crate::{Error, Host, instance, profile, storage, volume};
 
 #[derive(Serialize)]
 struct Index<'a> {
@@ -75,30 +75,35 @@ pub(super) fn document(
     let pool = storage::get(host, &row.pool)?;
     Ok(Document {
         pool: Pool { config: ConfigMap::default(), used_by: Vec::new(), ..pool },
-        volume: Volume {
-            name: name.to_owned(),
-            kind: "container".to_owned(),
-            location: "none".to_owned(),
-            content_type: "filesystem".to_owned(),
-            project: DEFAULT_PROJECT.to_owned(),
-            created_at: container.created_at.clone(),
-            ..Volume::default()
-        },
-        volume_snapshots: snapshots
-            .iter()
-            .map(|snapshot| VolumeSnapshot {
-                description: snapshot.description.clone(),
-                expires_at: ZERO_TIME.to_owned(),
-                name: snapshot.name.clone(),
-                config: ConfigMap::default(),
-                content_type: "filesystem".to_owned(),
-                created_at: snapshot.created_at.clone(),
-            })
-            .collect(),
+        volume: Volume { used_by: Vec::new(), ..volume::render_own(name.to_owned(), row) },
+        volume_snapshots: volume_snapshots(host, project, name, &snapshots)?,
         container,
         snapshots,
         profiles,
     })
+}
+
+/// What was kept with the instance's volume when each of its snapshots was taken.
+fn volume_snapshots(
+    host: &Host,
+    project: &str,
+    name: &str,
+    snapshots: &[InstanceSnapshot],
+) -> Result<Vec<VolumeSnapshot>, Error> {
+    let kept = instance::snapshot::rows_of(host, project, name)?;
+    let of = |snapshot: &InstanceSnapshot| {
+        let kept = kept.iter().find(|kept| kept.name == snapshot.name);
+        let kept = kept.map(|kept| kept.row.volume.clone()).unwrap_or_default();
+        VolumeSnapshot {
+            description: kept.description,
+            expires_at: ZERO_TIME.to_owned(),
+            name: snapshot.name.clone(),
+            config: ConfigMap(kept.config),
+            content_type: "filesystem".to_owned(),
+            created_at: snapshot.created_at.clone(),
+        }
+    };
+    Ok(snapshots.iter().map(of).collect())
 }
 
 /// Whether a key means something elsewhere. Of what servers remember, they refuse what they do not know: only

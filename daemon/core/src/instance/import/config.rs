@@ -42,6 +42,31 @@ struct Document {
     container: Option<Described>,
     #[serde(default)]
     snapshots: Option<Vec<Described>>,
+    #[serde(default)]
+    volume: Option<Kept>,
+    #[serde(default)]
+    volume_snapshots: Option<Vec<Kept>>,
+}
+
+/// What was kept with the instance's volume, now or when a snapshot was taken.
+#[derive(Default, Deserialize)]
+struct Kept {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    config: ConfigMap,
+}
+
+impl Kept {
+    /// What users set of it. The rest tells how that server stored the volume.
+    fn own(self) -> rows::OwnVolume {
+        let config = self.config.given().into_iter().filter(|(key, value)| {
+            cabin_profiles::validate_own_volume(&Config::from([(key.clone(), value.clone())])).is_ok()
+        });
+        rows::OwnVolume { description: self.description.unwrap_or_default(), config: config.collect() }
+    }
 }
 
 /// An instance or snapshot.
@@ -92,20 +117,25 @@ pub(super) fn plan(host: &Host, project: &str, index: &str, wishes: &Wishes) -> 
     let renamed = name != old_name;
     let shift = shift_of(&described.config.0)?;
     let mut row = reading.instance(described, renamed)?;
+    row.volume = document.volume.unwrap_or_default().own();
     row.pool = reading.pool(&mut row, index.pool.as_deref())?;
     reading.accept(&row)?;
     let form = Form::of(index.optimized == Some(true));
     if form == Form::Streams {
         check_coming(host, index.backend.as_deref(), &row.pool)?;
     }
+    let mut kept = document.volume_snapshots.unwrap_or_default();
     let snapshots = snapshots
         .into_iter()
         .map(|snapshot| {
             let name = snapshot.name.clone();
             let shift = shift_of(&snapshot.config.0)?;
-            let row = reading
+            let mut row = reading
                 .snapshot(snapshot, renamed, &row.pool)
                 .map_err(|source| in_snapshot(&name, source))?;
+            if let Some(at) = kept.iter().position(|kept| kept.name == name) {
+                row.volume = kept.swap_remove(at).own();
+            }
             Ok(PlannedSnapshot { name, row, shift })
         })
         .collect::<Result<Vec<_>, Error>>()?;
@@ -245,6 +275,7 @@ impl Reading<'_> {
             pool: String::new(),
             ids: rows::Ids { base: 0, size: ids::SIZE },
             power: rows::Power::Stopped,
+            volume: rows::OwnVolume::default(),
         })
     }
 
@@ -267,6 +298,7 @@ impl Reading<'_> {
             expires_at,
             last_used_at: row.last_used_at,
             size: 0,
+            volume: rows::OwnVolume::default(),
         })
     }
 

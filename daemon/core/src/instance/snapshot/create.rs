@@ -237,6 +237,7 @@ fn row_of(now: &rows::Instance, expires_at: String) -> rows::Snapshot {
         expires_at,
         last_used_at: now.last_used_at,
         size: 0,
+        volume: now.volume,
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) use schedule::at_startup;
 pub(super) const WHAT: &str = "snapshot";
 
 /// What a snapshot's row is named.
-pub(super) fn row_name(instance: &str, snapshot: &str) -> String {
+pub(crate) fn row_name(instance: &str, snapshot: &str) -> String {
     format!("{instance}/{snapshot}")
 }
 
@@ -38,7 +38,7 @@ fn address(instance: &str, snapshot: &str) -> String {
 }
 
 /// The rows of an instance's snapshots, the oldest first. Their names are the snapshots' own.
-pub(super) fn rows_of(
+pub(crate) fn rows_of(
     host: &Host,
     project: &str,
     instance: &str,

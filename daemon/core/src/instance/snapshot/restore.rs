@@ -209,6 +209,7 @@ fn restored(now: &rows::Instance, snapshot: &rows::Snapshot) -> rows::Instance {
         profiles: snapshot.profiles,
         config,
         devices: snapshot.devices,
+        volume: snapshot.volume,
         ..now.clone()
     }
 }

@@ -1,0 +1,110 @@
+//! What belongs to an instance besides its files and its config: what is kept with its volume, the metadata of its
+//! image, its templates.
+
+use cabin_tests::desk::each;
+use cabin_tests::lab::Lab;
+use serde_json::json;
+
+fn volume(name: &str) -> String {
+    format!("/1.0/storage-pools/default/volumes/container/{name}")
+}
+
+fn kept(lab: &Lab, name: &str) -> String {
+    lab.get(&volume(name))["config"]["user.foo"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn what_is_kept_with_an_instances_volume_goes_where_the_instance_goes() {
+    let lab = Lab::own();
+    lab.image("busybox").cabin(&["create", "busybox", "own"]).ok();
+    let set = |value: &str| {
+        lab.cabin(&["storage", "volume", "set", "default", "container/own", &format!("user.foo={value}")])
+            .ok()
+    };
+    set("one");
+    lab.cabin(&["storage", "volume", "set", "default", "container/own", "-p", "description=mine"]).ok();
+    lab.cabin(&["snapshot", "create", "own", "first"]).ok();
+    set("two");
+    let snapshot = lab.get(&format!("{}/snapshots/first", volume("own")));
+    assert_eq!(snapshot["config"]["user.foo"], "one", "{snapshot}");
+    assert_eq!(snapshot["description"], "mine", "{snapshot}");
+    let listed = lab.get(&format!("{}/snapshots?recursion=1", volume("own")));
+    assert_eq!(listed[0]["name"], "own/first", "{listed}");
+    // A copy, another name, and a backup.
+    lab.cabin(&["copy", "own", "copied"]).ok();
+    lab.cabin(&["move", "copied", "moved"]).ok();
+    assert_eq!(kept(&lab, "moved"), "two");
+    let file = lab.home().join("own.tar").display().to_string();
+    lab.cabin(&["export", "moved", &file, "--compression=none"]).ok();
+    lab.cabin(&["import", &file, "again"]).ok();
+    assert_eq!(kept(&lab, "again"), "two");
+    lab.cabin(&["snapshot", "restore", "again", "first"]).ok();
+    assert_eq!(kept(&lab, "again"), "one");
+    // The daemon starts anew, and knows it still; the list tells it too.
+    let mut lab = lab;
+    lab.daemon_mut().terminate();
+    lab.daemon_mut().boot();
+    assert_eq!(kept(&lab, "own"), "two");
+    let all = lab.get("/1.0/storage-pools/default/volumes/container?recursion=1");
+    let own = all.as_array().unwrap().iter().find(|one| one["name"] == "own").unwrap();
+    assert_eq!((&own["config"]["user.foo"], &own["description"]), (&json!("two"), &json!("mine")));
+    lab.cabin(&["snapshot", "restore", "own", "first"]).ok();
+    assert_eq!(kept(&lab, "own"), "one");
+    lab.cabin(&["delete", "-f", "own", "moved", "again"]).ok();
+    assert_eq!(lab.call("GET", &volume("own"), None).status, 404);
+}
+
+#[test]
+fn an_instances_volume_takes_what_users_keep_and_nothing_else() {
+    let lab = Lab::own();
+    lab.image("busybox").cabin(&["create", "busybox", "own"]).ok();
+    let words = |key: &str| lab.cabin(&["storage", "volume", "set", "default", "container/own", key]);
+    assert!(words("size=1GiB").refused().contains("root disk"));
+    assert!(words("security.unmapped=true").refused().contains("custom volumes"));
+    assert!(words("nonsense=1").refused().contains("nonsense"));
+    words("snapshots.expiry=1d").ok();
+    // What somebody else changed meanwhile is not overwritten.
+    let stale = lab.call("GET", &volume("own"), None);
+    let tag = stale.header("etag").unwrap().to_owned();
+    words("user.foo=theirs").ok();
+    let put = json!({ "config": { "user.foo": "mine" }, "description": "" }).to_string();
+    let headers = [("If-Match", tag.as_str()), ("Content-Type", "application/json")];
+    let reply =
+        cabin_tests::api::send(&lab.socket(), "PUT", &volume("own"), &headers, put.as_bytes()).unwrap();
+    assert_eq!(reply.status, 412, "{}", reply.text());
+    assert_eq!(kept(&lab, "own"), "theirs");
+    // PATCH leaves what it does not name.
+    let reply = lab.call("PATCH", &volume("own"), Some(&json!({ "config": { "user.bar": "1" } })));
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(kept(&lab, "own"), "theirs");
+    // It is made, moved, restored and deleted with the instance, and lies in its pool alone.
+    for (method, body) in [("DELETE", None), ("POST", Some(json!({ "name": "other" })))] {
+        assert_eq!(lab.call(method, &volume("own"), body.as_ref()).status, 400, "{method}");
+    }
+    assert_eq!(lab.call("PUT", &volume("own"), Some(&json!({ "restore": "snap" }))).status, 400);
+    lab.cabin(&["storage", "create", "other", "dir"]).ok();
+    let elsewhere = "/1.0/storage-pools/other/volumes/container/own";
+    assert_eq!(lab.call("GET", elsewhere, None).status, 404);
+    assert_eq!(lab.call("PUT", elsewhere, Some(&json!({}))).status, 404);
+    lab.cabin(&["storage", "delete", "other"]).ok();
+    lab.cabin(&["delete", "own"]).ok();
+}
+
+#[test]
+fn volumes_of_instances_are_set_and_edited_by_every_client() {
+    each("own", |desk| {
+        let name = desk.name("c");
+        let volume = format!("container/{name}");
+        let _ = desk.run(&["init", "busybox", &name]).ok();
+        let _ = desk.run(&["storage", "volume", "set", "default", &volume, "user.foo", "one"]).ok();
+        assert_eq!(desk.run(&["storage", "volume", "get", "default", &volume, "user.foo"]).ok(), "one");
+        let shown = desk.run(&["storage", "volume", "show", "default", &volume]).ok();
+        let edited = shown.replace("description: \"\"", "description: bar").replace("''", "bar");
+        let _ = desk.fed(&["storage", "volume", "edit", "default", &volume], &edited).ok();
+        let shown = desk.run(&["storage", "volume", "show", "default", &volume]).ok();
+        assert!(shown.contains("description: bar") && shown.contains("user.foo: one"), "{shown}");
+        let _ = desk.run(&["storage", "volume", "unset", "default", &volume, "user.foo"]).ok();
+        assert_eq!(desk.run(&["storage", "volume", "get", "default", &volume, "user.foo"]).ok(), "");
+        let _ = desk.run(&["delete", &name]).ok();
+    });
+}
