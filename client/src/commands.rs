@@ -49,6 +49,7 @@ mod rename;
 mod snapshot;
 mod state;
 mod storage;
+mod template;
 mod version;
 mod volume;
 mod wait;

@@ -20,8 +20,8 @@ pub use self::key::{
 };
 use self::line::Line;
 pub use self::owned::{
-    attached, device_types, devices, instances_and_snapshots, pools_and_volumes, snapshots, volume_snapshots,
-    volumes,
+    attached, device_types, devices, instances_and_snapshots, pools_and_volumes, snapshots, templates,
+    volume_snapshots, volumes,
 };
 pub use self::place::{instance_places, local_then_instance_places, locals, volume_places};
 

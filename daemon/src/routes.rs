@@ -12,8 +12,8 @@ use crate::error::Fault;
 use crate::handlers::backups;
 use crate::handlers::warnings;
 use crate::handlers::{
-    aliases, images, instance_parts, instances, internal, networks, operations, profiles, projects, server,
-    snapshots, storage, volume_backups, volume_snapshots, volumes,
+    aliases, images, instance_parts, instances, internal, metadata, networks, operations, profiles, projects,
+    server, snapshots, storage, volume_backups, volume_snapshots, volumes,
 };
 use crate::reply::Reply;
 use crate::shapes::{self, Shape};
@@ -245,6 +245,19 @@ fn of_instance_parts() -> Vec<Route> {
         row!(GET "/1.0/instances/{name}/logs/exec-output/{file}", instance_parts::output, "Get a recorded output")
             .gives(Gives::Bytes),
         row!(DELETE "/1.0/instances/{name}/logs/exec-output/{file}", instance_parts::delete_output, "Delete a recorded output"),
+        row!(GET "/1.0/instances/{name}/metadata", metadata::show, "Get what an instance's image says about itself")
+            .object(shapes::IMAGE_METADATA),
+        row!(PUT "/1.0/instances/{name}/metadata", metadata::update, "Replace what an instance's image says about itself")
+            .takes(shapes::IMAGE_METADATA),
+        row!(PATCH "/1.0/instances/{name}/metadata", metadata::patch, "Change some of what an instance's image says about itself")
+            .takes(shapes::IMAGE_METADATA),
+        row!(GET "/1.0/instances/{name}/metadata/templates", metadata::templates, "List templates, or get one")
+            .object(shapes::NAMES)
+            .query(&["path"]),
+        row!(POST "/1.0/instances/{name}/metadata/templates", metadata::write_template, "Make a template, or replace it")
+            .query(&["path"]),
+        row!(DELETE "/1.0/instances/{name}/metadata/templates", metadata::delete_template, "Delete a template")
+            .query(&["path"]),
         row!(GET "/1.0/instances/{name}/backups", backups::list, "List backups").list(shapes::BACKUP),
         row!(POST "/1.0/instances/{name}/backups", backups::create, "Make a backup; sent at once to who accepts application/octet-stream")
             .takes(shapes::BACKUPS_POST)

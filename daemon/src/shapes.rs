@@ -30,6 +30,7 @@ shapes! {
     ANY = "Any", Value::Null;
     VERSIONS = "Versions", json!(["/1.0"]);
     ADDRESSES = "Addresses", json!(["/1.0/…"]);
+    NAMES = "Names", json!([""]);
     CLUSTER = "Cluster", json!({"server_name": "", "enabled": false, "member_config": []});
     SERVER = "Server", zero(server::Server::default());
     SERVER_PUT = "ServerPut", zero(server::ServerPut::default());
@@ -57,6 +58,10 @@ shapes! {
     EXEC_POST = "InstanceExecPost", zero(instance::ExecPost { command: vec![String::new()], ..Default::default() });
     CONSOLE_POST = "InstanceConsolePost", zero(instance::ConsolePost::default());
     IMAGE = "Image", zero(image::Image::default());
+    IMAGE_METADATA = "ImageMetadata", zero(image::ImageMetadata {
+        templates: [(String::new(), image::ImageMetadataTemplate::default())].into(),
+        ..Default::default()
+    });
     IMAGES_POST = "ImagesPost", zero(image::ImagesPost::default());
     IMAGE_PUT = "ImagePut", zero(image::ImagePut::default());
     ALIAS = "ImageAliasesEntry", zero(image::ImageAliasesEntry::default());

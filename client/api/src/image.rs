@@ -4,7 +4,53 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lenient::{ConfigMap, null_is_zero};
+use crate::lenient::{ConfigMap, null_is_zero, scalar_or_none};
+
+/// What the image of an instance says about itself, as the instance keeps it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageMetadata {
+    /// `x86_64` …
+    #[serde(deserialize_with = "null_is_zero")]
+    pub architecture: String,
+    /// Seconds since 1970.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub creation_date: i64,
+    /// Seconds since 1970; 0 for never.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub expiry_date: i64,
+    /// Properties: os, release, description …
+    pub properties: ConfigMap,
+    /// Which template becomes which file inside.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub templates: BTreeMap<String, ImageMetadataTemplate>,
+}
+
+/// How a file inside an instance is made from a template.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageMetadataTemplate {
+    /// `create`, `copy`, `rename`, `start`.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub when: Vec<String>,
+    /// Whether an existing file is left alone.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub create_only: bool,
+    /// The template's name.
+    #[serde(deserialize_with = "null_is_zero")]
+    pub template: String,
+    /// For the text.
+    pub properties: ConfigMap,
+    /// The file's owner inside; that of the file it replaces, or root, when none.
+    #[serde(deserialize_with = "scalar_or_none", skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Its group inside.
+    #[serde(deserialize_with = "scalar_or_none", skip_serializing_if = "Option::is_none")]
+    pub gid: Option<String>,
+    /// Its mode, in octal digits.
+    #[serde(deserialize_with = "scalar_or_none", skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
 
 /// An image as it is read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

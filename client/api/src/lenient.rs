@@ -83,6 +83,15 @@ where
     Ok(Option::<T>::deserialize(source)?.unwrap_or_default())
 }
 
+/// Reads text, a number or a bool as text, and null or nothing in it as none.
+///
+/// # Errors
+/// For a list or an object.
+pub fn scalar_or_none<'de, D: Deserializer<'de>>(source: D) -> Result<Option<String>, D::Error> {
+    let value = Option::<Value>::deserialize(source)?.unwrap_or_default();
+    Ok(Some(scalar("it", value).map_err(D::Error::custom)?).filter(|text| !text.is_empty()))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -21,6 +21,7 @@ mod server;
 mod sessions;
 mod snapshots;
 mod storage;
+mod templates;
 mod upload;
 mod volumes;
 

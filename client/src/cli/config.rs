@@ -1,8 +1,9 @@
 //! `config` and the `device` verbs it shares with `profile`.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 
+use super::ListFormat;
 use crate::complete;
 
 /// `config`.
@@ -29,6 +30,9 @@ pub enum Config {
         #[arg(short, long)]
         property: bool,
     },
+    /// Show and edit what the image of an instance says about itself
+    #[command(subcommand)]
+    Metadata(Metadata),
     /// Set keys
     Set {
         /// The instance (the server when left out) and the keys; the value `-` is read from standard input
@@ -47,6 +51,9 @@ pub enum Config {
         #[arg(short, long)]
         expanded: bool,
     },
+    /// Manage the templates that become files in an instance
+    #[command(subcommand)]
+    Template(Template),
     /// Take keys away
     Unset {
         /// The instance (the server when left out) and the keys
@@ -56,6 +63,59 @@ pub enum Config {
         #[arg(short, long)]
         property: bool,
     },
+}
+
+/// `config metadata`.
+#[derive(Debug, Subcommand)]
+pub enum Metadata {
+    /// Edit it as YAML with $EDITOR, or from standard input
+    Edit {
+        /// The instance
+        #[arg(add = ArgValueCompleter::new(complete::instances))]
+        instance: String,
+    },
+    /// Show it
+    Show {
+        /// The instance
+        #[arg(add = ArgValueCompleter::new(complete::instances))]
+        instance: String,
+    },
+}
+
+/// An instance and one of its templates.
+#[derive(Debug, Clone, Args)]
+pub struct OneTemplate {
+    /// The instance
+    #[arg(add = ArgValueCompleter::new(complete::instances))]
+    pub instance: String,
+    /// The template's name
+    #[arg(add = ArgValueCompleter::new(complete::templates))]
+    pub template: String,
+}
+
+/// `config template`.
+#[derive(Debug, Subcommand)]
+pub enum Template {
+    /// Make a template, of what standard input gives; the metadata says which file it becomes
+    #[command(visible_alias = "add")]
+    Create(OneTemplate),
+    /// Delete a template that the metadata does not name
+    #[command(visible_alias = "rm", alias = "remove")]
+    Delete(OneTemplate),
+    /// Edit a template with $EDITOR, or replace it by standard input
+    Edit(OneTemplate),
+    /// List the templates
+    #[command(visible_alias = "ls")]
+    List {
+        /// The instance
+        #[arg(add = ArgValueCompleter::new(complete::instances))]
+        instance: String,
+        /// How to print
+        #[command(flatten)]
+        format: ListFormat,
+    },
+    /// Show a template
+    Show(OneTemplate),
 }
 
 /// `config device` and `profile device`.

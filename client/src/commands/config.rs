@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::object::{Part, Target};
-use super::{Context, device};
-use crate::cli::config::Config;
+use super::{Context, device, template};
+use crate::cli::config::{Config, Metadata};
 use crate::{output, words};
 
 /// `config`.
@@ -18,6 +18,11 @@ pub async fn run(context: &Context, command: Config) -> anyhow::Result<()> {
             let part = if expanded { Part::Expanded } else { Part::from_flag(property) };
             target(name)?.get(client, key, part).await
         }
+        Config::Metadata(Metadata::Edit { instance }) => {
+            Target::metadata(&instance)?.edit(context, client).await
+        }
+        Config::Metadata(Metadata::Show { instance }) => Target::metadata(&instance)?.show(client, &[]).await,
+        Config::Template(command) => template::run(client, command).await,
         Config::Set { words, property } => {
             let (name, pairs) = words::owner_and_pairs(&words)?;
             target(name)?.set(context, client, &pairs, Part::from_flag(property)).await

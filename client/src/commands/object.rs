@@ -42,6 +42,15 @@ impl Target {
         Ok(Target { address: address("/1.0/instances", name)?, writable, map: "config", about })
     }
 
+    /// What the image of an instance says about itself.
+    pub fn metadata(instance: &str) -> anyhow::Result<Target> {
+        let about =
+            "What the instance's image says about itself, and which template becomes which file inside.";
+        let writable = &["architecture", "creation_date", "expiry_date", "properties", "templates"];
+        let address = address("/1.0/instances", instance)?.then("metadata");
+        Ok(Target { address, writable, map: "properties", about })
+    }
+
     /// A profile.
     pub fn profile(name: &str) -> anyhow::Result<Target> {
         let about = "A profile: config and devices for the instances that use it.";

@@ -35,6 +35,11 @@ async fn of_instance(client: &Client, instance: &str) -> Option<Vec<String>> {
     Some(found.into_iter().map(|snapshot| snapshot.name).collect())
 }
 
+/// Templates of the instance.
+pub fn templates(current: &OsStr) -> Vec<CompletionCandidate> {
+    ask(current, async |client, line| client.templates(&line.first("instance")?).await.ok())
+}
+
 /// Custom volumes of the pool.
 pub fn volumes(current: &OsStr) -> Vec<CompletionCandidate> {
     ask(current, async |client, line| custom(client, &line.first("pool")?).await)

@@ -37,6 +37,7 @@ pub mod volume;
 mod wanted;
 pub mod warning;
 
+pub use cabin_templates::MOST_SOURCE as MOST_TEMPLATE;
 pub use error::{Error, Kind};
 pub use etag::etag;
 pub use event::{Events, on_behalf_of};

@@ -27,6 +27,7 @@ const EXTENSIONS: &[&str] = &[
     "container_backup",
     "container_backup_override_pool",
     "container_disk_shift",
+    "container_edit_metadata",
     "container_exec_recording",
     "container_exec_signal_handling",
     "container_exec_user_group_cwd",

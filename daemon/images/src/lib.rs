@@ -28,6 +28,6 @@ pub use error::{Error, Kind, Reported, Result};
 pub use fingerprint::{Fingerprint, HashingWriter, digest, fingerprint};
 pub use format::{Compression, Format, Shape, detect};
 pub use message::{IdRange, Limits, UnpackReport};
-pub use metadata::{MAX_METADATA, Metadata, Template};
+pub use metadata::{MAX_METADATA, MAX_TEMPLATES, MAX_TEMPLATES_SIZE, Metadata, Template, is_template_name};
 pub use pack::{TreeSource, pack_metadata, pack_rootfs, pack_squashfs, pack_unified};
 pub use unpacker::{ImageFiles, Unpacker};

@@ -11,9 +11,9 @@ use crate::error::{Error, Result};
 /// The longest `metadata.yaml`, in bytes.
 pub const MAX_METADATA: u64 = 1024 * 1024;
 /// The most bytes all templates of an image may have together.
-pub(crate) const MAX_TEMPLATES_SIZE: u64 = 1024 * 1024;
+pub const MAX_TEMPLATES_SIZE: u64 = 1024 * 1024;
 /// The most templates an image may have.
-const MAX_TEMPLATES: usize = 256;
+pub const MAX_TEMPLATES: usize = 256;
 /// The most properties an image may have.
 const MAX_PROPERTIES: usize = 1024;
 
@@ -229,7 +229,8 @@ fn check_path(path: &str) -> Result<()> {
 }
 
 /// Whether `name` can only be a file right in `templates/`.
-pub(crate) fn is_template_name(name: &str) -> bool {
+#[must_use]
+pub fn is_template_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 255
         && !name.starts_with('.')

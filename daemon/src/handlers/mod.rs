@@ -6,6 +6,7 @@ pub mod images;
 pub mod instance_parts;
 pub mod instances;
 pub mod internal;
+pub mod metadata;
 pub mod networks;
 pub mod operations;
 pub mod profiles;

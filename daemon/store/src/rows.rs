@@ -124,13 +124,35 @@ pub struct Template {
     pub properties: Config,
     /// The text.
     pub content: String,
+    /// The name of the file with the text; templates with the same one have the same text. Empty in old rows.
+    #[serde(default)]
+    pub name: String,
 }
 
-/// The templates of an instance, kept apart so that listing instances does not read them.
+/// What an image says about itself, once somebody changed it in an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// `x86_64` …
+    pub architecture: String,
+    /// Seconds since 1970.
+    pub creation_date: i64,
+    /// Seconds since 1970; 0 for never.
+    pub expiry_date: i64,
+    /// Properties.
+    pub properties: Config,
+}
+
+/// The metadata of an instance's image with its templates, kept apart so that listing instances does not read them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Templates {
     /// In the image's order.
     pub templates: Vec<Template>,
+    /// Texts that no template uses, by the names of their files.
+    #[serde(default)]
+    pub spare: BTreeMap<String, String>,
+    /// The rest of the metadata; none is as the image and the instance's config say.
+    #[serde(default)]
+    pub about: Option<About>,
 }
 
 impl Row for Templates {

@@ -217,6 +217,7 @@ pub(crate) fn templates(found: Vec<cabin_images::Template>) -> Vec<rows::Templat
             mode: template.mode,
             properties: template.properties,
             content: template.content,
+            name: template.name,
         })
         .collect()
 }

@@ -116,7 +116,7 @@ pub fn publish(host: &Arc<Host>, op: &Op, project: &str, what: Publication) -> R
             }
         };
         let templates = host.store().rows::<rows::Templates>().get(project, &what.instance)?;
-        let templates = templates.map(|found| found.row.templates).unwrap_or_default();
+        let templates = templates.map(|found| found.row).unwrap_or_default();
         let row = rows::Instance { config, ..row };
         let mut metadata = instance::metadata(&row, templates, what.made_at);
         metadata.expiry_date = what.expires_at;

@@ -225,8 +225,8 @@ fn make(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Resul
         })?;
     }
     let volume = VolumeName::container(&name)?;
-    let templates =
-        rows::Templates { templates: image.as_ref().map(|i| i.row.templates.clone()).unwrap_or_default() };
+    let templates = image.as_ref().map(|image| image.row.templates.clone()).unwrap_or_default();
+    let templates = rows::Templates { templates, ..rows::Templates::default() };
     let kept = host.keep_layout();
     // What it names may have gone, or be another, since the image was unpacked.
     let pool = storage::pool(host, &row.pool)?;

@@ -12,6 +12,7 @@ mod diff;
 mod exec;
 mod files;
 mod full;
+mod image_metadata;
 pub(crate) mod import;
 mod intent;
 mod logs;
@@ -49,6 +50,10 @@ pub use diff::diff;
 pub use exec::{ExecStreams, Prepared, Session, exec, keep_exec_helper, prepare_exec, run_prepared};
 pub use files::{Files, files};
 pub use full::{Looks, get_full, list_full};
+pub use image_metadata::{
+    delete_template, image_metadata, metadata_tag, patch_metadata, template, templates, update_metadata,
+    write_template,
+};
 pub use import::{Planned, Wishes, import, look};
 pub use logs::{
     create_exec_output, delete_exec_output, delete_log, forget_exec_output, list_exec_output, logs,

@@ -99,7 +99,7 @@ pub(super) fn commit(host: &Host, project: &str, name: &str, going_on: &Intent) 
     let Intent::Rebuild { config, templates, .. } = going_on else { return Ok(()) };
     let now = load(host, project, name)?;
     let row = rows::Instance { config: config.clone(), ..now.row };
-    let templates = rows::Templates { templates: templates.clone() };
+    let templates = rows::Templates { templates: templates.clone(), ..rows::Templates::default() };
     let txn = host.store().begin().update(project, name, now.revision, &row)?;
     match txn.write(project, name, &templates)?.remove::<Intent>(project, name).commit() {
         Err(cabin_store::Error::Changed { .. }) => Err(Error::Changed { what: WHAT, name: name.to_owned() }),

@@ -10,6 +10,7 @@ use cabin_store::rows;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::instance::image_metadata;
 use crate::{Error, Host, instance, profile, storage, volume};
 
 #[derive(Serialize)]
@@ -144,26 +145,24 @@ fn yaml(document: &impl Serialize) -> Result<String, Error> {
 }
 
 /// The metadata of an image of this instance: what is in `metadata.yaml`. `made_at` is in seconds since 1970.
-pub(crate) fn metadata(row: &rows::Instance, templates: Vec<rows::Template>, made_at: i64) -> Metadata {
+pub(crate) fn metadata(row: &rows::Instance, kept: rows::Templates, made_at: i64) -> Metadata {
+    let templates = image_metadata::named(kept.templates);
     Metadata {
         architecture: row.architecture.clone(),
         creation_date: made_at,
         expiry_date: 0,
-        properties: row
-            .config
-            .iter()
-            .filter_map(|(key, value)| Some((key.strip_prefix("image.")?.to_owned(), value.clone())))
-            .collect(),
-        templates: templates.into_iter().enumerate().map(|(number, row)| template(number, row)).collect(),
+        properties: kept
+            .about
+            .map_or_else(|| image_metadata::properties(&row.config), |about| about.properties),
+        templates: templates.into_iter().map(template).collect(),
     }
 }
 
-/// What the file was once called is not remembered: a number will do.
-fn template(number: usize, row: rows::Template) -> Template {
+fn template(row: rows::Template) -> Template {
     Template {
         path: row.path,
         when: row.when,
-        name: format!("{number}.tpl"),
+        name: row.name,
         create_only: row.create_only,
         uid: row.uid,
         gid: row.gid,

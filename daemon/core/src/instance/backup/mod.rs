@@ -83,7 +83,7 @@ pub fn export(
     let turn = turn(host, project, name, "export")?;
     let row = load(host, project, name)?.row;
     let templates = host.store().rows::<rows::Templates>().get(project, name)?;
-    let templates = templates.map(|found| found.row.templates).unwrap_or_default();
+    let templates = templates.map(|found| found.row).unwrap_or_default();
     let document =
         document::document(host, project, &row, name, !(post.instance_only || post.container_only))?;
     let pool = storage::pool(host, &row.pool)?;

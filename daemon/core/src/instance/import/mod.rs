@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::checked::Checked;
 use super::create::link;
 use super::snapshot::row_name;
-use super::{WHAT, address};
+use super::{WHAT, address, image_metadata};
 use crate::backup::{Coming, Form};
 use crate::{Error, Host, Op, ids, image, resolve, storage};
 
@@ -101,9 +101,9 @@ pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input:
         }
         link(host, &name, &new.row.pool, undo)?;
         resolve::reserve_fixed(host, &name, &new.row, &new.expanded, undo)?;
-        let templates = metadata.map(|found| image::templates(found.templates)).unwrap_or_default();
+        let templates = metadata.map(|found| of_backup(&new.row, found)).unwrap_or_default();
         let txn = new.insert(host.store().begin(), project, &name)?;
-        let mut txn = txn.write(project, &name, &rows::Templates { templates })?;
+        let mut txn = txn.write(project, &name, &templates)?;
         for PlannedSnapshot { name: snapshot, row, .. } in snapshots {
             let size = pool.snapshot_usage(&volume, &snapshot)?;
             txn = txn.insert(project, &row_name(&name, &snapshot), &rows::Snapshot { size, ..row })?;
@@ -115,6 +115,22 @@ pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input:
     })?;
     host.events().lifecycle(project, "instance-created", &address(&name), &name, Value::Null, op.requestor());
     Ok(())
+}
+
+/// What a backup says about the image, beyond what the instance's config tells of it.
+fn of_backup(row: &rows::Instance, found: cabin_images::Metadata) -> rows::Templates {
+    let about = rows::About {
+        architecture: found.architecture,
+        creation_date: found.creation_date,
+        expiry_date: found.expiry_date,
+        properties: found.properties,
+    };
+    let told = image_metadata::properties(&row.config) == about.properties;
+    rows::Templates {
+        templates: image::templates(found.templates),
+        about: (!told).then_some(about),
+        ..rows::Templates::default()
+    }
 }
 
 #[allow(clippy::cast_precision_loss)]
