@@ -4,6 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use cabin_sys::command::Missing;
+use ipnet::IpNet;
 
 use crate::name::IfName;
 
@@ -81,6 +82,34 @@ pub enum Error {
         act: &'static str,
         /// The interface.
         name: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// There is a way to a network already.
+    #[error("the host has a route to `{route}` already")]
+    RouteExists {
+        /// The network.
+        route: IpNet,
+    },
+    /// The kernel refused a route.
+    #[error("cannot {act} the route to `{route}` by interface `{name}`")]
+    Route {
+        /// What was tried.
+        act: &'static str,
+        /// Where it leads.
+        route: IpNet,
+        /// The interface.
+        name: IfName,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel does not limit how fast packets leave by an interface.
+    #[error("cannot limit the rate of interface `{name}` (the kernel's `sch_htb` is needed)")]
+    Rate {
+        /// The interface.
+        name: IfName,
         /// The kernel's answer.
         #[source]
         source: io::Error,
@@ -192,9 +221,14 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::NoLink { .. } => Kind::NotFound,
-            Error::LinkExists { .. } | Error::NoAddressLeft { .. } | Error::Address { .. } => Kind::Conflict,
+            Error::LinkExists { .. }
+            | Error::RouteExists { .. }
+            | Error::NoAddressLeft { .. }
+            | Error::Address { .. } => Kind::Conflict,
             Error::Spec { .. } => Kind::Invalid,
             Error::Program { .. } => Kind::Unsupported,
+            // A kind of queue that the kernel does not have.
+            Error::Rate { source, .. } if source.raw_os_error() == Some(2) => Kind::Unsupported,
             _ => Kind::Internal,
         }
     }

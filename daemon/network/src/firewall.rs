@@ -126,6 +126,8 @@ impl Firewall {
             mac: nic.mac,
             filter: nic.filter,
             ipv4,
+            routes: &nic.routes,
+            outward: nic.rates.outward,
             prefix6: bridge.ipv6.as_ref().map(|side| side.address),
             held: &held,
             holders: &holders,

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
@@ -160,6 +161,23 @@ pub fn routed() -> Result<Vec<(IpAddr, u8)>> {
         Ok(routes.iter().filter_map(route_target).collect())
     };
     read().map_err(|source| Error::Connection { source })
+}
+
+/// The networks that are reached by an interface over routes of that maker.
+pub fn routes_by(name: &IfName, protocol: u8) -> Result<Vec<IpNet>> {
+    let Some(index) = own_link(name)?.map(|link| link.index) else { return Ok(Vec::new()) };
+    let read = || {
+        let socket = open()?;
+        let routes = dump(socket.as_fd(), RouteNetlinkMessage::GetRoute(RouteMessage::default()))?;
+        Ok(routes.iter().filter(|route| is_by(route, index, protocol)).filter_map(route_target).collect())
+    };
+    let found: Vec<(IpAddr, u8)> = read().map_err(|source| Error::Connection { source })?;
+    Ok(found.into_iter().filter_map(|(address, prefix)| IpNet::new(address, prefix).ok()).collect())
+}
+
+fn is_by(message: &RouteNetlinkMessage, index: u32, protocol: u8) -> bool {
+    let RouteNetlinkMessage::NewRoute(route) = message else { return false };
+    u8::from(route.header.protocol) == protocol && route.attributes.contains(&RouteAttribute::Oif(index))
 }
 
 fn route_target(message: &RouteNetlinkMessage) -> Option<(IpAddr, u8)> {

@@ -36,7 +36,7 @@ pub use lease::{Lease, LeaseKind};
 pub use name::{BadName, DnsLabel, Domain, IfName, Mac};
 pub use spec::{
     BridgeSpec, Dhcp4, Dhcp6, DnsMode, DnsSpec, Expiry, Filter, HostAccess, Ipv4Side, Ipv6Side, Isolation,
-    Nat, NatOrder, NicSpec,
+    Nat, NatOrder, NicSpec, Rates,
 };
 pub use stray::Strays;
 pub use watch::{Happened, Watch};

@@ -3,6 +3,9 @@
 //! The crate's only asynchronous part: whoever calls sends a future to the thread and waits for its end,
 //! so callers may be any blocking thread. Reading state is `inspect`'s.
 
+mod queue;
+mod route;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -22,6 +25,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with
 
 use crate::error::{Error, Result};
 use crate::name::{IfName, Mac};
+
+pub use route::PROTOCOL as ROUTES;
 
 /// The connection. Dropping it ends the thread.
 pub struct Netlink {

@@ -5,14 +5,15 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use cabin_undo::{Undo, fault};
+use ipnet::IpNet;
 
 use crate::error::{Error, Result};
 use crate::lease::{self, Given};
 use crate::name::{IfName, Mac};
-use crate::netlink::{Guest, PortFlags, index_of};
+use crate::netlink::{Guest, PortFlags, ROUTES, index_of};
 use crate::reservation::{Release, Until};
 use crate::spec::{BridgeSpec, Isolation, NicSpec};
-use crate::{InterfaceState, Network, sysctl};
+use crate::{InterfaceState, Network, inspect, sysctl};
 
 impl Network {
     /// Makes a nic: its address is reserved, the pair made down with the guest's end straight in `netns`, the
@@ -41,8 +42,75 @@ impl Network {
         inner.netlink.add_veth(&nic.host_name, Some(controller), inner.group, mtu, guest)?;
         let (network, name, port) = (self.clone(), bridge.name.clone(), nic.clone());
         undo.push(format!("port {}", nic.host_name), move || network.drop_port(&name, &port))?;
+        if let Some(bits) = nic.rates.inward {
+            inner.netlink.limit_rate(&nic.host_name, bits)?;
+        }
         self.raise(bridge, nic, kept.ipv4)?;
+        self.lay_routes(&bridge.name, &nic.routes, undo)?;
         Ok(kept.ipv4)
+    }
+
+    /// Lays the host's ways to the networks behind a nic.
+    pub(crate) fn lay_routes(&self, by: &IfName, routes: &[IpNet], undo: &mut Undo) -> Result<()> {
+        for route in routes.iter().copied() {
+            self.inner.netlink.add_route(by, route)?;
+            let (network, by) = (self.clone(), by.clone());
+            undo.push(format!("route to {route}"), move || network.inner.netlink.drop_route(&by, route))?;
+        }
+        Ok(())
+    }
+
+    /// Changes what a living nic may send and carry and which networks are behind it, without taking it away. All
+    /// else of the two is the same.
+    ///
+    /// # Errors
+    /// As [`Network::plug`].
+    pub fn adjust_port(
+        &self,
+        bridge: &BridgeSpec,
+        (old, new): (&NicSpec, &NicSpec),
+        undo: &mut Undo,
+    ) -> Result<()> {
+        let (network, same, before) = (self.clone(), bridge.clone(), old.clone());
+        undo.push(format!("port {} as it was", old.host_name), move || {
+            network.ensure_port(&same, &before).map(drop)
+        })?;
+        self.change_routes(&bridge.name, (&old.routes, &new.routes), undo)?;
+        self.ensure_port(bridge, new).map(drop)
+    }
+
+    /// Lays the routes that are new and takes those away that are no more.
+    pub(crate) fn change_routes(
+        &self,
+        by: &IfName,
+        (old, new): (&[IpNet], &[IpNet]),
+        undo: &mut Undo,
+    ) -> Result<()> {
+        let only = |these: &[IpNet], those: &[IpNet]| -> Vec<IpNet> {
+            these.iter().filter(|route| !those.contains(route)).copied().collect()
+        };
+        self.lay_routes(by, &only(new, old), undo)?;
+        for route in only(old, new) {
+            let (network, same) = (self.clone(), by.clone());
+            undo.push(format!("route to {route} as it was"), move || {
+                network.inner.netlink.ensure_route(&same, route)
+            })?;
+            self.inner.netlink.drop_route(by, route)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the routes by a bridge or a pair away that this daemon laid and that are not among `wanted`. Gives them.
+    ///
+    /// # Errors
+    /// When routes cannot be listed, or the kernel refuses.
+    pub fn keep_routes(&self, by: &IfName, wanted: &[IpNet]) -> Result<Vec<IpNet>> {
+        let mut gone = inspect::routes_by(by, ROUTES)?;
+        gone.retain(|route| !wanted.contains(route));
+        for route in &gone {
+            self.inner.netlink.drop_route(by, *route)?;
+        }
+        Ok(gone)
     }
 
     /// Puts filter, bridge membership and flags of a living port right again, whatever happened to them; also
@@ -61,7 +129,18 @@ impl Network {
             inner.netlink.set_controller(&nic.host_name, controller)?;
         }
         self.raise(bridge, nic, kept.ipv4)?;
+        self.ensure_carrying(&bridge.name, nic)?;
         Ok(kept.ipv4)
+    }
+
+    /// Puts the rate and the routes of a living nic right again.
+    pub(crate) fn ensure_carrying(&self, by: &IfName, nic: &NicSpec) -> Result<()> {
+        let netlink = &self.inner.netlink;
+        match nic.rates.inward {
+            Some(bits) => netlink.limit_rate(&nic.host_name, bits)?,
+            None => netlink.unlimit_rate(&nic.host_name)?,
+        }
+        nic.routes.iter().try_for_each(|route| netlink.ensure_route(by, *route))
     }
 
     /// The host's end of a nic that was plugged in.
@@ -92,8 +171,18 @@ impl Network {
     pub fn unplug(&self, bridge: &IfName, nic: &NicSpec) -> Result<()> {
         let port = self.drop_port(bridge, nic);
         fault::reach("port removed");
+        let routes = self.drop_routes(bridge, nic);
         let address = self.give_up(bridge, nic.mac, Release::WithPort);
-        port.and(address)
+        port.and(routes).and(address)
+    }
+
+    fn drop_routes(&self, by: &IfName, nic: &NicSpec) -> Result<()> {
+        let one = |route: &IpNet| {
+            let dropped = self.inner.netlink.drop_route(by, *route);
+            fault::reach("route of the nic removed");
+            dropped
+        };
+        nic.routes.iter().map(one).fold(Ok(()), Result::and)
     }
 
     fn drop_port(&self, bridge: &IfName, nic: &NicSpec) -> Result<()> {

@@ -24,7 +24,22 @@ impl Network {
         inner.netlink.add_veth(&nic.host_name, None, inner.group, nic.mtu.unwrap_or(MTU), guest)?;
         let (network, pair) = (self.clone(), nic.clone());
         undo.push(format!("pair {}", nic.host_name), move || network.unplug_pair(&pair))?;
-        self.raise_pair(nic)
+        if let Some(bits) = nic.rates.inward {
+            inner.netlink.limit_rate(&nic.host_name, bits)?;
+        }
+        self.raise_pair(nic)?;
+        self.lay_routes(&nic.host_name, &nic.routes, undo)
+    }
+
+    /// Changes what a living pair may carry and which networks are behind it, without taking it away.
+    ///
+    /// # Errors
+    /// As [`Network::plug_pair`].
+    pub fn adjust_pair(&self, (old, new): (&NicSpec, &NicSpec), undo: &mut Undo) -> Result<()> {
+        let (network, before) = (self.clone(), old.clone());
+        undo.push(format!("pair {} as it was", old.host_name), move || network.ensure_pair(&before))?;
+        self.change_routes(&old.host_name, (&old.routes, &new.routes), undo)?;
+        self.ensure_pair(new)
     }
 
     /// Brings the host's end of a living pair up again, whatever happened to it.
@@ -33,7 +48,8 @@ impl Network {
     /// [`crate::Error::NoLink`] when it is gone, [`crate::Error::LinkExists`] when it is somebody else's, or the kernel's refusal.
     pub fn ensure_pair(&self, nic: &NicSpec) -> Result<()> {
         self.own_end(nic)?;
-        self.raise_pair(nic)
+        self.raise_pair(nic)?;
+        self.ensure_carrying(&nic.host_name, nic)
     }
 
     /// Removes a pair; one that is gone is success.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::error::{Error, Result};
 use crate::name::{DnsLabel, Domain, IfName, Mac};
@@ -177,6 +177,20 @@ pub struct NicSpec {
     pub filter: Filter,
     /// Whether it is kept from other isolated nics of the bridge.
     pub isolation: Isolation,
+    /// Networks behind the instance: the host reaches them by the bridge (by its end of a pair), and their addresses
+    /// are the nic's own.
+    pub routes: Vec<IpNet>,
+    /// How much it may carry.
+    pub rates: Rates,
+}
+
+/// How much a nic may carry, in bits a second; none is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rates {
+    /// To the instance: what comes faster waits, as long as there is room.
+    pub inward: Option<u64>,
+    /// From the instance: what comes faster is dropped.
+    pub outward: Option<u64>,
 }
 
 /// What a nic may send as its own. IPv4 or IPv6 filtering brings MAC filtering with it.

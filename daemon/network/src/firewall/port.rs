@@ -11,7 +11,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv6Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::rule::{Base, ETHER_SOURCE, ETHER_TYPE, Field, Meta, Rule};
 use crate::name::Mac;
@@ -27,6 +27,9 @@ const NEW_AT_ONCE: u32 = 20;
 /// port and to the host. Looking for neighbours, names and addresses takes a few.
 const TO_MANY_PER_SECOND: u64 = 1000;
 const TO_MANY_AT_ONCE: u32 = 1000;
+
+/// The highest rate the kernel reckons with in nanoseconds, in bytes a second.
+const MOST_BYTES: u64 = u64::MAX / 1_000_000_000;
 
 const ARP: [u8; 2] = [0x08, 0x06];
 const IPV4: [u8; 2] = [0x08, 0x00];
@@ -46,6 +49,10 @@ pub struct Port<'a> {
     pub filter: Filter,
     /// The IPv4 address it has, if any.
     pub ipv4: Option<Ipv4Addr>,
+    /// Networks behind it, whose addresses are its own.
+    pub routes: &'a [IpNet],
+    /// Bits a second it may send.
+    pub outward: Option<u64>,
     /// The bridge's IPv6 prefix, if any.
     pub prefix6: Option<Ipv6Net>,
     /// The bridge's set of IPv6 addresses that have a holder.
@@ -58,6 +65,9 @@ impl Port<'_> {
     /// The rules, in order.
     pub fn rules(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
+        if let Some(bits) = self.outward {
+            rules.push(Rule::new().over_bytes_per_second((bits / 8).clamp(1, MOST_BYTES)).drop());
+        }
         if !self.filter.pins_mac() {
             return rules;
         }
@@ -100,33 +110,60 @@ impl Port<'_> {
     }
 
     fn ipv4_rules(&self, rules: &mut Vec<Rule>) {
+        let routed = self.routes.iter().filter_map(|route| match route {
+            IpNet::V4(route) => Some(*route),
+            IpNet::V6(_) => None,
+        });
+        let own: Vec<Ipv4Net> = self.ipv4.map(Ipv4Net::from).into_iter().chain(routed).collect();
+        let sent_from = |rule: Rule, at: u32, net: &Ipv4Net| {
+            let field = Field(Base::Network, at, 4);
+            match net.prefix_len() {
+                32 => rule.is(field, &net.addr().octets()),
+                _ => rule.masked_is(field, &net.netmask().octets(), &net.network().octets()),
+            }
+        };
         if let Some(address) = self.ipv4 {
-            let own = address.octets();
-            let udp = || ipv4().is(Field(Base::Network, 9, 1), &[17]);
-            let to_server = || udp().is(Field(Base::Transport, 2, 2), &[0, 67]);
-            rules.push(ipv4().is(SOURCE4, &own).is(Field(Base::Network, 9, 1), &[6]).accept());
+            // Most of what is sent, and nothing below is about it.
+            let tcp = ipv4().is(SOURCE4, &address.octets()).is(Field(Base::Network, 9, 1), &[6]);
+            rules.push(tcp.accept());
+        }
+        if !own.is_empty() {
             rules.push(arp().is_not(Field(Base::Network, 0, 6), &[0, 1, 8, 0, 6, 4]).drop());
-            rules.push(arp().is(Field(Base::Network, 14, 4), &own).accept());
+            rules.extend(own.iter().map(|net| sent_from(arp(), 14, net).accept()));
             let request = || arp().is(Field(Base::Network, 6, 2), &[0, 1]);
             rules.push(request().is(Field(Base::Network, 14, 4), &[0; 4]).accept());
-            // DHCP: in one piece, from a client, for the own MAC and with its length, not through a relay.
-            let fragment = Field(Base::Network, 6, 2);
-            rules.push(to_server().masked_is_not(fragment, &[0x3f, 0xff], &[0, 0]).drop());
-            rules.push(udp().is(Field(Base::Transport, 0, 2), &[0, 67]).drop());
-            rules.push(to_server().is_not(Field(Base::Transport, 8, 3), &[1, 1, 6]).drop());
-            rules.push(to_server().is_not(Field(Base::Transport, 32, 4), &[0; 4]).drop());
-            rules.push(to_server().is_not(Field(Base::Transport, 36, 6), &self.mac.0).drop());
-            rules.push(
-                udp()
-                    .is(SOURCE4, &[0; 4])
-                    .is(Field(Base::Network, 16, 4), &[255; 4])
-                    .is(Field(Base::Transport, 0, 4), &[0, 68, 0, 67])
-                    .accept(),
-            );
-            rules.push(ipv4().is(SOURCE4, &own).accept());
+            self.dhcp_rules(rules);
+            rules.extend(own.iter().map(|net| sent_from(ipv4(), 12, net).accept()));
         }
         rules.push(arp().drop());
         rules.push(ipv4().drop());
+    }
+
+    /// DHCP: in one piece, from a client, for the own MAC and with its length, not through a relay.
+    fn dhcp_rules(&self, rules: &mut Vec<Rule>) {
+        let udp = || ipv4().is(Field(Base::Network, 9, 1), &[17]);
+        let to_server = || udp().is(Field(Base::Transport, 2, 2), &[0, 67]);
+        let fragment = Field(Base::Network, 6, 2);
+        rules.push(to_server().masked_is_not(fragment, &[0x3f, 0xff], &[0, 0]).drop());
+        rules.push(udp().is(Field(Base::Transport, 0, 2), &[0, 67]).drop());
+        rules.push(to_server().is_not(Field(Base::Transport, 8, 3), &[1, 1, 6]).drop());
+        rules.push(to_server().is_not(Field(Base::Transport, 32, 4), &[0; 4]).drop());
+        rules.push(to_server().is_not(Field(Base::Transport, 36, 6), &self.mac.0).drop());
+        rules.push(
+            udp()
+                .is(SOURCE4, &[0; 4])
+                .is(Field(Base::Network, 16, 4), &[255; 4])
+                .is(Field(Base::Transport, 0, 4), &[0, 68, 0, 67])
+                .accept(),
+        );
+    }
+
+    /// A rule about none of the IPv6 networks behind the nic.
+    fn not_routed(&self, rule: Rule, address: Field) -> Rule {
+        self.routes.iter().fold(rule, |rule, route| match route {
+            IpNet::V6(net) => rule.masked_is_not(address, &net.netmask().octets(), &net.network().octets()),
+            IpNet::V4(_) => rule,
+        })
     }
 
     fn ipv6_rules(&self, rules: &mut Vec<Rule>) {
@@ -146,11 +183,20 @@ impl Port<'_> {
 
         // Looking for a duplicate: the target becomes the sender's, unless somebody holds it already.
         let unspecified = || ipv6().is(SOURCE6, &[0; 16]);
-        let probe = || icmp6_type(135).is(SOURCE6, &[0; 16]);
+        let looking = || icmp6_type(135).is(SOURCE6, &[0; 16]);
+        let probe = || self.not_routed(looking(), ND_TARGET);
         self.in_scope(rules, &probe, ND_TARGET);
         rules.push(probe().in_set(ND_TARGET, self.held).accept());
         rules.push(probe().over_per_minute(NEW_PER_MINUTE, NEW_AT_ONCE).drop());
         rules.push(self.hold(probe(), ND_TARGET).accept());
+        // Of the networks behind the nic every address is its own, and nobody keeps book of them.
+        rules.extend(self.routes.iter().filter_map(|route| match route {
+            IpNet::V6(net) => {
+                let (mask, network) = (net.netmask().octets(), net.network().octets());
+                Some(looking().masked_is(ND_TARGET, &mask, &network).accept())
+            }
+            IpNet::V4(_) => None,
+        }));
         for kind in [143, 131, 133] {
             rules.push(icmp6_type(kind).is(SOURCE6, &[0; 16]).accept());
         }
@@ -166,8 +212,8 @@ impl Port<'_> {
             rules.push(icmp6_type(kind).is(LENGTH6, &with).is_not(value, &expected).drop());
             rules.push(icmp6_type(kind).is_not(LENGTH6, &with).is_not(LENGTH6, &bare).drop());
         }
-        self.claim(rules, &ipv6, SOURCE6);
-        self.claim(rules, &|| icmp6_type(136), ND_TARGET);
+        self.claim(rules, &|| self.not_routed(ipv6(), SOURCE6), SOURCE6);
+        self.claim(rules, &|| self.not_routed(icmp6_type(136), ND_TARGET), ND_TARGET);
         rules.push(ipv6().accept());
     }
 

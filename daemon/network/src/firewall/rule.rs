@@ -213,6 +213,13 @@ impl Rule {
         self.over(rate, 1, burst)
     }
 
+    /// Goes on once more than `rate` bytes a second came here; a second's worth may come at once.
+    pub fn over_bytes_per_second(self, rate: u64) -> Rule {
+        self.expression("limit", |data| {
+            data.long(1, rate).long(2, 1).number(3, 0).number(4, 1).number(5, 1);
+        })
+    }
+
     fn over(self, rate: u64, seconds: u64, burst: u32) -> Rule {
         self.expression("limit", |data| {
             data.long(1, rate).long(2, seconds).number(3, burst).number(4, 0).number(5, 1);

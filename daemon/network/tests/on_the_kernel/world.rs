@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cabin_network::{
-    BridgeSpec, Dhcp4, Dhcp6, Filter, Ipv4Side, Ipv6Side, Isolation, Nat, NatOrder, Network, NicSpec,
+    BridgeSpec, Dhcp4, Dhcp6, Filter, Ipv4Side, Ipv6Side, Isolation, Nat, NatOrder, Network, NicSpec, Rates,
 };
 use cabin_sys::command::Programs;
 
@@ -259,6 +259,8 @@ pub fn nic(instance: &str, number: u8) -> NicSpec {
         ipv6: None,
         filter: Filter::ALL,
         isolation: Isolation::Shared,
+        routes: Vec::new(),
+        rates: Rates::default(),
     }
 }
 
