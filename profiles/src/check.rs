@@ -138,9 +138,11 @@ fn unknown_property(name: &str, known: &device::DeviceType, property: &str) -> E
 }
 
 /// What only the port of a bridge has.
-const PORT_ALONE: [&str; 6] = [
+const PORT_ALONE: [&str; 8] = [
     "ipv4.address",
     "ipv6.address",
+    "limits.egress",
+    "limits.max",
     "security.ipv4_filtering",
     "security.ipv6_filtering",
     "security.mac_filtering",
@@ -152,7 +154,9 @@ fn nic_rule(device: &Device) -> Option<&'static str> {
         (None, Some("p2p"), None) if PORT_ALONE.iter().all(|property| set(device, property).is_none()) => {
             None
         }
-        (None, Some("p2p"), None) => Some("a `p2p` nic has no addresses given to it, and no filter"),
+        (None, Some("p2p"), None) => Some(
+            "a `p2p` nic has no addresses given to it, and no filter: of the limits it takes `limits.ingress`",
+        ),
         (_, Some("p2p"), _) => Some("a `p2p` nic has neither `network` nor `parent`"),
         (Some(_), None, None) | (None, Some(_), Some(_)) => None,
         (Some(_), ..) => Some("a nic has either a `network`, or a `nictype` and a `parent`"),

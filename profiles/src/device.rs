@@ -48,6 +48,7 @@ const DISK: &[Key] = &[
 ];
 
 const NIC: &[Key] = &[
+    Key::new("attached", Kind::Bool, "Whether the instance has it now").default("true").live(),
     Key::new(
         "boot.priority",
         Kind::Integer(0, 1_000_000),
@@ -62,11 +63,38 @@ const NIC: &[Key] = &[
     )
     .live(),
     Key::new(
+        "ipv4.routes",
+        Kind::Ipv4Routes,
+        "Networks behind the instance: the host reaches them through the nic, which may send from their addresses",
+    )
+    .live()
+    .restricted(Restriction::LowLevel),
+    Key::new(
         "ipv6.address",
         Kind::Ipv6Host,
         "The address DHCPv6 gives it; `none` (with the filter on) allows it none",
     )
     .live(),
+    Key::new(
+        "ipv6.routes",
+        Kind::Ipv6Routes,
+        "Networks behind the instance: the host reaches them through the nic, which may send from their addresses",
+    )
+    .live()
+    .restricted(Restriction::LowLevel),
+    Key::new(
+        "limits.egress",
+        Kind::Rate,
+        "Bits a second it may send; what comes faster is dropped",
+    )
+    .live(),
+    Key::new(
+        "limits.ingress",
+        Kind::Rate,
+        "Bits a second it may receive; what comes faster waits while there is room",
+    )
+    .live(),
+    Key::new("limits.max", Kind::Rate, "Both rates at once, in the place of the other two").live(),
     Key::new("mtu", Kind::Integer(1280, 65_535), "The largest packet; unset is the bridge's"),
     Key::new("name", Kind::Interface, "The interface's name inside; unset is the next free `ethN`"),
     Key::new("network", Kind::Network, "The managed network it is plugged into"),

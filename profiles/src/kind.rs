@@ -21,6 +21,8 @@ pub enum Kind {
     Memory,
     /// A size in bytes.
     Bytes,
+    /// A rate in bits a second.
+    Rate,
     /// A mode of a file, octal.
     Mode,
     /// What a disk shows.
@@ -53,6 +55,10 @@ pub enum Kind {
     Ipv6Host,
     /// An IPv4 address.
     Ipv4,
+    /// A list of IPv4 networks.
+    Ipv4Routes,
+    /// A list of IPv6 networks.
+    Ipv6Routes,
     /// Ranges of IPv4 addresses.
     Ipv4Ranges,
     /// Ranges of IPv6 addresses.
@@ -107,6 +113,9 @@ impl Kind {
             Kind::Ipv4Host => address::ipv4_host(text).map(drop),
             Kind::Ipv6Host => address::ipv6_host(text).map(drop),
             Kind::Ipv4 => address::ipv4(text).map(drop),
+            Kind::Rate => size::bits(text).map(drop),
+            Kind::Ipv4Routes => address::ipv4_routes(text).map(drop),
+            Kind::Ipv6Routes => address::ipv6_routes(text).map(drop),
             Kind::Ipv4Ranges => address::ipv4_ranges(text).map(drop),
             Kind::Ipv6Ranges => address::ipv6_ranges(text).map(drop),
             Kind::Addresses => address::addresses(text).map(drop),
@@ -148,6 +157,9 @@ impl Kind {
             Kind::Rlimit => "`1024`, `1024:4096`, `unlimited`".to_owned(),
             Kind::Ipv4Subnet | Kind::Ipv6Subnet => "an address with its prefix, `auto`, `none`".to_owned(),
             Kind::Ipv4Host | Kind::Ipv6Host => "an address, `none`".to_owned(),
+            Kind::Rate => "`10Mbit`, `1Gbit`".to_owned(),
+            Kind::Ipv4Routes => "`192.0.2.0/24`, several with `,` between".to_owned(),
+            Kind::Ipv6Routes => "`2001:db8:1::/64`, several with `,` between".to_owned(),
             Kind::Ipv4Ranges | Kind::Ipv6Ranges => "`FIRST-LAST`, several with `,` between".to_owned(),
             Kind::LeaseTime => "`1h`, `30m`, `infinite`".to_owned(),
             _ => String::new(),

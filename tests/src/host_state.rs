@@ -85,6 +85,7 @@ impl HostState {
         lines.extend(cgroups(dir));
         lines.extend(links(&subject.netns));
         lines.extend(filter(&subject.netns));
+        lines.extend(routes(&subject.netns));
         lines.extend(processes(subject));
         let exact = HostState { lines };
         if look == Look::Exact { exact } else { exact.masked() }
@@ -280,6 +281,13 @@ fn cgroups(dir: &Path) -> Vec<String> {
         }
     }
     found
+}
+
+/// Routes to what is behind nics.
+fn routes(netns: &str) -> Vec<String> {
+    let of = |family: &str| host(&["ip", "-n", netns, family, "route", "show", "proto", "203"]).out;
+    let shown = [of("-4"), of("-6")].concat();
+    shown.lines().map(|line| format!("route {}", line.replace(" linkdown", ""))).collect()
 }
 
 fn links(netns: &str) -> Vec<String> {

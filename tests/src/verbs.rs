@@ -62,7 +62,10 @@ fn put(subject: &Subject, name: &str, change: impl Fn(&mut Value)) -> Attempt {
 }
 
 fn nic(hwaddr: &str) -> Value {
-    json!({ "type": "nic", "network": "cabinbr0", "name": "eth1", "hwaddr": hwaddr })
+    json!({
+        "type": "nic", "network": "cabinbr0", "name": "eth1", "hwaddr": hwaddr,
+        "ipv4.routes": "192.0.2.0/25", "limits.ingress": "100Mbit",
+    })
 }
 
 const FIRST: &str = "10:66:6a:00:00:01";
@@ -211,6 +214,25 @@ pub const LIVE: &[Verb] = &[
             with_nic(subject, FIRST).expect("a nic");
         },
         act: |subject| with_nic(subject, OTHER),
+        back: |subject| {
+            with_nic(subject, FIRST).expect("the way back");
+        },
+        halfway: None,
+    },
+    Verb {
+        name: "instance update, what a nic of a running one carries",
+        before: |subject| {
+            run(subject, "live");
+            with_nic(subject, FIRST).expect("a nic");
+        },
+        act: |subject| {
+            put(subject, "live", |body| {
+                let nic = &mut body["devices"]["eth1"];
+                nic["ipv4.routes"] = json!("198.51.100.0/24,203.0.113.0/24");
+                nic["limits.max"] = json!("10Mbit");
+                nic["security.port_isolation"] = json!("true");
+            })
+        },
         back: |subject| {
             with_nic(subject, FIRST).expect("the way back");
         },

@@ -203,3 +203,93 @@ fn a_p2p_nic_is_a_wire_to_the_host() {
     assert!(refused.contains("p2p"), "{refused}");
     lab.cabin(&["delete", "wire"]).ok();
 }
+
+#[test]
+fn the_host_reaches_what_is_behind_a_nic_as_long_as_it_runs() {
+    let mut lab = Lab::own();
+    lab.image("busybox");
+    lab.cabin(&["create", "busybox", "router"]).ok();
+    let set = |lab: &Lab, words: &[&str]| {
+        lab.cabin(&[&["config", "device", "set", "router", "eth0"], words].concat())
+    };
+    lab.cabin(&["config", "device", "override", "router", "eth0", "ipv4.routes=192.0.2.0/25"]).ok();
+    for wrong in
+        ["ipv4.routes=192.0.2.1/33", "ipv4.routes=192.0.2.1/24", "ipv4.routes=0.0.0.0/0", "ipv6.routes=::/0"]
+    {
+        assert!(set(&lab, &[wrong]).refused().contains("routes"), "{wrong}");
+    }
+    let own = lab.get("/1.0/networks/cabinbr0")["config"]["ipv4.address"].as_str().unwrap().to_owned();
+    let address = own.split('/').next().unwrap();
+    assert!(set(&lab, &[&format!("ipv4.routes={address}/32")]).refused().contains("itself"));
+    let netns = lab.netns.clone();
+    let routes = || {
+        let shown = |family| host(&["ip", "-n", &netns, family, "route", "show", "proto", "203"]).out;
+        let all = [shown("-4"), shown("-6")].concat();
+        all.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(routes().is_empty());
+    lab.cabin(&["start", "router"]).ok();
+    assert_eq!(routes(), ["192.0.2.0/25"]);
+    lab.wait_address("router", 20);
+    lab.sh("router", "ip addr add 192.0.2.5/32 dev eth0; ip addr add 198.51.100.5/32 dev eth0");
+    let reaches =
+        |address: &str| host(&["ip", "netns", "exec", &netns, "ping", "-c1", "-W2", address]).code == 0;
+    assert!(reaches("192.0.2.5"));
+    // Changed while it runs: the instance keeps the nic and the addresses on it.
+    set(&lab, &["ipv4.routes=198.51.100.0/24", "ipv6.routes=2001:db8:7::/64"]).ok();
+    assert_eq!(routes(), ["198.51.100.0/24", "2001:db8:7::/64"]);
+    assert!(reaches("198.51.100.5"));
+    // A second one cannot have the same, and leaves the first alone.
+    lab.cabin(&["create", "busybox", "second"]).ok();
+    lab.cabin(&["config", "device", "override", "second", "eth0", "ipv4.routes=198.51.100.0/24"]).ok();
+    assert!(lab.cabin(&["start", "second"]).refused().contains("198.51.100.0/24"));
+    lab.cabin(&["delete", "second"]).ok();
+    assert!(reaches("198.51.100.5"));
+    // What was laid for nobody goes when the daemon starts, what is wanted comes back.
+    lab.daemon_mut().crash();
+    host(&["ip", "-n", &netns, "route", "add", "203.0.113.0/24", "dev", "cabinbr0", "proto", "203"]).ok();
+    host(&["ip", "-n", &netns, "route", "del", "198.51.100.0/24"]).ok();
+    lab.daemon_mut().boot();
+    assert_eq!(routes(), ["198.51.100.0/24", "2001:db8:7::/64"]);
+    lab.cabin(&["stop", "-f", "router"]).ok();
+    assert!(routes().is_empty());
+    lab.cabin(&["delete", "router"]).ok();
+}
+
+#[test]
+fn what_a_nic_may_carry_is_set_and_taken_away_while_it_runs() {
+    let lab = Lab::own();
+    lab.busybox("slow");
+    let address = lab.wait_address("slow", 20);
+    let name =
+        lab.get("/1.0/instances/slow/state")["network"]["eth0"]["host_name"].as_str().unwrap().to_owned();
+    let netns = lab.netns.clone();
+    let class = || host(&["tc", "-n", &netns, "class", "show", "dev", &name]).out;
+    let set = |words: &[&str]| lab.cabin(&[&["config", "device", "set", "slow", "eth0"], words].concat());
+    lab.cabin(&["config", "device", "override", "slow", "eth0", "limits.ingress=1Mbit"]).ok();
+    assert!(class().contains("rate 1Mbit"), "{}", class());
+    set(&["limits.max=40kbit"]).ok();
+    assert!(class().contains("rate 40Kbit"), "{}", class());
+    set(&["limits.max=", "limits.ingress="]).ok();
+    assert_eq!(class(), "");
+    // Of what it sends a second's worth of 5 kB passes at once, and then next to nothing.
+    let passed = || -> u32 {
+        let ping = ["ping", "-q", "-c20", "-i0.002", "-s1400", "-W1", address.as_str()];
+        let said = host(&[&["ip", "netns", "exec", &netns], &ping[..]].concat()).out;
+        let count = said.split(" received").next().and_then(|head| head.rsplit(' ').next()).map(str::parse);
+        count.and_then(Result::ok).unwrap_or_else(|| panic!("{said}"))
+    };
+    assert_eq!(passed(), 20);
+    set(&["limits.egress=40kbit"]).ok();
+    let some = passed();
+    assert!((1..15).contains(&some), "{some} of 20");
+    set(&["limits.egress="]).ok();
+    assert_eq!(passed(), 20);
+    assert!(set(&["limits.egress=fast"]).refused().contains("limits.egress"));
+    // One that is not attached is not there, and comes back under its own name.
+    set(&["attached=false"]).ok();
+    assert!(!lab.sh("slow", "ls /sys/class/net").contains("eth0"));
+    set(&["attached=true"]).ok();
+    assert!(lab.sh("slow", "ls /sys/class/net").contains("eth0"));
+    lab.cabin(&["delete", "-f", "slow"]).ok();
+}

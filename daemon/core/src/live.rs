@@ -20,7 +20,7 @@ const RESTARTS: usize = 10;
 const RESTART_TIME: Duration = Duration::from_secs(60);
 
 /// A nic of a running container, and the bridge it hangs on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plugged {
     /// The device's name in the config.
     pub device: String,

@@ -135,6 +135,42 @@ pub fn addresses(text: &str) -> Result<Vec<IpAddr>, Invalid> {
     text.split(',').map(|part| part.trim().parse().map_err(|_| Invalid::new(part, "an IP address"))).collect()
 }
 
+/// The most networks one list of routes has.
+const MOST_ROUTES: usize = 32;
+
+/// Reads a list of IPv4 networks: `192.0.2.0/24,198.51.100.7/32`.
+///
+/// # Errors
+/// When one is no network, all there is, or not of hosts; when there are more than 32, or one twice.
+pub fn ipv4_routes(text: &str) -> Result<Vec<Ipv4Net>, Invalid> {
+    routes(text, |net: &Ipv4Net| {
+        net.addr() == net.network() && net.prefix_len() > 0 && unicast_v4(net.addr())
+    })
+}
+
+/// Reads a list of IPv6 networks.
+///
+/// # Errors
+/// As [`ipv4_routes`].
+pub fn ipv6_routes(text: &str) -> Result<Vec<Ipv6Net>, Invalid> {
+    routes(text, |net: &Ipv6Net| {
+        net.addr() == net.network() && net.prefix_len() > 0 && unicast_v6(net.addr())
+    })
+}
+
+fn routes<N: std::str::FromStr + PartialEq>(
+    text: &str,
+    is_good: impl Fn(&N) -> bool,
+) -> Result<Vec<N>, Invalid> {
+    let mut found = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let net = part.parse().ok().filter(|net| is_good(net) && !found.contains(net));
+        let wrong = "networks with their prefix, such as `192.0.2.0/24`, at most 32 and each once";
+        found.push(net.filter(|_| found.len() < MOST_ROUTES).ok_or_else(|| Invalid::new(part, wrong))?);
+    }
+    Ok(found)
+}
+
 /// Reads a list of ranges of IPv4 addresses: `10.1.2.10-10.1.2.50,10.1.2.100-10.1.2.110`.
 ///
 /// # Errors

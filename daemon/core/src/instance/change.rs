@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use cabin_network::NicSpec;
 use cabin_runtime::spec::CgroupLimits;
 use cabin_storage::VolumeName;
 use cabin_store::{Transaction, rows};
@@ -23,6 +24,7 @@ struct Difference {
     limits: Option<(CgroupLimits, CgroupLimits)>,
     /// The pool, and the most the root disk could and can hold.
     size: Option<(String, Option<u64>, Option<u64>)>,
+    adjusted: Vec<(Plugged, Nic)>,
     unplugged: Vec<Nic>,
     plugged: Vec<Nic>,
     after: Vec<Plugged>,
@@ -34,6 +36,7 @@ impl Difference {
     fn is_empty(&self) -> bool {
         self.limits.is_none()
             && self.size.is_none()
+            && self.adjusted.is_empty()
             && self.unplugged.is_empty()
             && self.plugged.is_empty()
             && self.detached.is_empty()
@@ -67,14 +70,27 @@ impl Change {
         let size = (old != new).then(|| (after.0.pool.clone(), old, new));
         let old = by_device(resolve::nics(host, name, before.0, before.1)?);
         let new = by_device(resolve::nics(host, name, after.0, after.1)?);
-        let differs = |one: &Nic, other: Option<&Nic>| {
-            other.is_none_or(|other| other.1.nic != one.1.nic || other.1.network != one.1.network)
-        };
+        let adjusted = old.values().filter_map(|nic| {
+            let other = new.get(&nic.1.device).filter(|other| nic.1 != other.1 && stays(nic, other));
+            Some((nic.1.clone(), other?.clone()))
+        });
+        let adjusted = adjusted.collect();
+        let differs = |one: &Nic, other: Option<&Nic>| other.is_none_or(|other| !stays(one, other));
         let unplugged = old.values().filter(|nic| differs(nic, new.get(&nic.1.device))).cloned().collect();
         let plugged = new.values().filter(|nic| differs(nic, old.get(&nic.1.device))).cloned().collect();
         let after: Vec<Plugged> = new.into_values().map(|(_, plugged)| plugged).collect();
         let (detached, attached) = disks_differ(host, before.1, new_state)?;
-        Ok(Change(Some(Difference { live, limits, size, unplugged, plugged, after, detached, attached })))
+        Ok(Change(Some(Difference {
+            live,
+            limits,
+            size,
+            adjusted,
+            unplugged,
+            plugged,
+            after,
+            detached,
+            attached,
+        })))
     }
 
     /// Writes into the row by which names the host will know the container's nics.
@@ -109,6 +125,9 @@ impl Change {
         }
         if let Some((pool, old, new)) = &change.size {
             quota::change(host, pool, &VolumeName::container(name)?, (*old, *new), undo)?;
+        }
+        for (old, new) in &change.adjusted {
+            plug::adjust(host, new.0.as_ref(), (old, &new.1), undo)?;
         }
         for nic in &change.unplugged {
             let (again, live, old) = (host.clone(), change.live.clone(), nic.clone());
@@ -183,6 +202,19 @@ fn disks_differ(
 fn put_in(host: &Host, live: &Live, nic: &Nic, undo: &mut Undo) -> Result<(), Error> {
     let netns = live.netns()?;
     plug::plug(host, nic.0.as_ref(), &nic.1, netns.as_fd(), undo)
+}
+
+/// Whether a nic becomes another while the instance keeps it: only what the host makes of it differs.
+fn stays(one: &Nic, other: &Nic) -> bool {
+    let (before, after) = (&one.1.nic, &other.1.nic);
+    let as_after = NicSpec {
+        filter: after.filter,
+        isolation: after.isolation,
+        routes: after.routes.clone(),
+        rates: after.rates,
+        ..before.clone()
+    };
+    one.1.network == other.1.network && as_after == *after
 }
 
 /// Whether a key says by which name the host knows a nic of the running container.

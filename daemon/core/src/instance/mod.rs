@@ -78,7 +78,6 @@ pub(crate) use power::{start_again, start_one, stop_one};
 use rename::take_back;
 pub(crate) use snapshot::{delete_expired_snapshots, finish_rename, finish_snapshots, watch_snapshots};
 pub(crate) use snapshot::{expiry, load_snapshot};
-pub(crate) use start::plugged_nics;
 pub(crate) use state::rendered_interface;
 pub(crate) use stop::{
     clean_up, delete_if_ephemeral, keep_last_console, restarts_by_itself, store_power, write_power,

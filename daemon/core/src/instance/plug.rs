@@ -26,6 +26,23 @@ pub(crate) fn plug(
     Ok(())
 }
 
+/// Changes what a nic may send and carry, and what is behind it, without taking it away.
+///
+/// # Errors
+/// As [`plug`].
+pub(crate) fn adjust(
+    host: &Host,
+    bridge: Option<&BridgeSpec>,
+    (old, new): (&Plugged, &Plugged),
+    undo: &mut Undo,
+) -> Result<(), Error> {
+    match bridge {
+        Some(bridge) => host.network().adjust_port(bridge, (&old.nic, &new.nic), undo)?,
+        None => host.network().adjust_pair((&old.nic, &new.nic), undo)?,
+    }
+    Ok(())
+}
+
 /// Puts the host's end of a nic right again.
 ///
 /// # Errors

@@ -76,14 +76,3 @@ fn running(host: &Arc<Host>, live: &Arc<Live>, undo: &mut Undo) -> Result<(), Er
     })?;
     Ok(())
 }
-
-/// The nics an instance must have, from its config: how a daemon that starts again knows them.
-pub(crate) fn plugged_nics(
-    host: &Host,
-    project: &str,
-    name: &str,
-    row: &rows::Instance,
-) -> Result<Vec<Plugged>, Error> {
-    let expanded = expand(row, &profiles_of(host, project, &row.profiles)?);
-    Ok(resolve::nics(host, name, row, &expanded)?.into_iter().map(|(_, plugged)| plugged).collect())
-}

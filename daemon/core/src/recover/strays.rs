@@ -1,12 +1,13 @@
 //! What nothing accounts for after a crash: found by names and marks, removed, and told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cabin_network::Mac;
 use cabin_store::Versioned;
 use cabin_store::rows::{self, Intent};
 use cabin_undo::fault;
+use ipnet::IpNet;
 
 use crate::{DEFAULT_PROJECT, Error, Host, instance, resolve};
 
@@ -92,11 +93,16 @@ pub(super) fn before(host: &Arc<Host>, found: &[Versioned<rows::Instance>]) {
 pub(super) fn after(host: &Arc<Host>) {
     let mut ports = BTreeSet::new();
     let mut macs: BTreeSet<Mac> = BTreeSet::new();
+    let mut routes: BTreeMap<String, Vec<IpNet>> = BTreeMap::new();
+    let mut all_known = true;
     for live in host.live().list() {
         let nics = live.nics.lock();
         for plugged in nics.iter() {
             ports.insert(plugged.nic.host_name.to_string());
             macs.insert(plugged.nic.mac);
+            if let Some(network) = &plugged.network {
+                routes.entry(network.clone()).or_default().extend(plugged.nic.routes.iter().copied());
+            }
         }
         if !nics.is_empty() {
             continue;
@@ -106,6 +112,7 @@ pub(super) fn after(host: &Arc<Host>) {
         for (key, value) in row.iter().flat_map(|found| &found.row.config) {
             if key.starts_with("volatile.") && key.ends_with(".host_name") {
                 ports.insert(value.clone());
+                all_known = false;
             }
         }
     }
@@ -122,6 +129,13 @@ pub(super) fn after(host: &Arc<Host>) {
     let fixed = fixed_macs(host);
     for network in host.store().rows::<rows::Network>().list(DEFAULT_PROJECT).unwrap_or_default() {
         let Ok(bridge) = resolve::interface(&network.name) else { continue };
+        if all_known {
+            let wanted = routes.remove(&network.name).unwrap_or_default();
+            match host.network().keep_routes(&bridge, &wanted) {
+                Ok(gone) => gone.iter().for_each(|route| tell("route", &route.to_string(), Ok(()))),
+                Err(error) => tell("route", &network.name, Err(error.into())),
+            }
+        }
         let given_up = host.network().keep_only(&bridge, &macs, &fixed);
         match given_up {
             Ok(given_up) => {
@@ -137,10 +151,9 @@ pub(super) fn after(host: &Arc<Host>) {
 /// The MACs of all instances' nics: fixed addresses stay theirs while they are stopped.
 fn fixed_macs(host: &Host) -> BTreeSet<Mac> {
     let found = host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT).unwrap_or_default();
-    found
-        .iter()
-        .filter_map(|found| instance::plugged_nics(host, DEFAULT_PROJECT, &found.name, &found.row).ok())
-        .flatten()
-        .map(|plugged| plugged.nic.mac)
-        .collect()
+    let nics = |found: &Versioned<rows::Instance>| {
+        let profiles = instance::profiles_of(host, DEFAULT_PROJECT, &found.row.profiles).ok()?;
+        resolve::all_nics(host, &found.name, &found.row, &instance::expand(&found.row, &profiles)).ok()
+    };
+    found.iter().filter_map(nics).flatten().map(|nic| nic.1.nic.mac).collect()
 }

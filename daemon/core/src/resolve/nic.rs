@@ -1,12 +1,13 @@
 //! Nic devices as veth pairs on bridges.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use cabin_network::{BridgeSpec, DnsLabel, Filter, Isolation, Mac, NicSpec};
-use cabin_profiles::value::{address, number};
+use cabin_network::{BridgeSpec, DnsLabel, Filter, Isolation, Mac, NicSpec, Rates};
+use cabin_profiles::value::{address, number, size};
 use cabin_store::rows::{self, Config, Devices};
 use cabin_undo::{Undo, atomically};
+use ipnet::IpNet;
 
 use super::{bridge, interface, is_true};
 use crate::instance::Expanded;
@@ -18,7 +19,41 @@ use crate::{DEFAULT_PROJECT, Error, Host};
 /// # Errors
 /// [`Error::NotFound`] for one that does not.
 pub(crate) fn check_nics(host: &Host, devices: &Devices) -> Result<(), Error> {
-    nic_devices(devices).try_for_each(|(_, device)| network_of(host, device).map(drop))
+    nic_devices(devices).try_for_each(|(name, device)| {
+        let bridge = network_of(host, device)?.map(|(_, bridge)| bridge);
+        match bridge.and_then(|bridge| wrong_route(&bridge, &routes(device).ok()?)) {
+            Some(why) => Err(Error::invalid(format!("device `{name}`: {why}"))),
+            None => Ok(()),
+        }
+    })
+}
+
+/// What is wrong with the networks behind a nic of a bridge.
+fn wrong_route(bridge: &BridgeSpec, routes: &[IpNet]) -> Option<String> {
+    let ipv4 = bridge.ipv4.as_ref().map(|side| IpAddr::V4(side.address.addr()));
+    let ipv6 = bridge.ipv6.as_ref().map(|side| IpAddr::V6(side.address.addr()));
+    let own = |route: &&IpNet| ipv4.iter().chain(&ipv6).any(|own| route.contains(own));
+    if let Some(route) = routes.iter().find(own) {
+        return Some(format!("`{route}` holds the address of network `{}` itself", bridge.name));
+    }
+    (ipv6.is_none() && routes.iter().any(|route| matches!(route, IpNet::V6(_))))
+        .then(|| format!("`ipv6.routes` needs a network with IPv6, and `{}` has none", bridge.name))
+}
+
+fn routes(device: &Config) -> Result<Vec<IpNet>, Error> {
+    let set = |key: &str| device.get(key).filter(|value| !value.is_empty());
+    let ipv4 = set("ipv4.routes").map(|list| address::ipv4_routes(list)).transpose()?;
+    let ipv6 = set("ipv6.routes").map(|list| address::ipv6_routes(list)).transpose()?;
+    let ipv4 = ipv4.unwrap_or_default().into_iter().map(IpNet::V4);
+    Ok(ipv4.chain(ipv6.unwrap_or_default().into_iter().map(IpNet::V6)).collect())
+}
+
+fn rates(device: &Config) -> Result<Rates, Error> {
+    let rate = |key: &str| -> Result<Option<u64>, Error> {
+        let set = device.get("limits.max").filter(|rate| !rate.is_empty()).or_else(|| device.get(key));
+        Ok(set.filter(|rate| !rate.is_empty()).map(|rate| size::bits(rate)).transpose()?)
+    };
+    Ok(Rates { inward: rate("limits.ingress")?, outward: rate("limits.egress")? })
 }
 
 fn nic_devices(devices: &Devices) -> impl Iterator<Item = (&String, &Config)> {
@@ -46,11 +81,27 @@ pub(crate) fn bridge_of(host: &Host, network: &str) -> Result<BridgeSpec, Error>
 /// A nic of an instance, with the bridge it hangs on. None is for a pair of which the host keeps the other end.
 pub(crate) type Nic = (Option<BridgeSpec>, Plugged);
 
-/// The nics of an instance.
+/// The nics of an instance, those left out that are not attached now.
 ///
 /// # Errors
 /// When a value makes no sense, or a network is not there.
 pub(crate) fn nics(
+    host: &Host,
+    name: &str,
+    row: &rows::Instance,
+    expanded: &Expanded,
+) -> Result<Vec<Nic>, Error> {
+    let mut found = all_nics(host, name, row, expanded)?;
+    let devices = &expanded.devices;
+    found.retain(|nic| devices.get(&nic.1.device).is_some_and(|device| unless_false(device, "attached")));
+    Ok(found)
+}
+
+/// The nics of an instance, attached or not.
+///
+/// # Errors
+/// As [`nics`].
+pub(crate) fn all_nics(
     host: &Host,
     name: &str,
     row: &rows::Instance,
@@ -71,7 +122,7 @@ fn on_bridges(
     row: &rows::Instance,
     expanded: &Expanded,
 ) -> Result<impl Iterator<Item = (BridgeSpec, Plugged)>, Error> {
-    let all = nics(host, name, row, expanded)?;
+    let all = all_nics(host, name, row, expanded)?;
     Ok(all.into_iter().filter_map(|(bridge, plugged)| Some((bridge?, plugged))))
 }
 
@@ -167,6 +218,8 @@ fn nic(
             true => Isolation::Isolated,
             false => Isolation::Shared,
         },
+        routes: routes(properties)?,
+        rates: rates(properties)?,
     })
 }
 
