@@ -160,11 +160,53 @@ pub const VOLUME: &[Key] = &[
 /// The keys of the server.
 pub const SERVER: &[Key] = &[
     Key::new(
+        "backups.compression_algorithm",
+        Kind::Text,
+        "How backups are compressed when nothing is asked for: none, gzip, bzip2, xz or zstd, with a level if you like",
+    )
+    .default("gzip")
+    .live(),
+    Key::new(
+        "core.metrics_authentication",
+        Kind::Bool,
+        "Accepted for the sake of what was written for Incus: there are no metrics to read yet",
+    )
+    .default("true")
+    .live(),
+    Key::new(
         "core.shutdown_timeout",
         Kind::Integer(0, 1440),
         "Minutes that running operations get at shutdown",
     )
     .default("5")
+    .live(),
+    Key::new(
+        "images.auto_update_cached",
+        Kind::Bool,
+        "Accepted for the sake of what was written for Incus: no image comes from a server yet",
+    )
+    .default("true")
+    .live(),
+    Key::new(
+        "images.auto_update_interval",
+        Kind::Integer(0, i64::MAX),
+        "Accepted for the sake of what was written for Incus: no image comes from a server yet",
+    )
+    .default("6")
+    .live(),
+    Key::new(
+        "images.compression_algorithm",
+        Kind::Text,
+        "How published images are compressed when nothing is asked for: none, gzip, bzip2, xz or zstd, with a level if you like",
+    )
+    .default("gzip")
+    .live(),
+    Key::new(
+        "images.remote_cache_expiry",
+        Kind::Integer(0, i64::MAX),
+        "Accepted for the sake of what was written for Incus: no image comes from a server yet",
+    )
+    .default("10")
     .live(),
     Key::new("user.*", Kind::Blob, "Anything you like").live(),
 ];

@@ -1,5 +1,6 @@
 //! The wire as programs rely on it: envelopes, codes, operations, events, recursion.
 
+use cabin_tests::api;
 use cabin_tests::lab::Lab;
 use serde_json::json;
 
@@ -136,4 +137,46 @@ fn values_that_are_no_strings_are_taken_as_strings() {
     let config = lab.get("/1.0/profiles/loose")["config"].clone();
     assert_eq!((&config["limits.cpu"], &config["security.nesting"]), (&json!("2"), &json!("true")));
     assert_eq!(lab.call("DELETE", "/1.0/profiles/loose", None).status, 200);
+}
+
+#[test]
+fn the_servers_keys_say_how_is_compressed_what_nobody_asks_about() {
+    let lab = Lab::own();
+    lab.image("busybox").cabin(&["create", "busybox", "packed"]).ok();
+    let set = |pair: &str| lab.cabin(&["config", "set", pair]);
+    for taken in ["images.auto_update_interval=0", "core.metrics_authentication=false"] {
+        set(taken).ok();
+    }
+    for wrong in
+        ["images.auto_update_interval=often", "core.metrics_authentication=2", "core.trust_password=x"]
+    {
+        let _ = set(wrong).refused();
+    }
+    assert!(set("backups.compression_algorithm=lzma").refused().contains("no compression"));
+    assert!(set("images.compression_algorithm=gzip -o x").refused().contains("no compression"));
+    let export = |body: serde_json::Value| {
+        let headers = [("Accept", "application/octet-stream"), ("Content-Type", "application/json")];
+        let target = "/1.0/instances/packed/backups";
+        let reply = api::send(&lab.socket(), "POST", target, &headers, body.to_string().as_bytes()).unwrap();
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.body
+    };
+    let publish = || {
+        let body = json!({ "source": { "type": "instance", "name": "packed" } });
+        let made = lab.operate("POST", "/1.0/images", &body);
+        let image = format!("/1.0/images/{}", made["metadata"]["fingerprint"].as_str().unwrap());
+        let bytes = api::send(&lab.socket(), "GET", &format!("{image}/export"), &[], b"").unwrap().body;
+        let _ = lab.operate("DELETE", &image, &json!({}));
+        bytes
+    };
+    let (gzip, zstd) = ([0x1f, 0x8b], [0x28, 0xb5]);
+    assert_eq!((&export(json!({}))[..2], &publish()[..2]), (&gzip[..], &gzip[..]));
+    set("backups.compression_algorithm=none").ok();
+    set("images.compression_algorithm=zstd -3").ok();
+    assert_eq!(&export(json!({}))[257..262], b"ustar");
+    assert_eq!(&export(json!({ "compression_algorithm": "zstd" }))[..2], zstd);
+    assert_eq!(&publish()[..2], zstd);
+    lab.cabin(&["config", "unset", "images.compression_algorithm"]).ok();
+    assert_eq!(&publish()[..2], gzip);
+    lab.cabin(&["delete", "packed"]).ok();
 }

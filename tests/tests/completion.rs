@@ -117,7 +117,7 @@ fn keys_and_their_values_are_completed() {
     check(&lab, "config get keyed limits.kernel.nof", &["limits.kernel.nofile"]);
     among(&lab, "config unset keyed ", &["user.colour", "limits.memory"], &["limits.cpu", "keyed"]);
     among(&lab, "config set ", &["keyed", "core.shutdown_timeout="], &["limits.cpu="]);
-    check(&lab, "config set core.", &["core.shutdown_timeout="]);
+    check(&lab, "config set core.", &["core.metrics_authentication=", "core.shutdown_timeout="]);
     check(&lab, "config set keyed security.nesting = t", &["true"]);
     check(&lab, "config set keyed security.nesting ", &["true", "false"]);
     check(&lab, "config set keyed security.nesting=t", &["security.nesting=true"]);

@@ -11,13 +11,13 @@ use cabin_images::{
 use cabin_storage::{Layers, Pool, Staged, VolumeKind, VolumeName};
 use cabin_undo::{Undo, fault};
 
-use crate::{Error, Host, storage};
+use crate::{Error, Host, server, storage};
 
-/// How backups and images are compressed when nothing is said: as Incus does (`backups.compression_algorithm`), for
-/// its clients give the file a name that says so.
+/// How backups and images are compressed when nothing is said, nor by the server's keys: as Incus does, for its clients
+/// give the file a name that says so.
 const COMPRESSION: Compression = Compression::Gzip;
 
-/// The compression of that name; empty is this server's choice. Options of the program that Incus would run, such as
+/// The compression of that name; empty is gzip. Options of the program that Incus would run, such as
 /// `gzip -9 --rsyncable`, are understood where they change nothing but size and speed, and left aside.
 ///
 /// # Errors
@@ -36,6 +36,17 @@ pub fn compression(name: &str) -> Result<Compression, Error> {
         let name: String = name.chars().take(40).collect::<String>().escape_debug().to_string();
         Error::invalid(format!("`{name}` is no compression: use none, gzip, bzip2, xz or zstd, alone or with a level such as `-9`"))
     })
+}
+
+/// The compression that is asked for; when none is, that of the server's key.
+///
+/// # Errors
+/// As [`compression`].
+pub(crate) fn chosen_compression(host: &Host, key: &str, asked: &str) -> Result<Compression, Error> {
+    match asked {
+        "" => compression(&server::setting(host, key)?),
+        asked => compression(asked),
+    }
 }
 
 /// In which form the files of a backup are.

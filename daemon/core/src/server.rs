@@ -8,6 +8,7 @@ use cabin_api::server as api;
 use cabin_store::rows;
 use serde_json::{Value, json};
 
+use crate::backup::compression;
 use crate::{DEFAULT_PROJECT, Error, Host, etag, storage};
 
 /// The version of the API's behaviour that clients see.
@@ -208,6 +209,18 @@ fn os_release() -> (String, String) {
     (field("NAME"), field("VERSION_ID"))
 }
 
+/// Who asks for no compression gets that of these keys.
+pub(crate) const BACKUPS_COMPRESSION: &str = "backups.compression_algorithm";
+pub(crate) const IMAGES_COMPRESSION: &str = "images.compression_algorithm";
+
+/// The value of a key of the server's config; empty when it has none.
+///
+/// # Errors
+/// When the row cannot be read.
+pub(crate) fn setting(host: &Host, key: &str) -> Result<String, Error> {
+    Ok(config(host)?.row.config.remove(key).unwrap_or_default())
+}
+
 /// The tag of what PUT changes.
 #[must_use]
 pub fn tag(server: &api::Server) -> String {
@@ -223,6 +236,9 @@ pub fn update(host: &Host, put: api::ServerPut, if_match: Option<&str>) -> Resul
     etag::check("server config", "server", &etag::etag(&ConfigMap(old.row.config.clone())), if_match)?;
     let config: rows::Config = put.config.0.into_iter().filter(|(_, value)| !value.is_empty()).collect();
     cabin_profiles::validate_server(&config)?;
+    for key in [BACKUPS_COMPRESSION, IMAGES_COMPRESSION] {
+        compression(config.get(key).map_or("", String::as_str))?;
+    }
     let row = rows::Server { config, ..old.row };
     host.store().begin().update(DEFAULT_PROJECT, "server", old.revision, &row)?.commit()?;
     host.events().lifecycle(DEFAULT_PROJECT, "config-updated", "/1.0", "", Value::Null, None);

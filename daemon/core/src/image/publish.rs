@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::import::{Hints, import, stage};
-use crate::{DEFAULT_PROJECT, Error, Host, Op, instance, limits, storage};
+use crate::backup::chosen_compression;
+use crate::{DEFAULT_PROJECT, Error, Host, Op, instance, limits, server, storage};
 
 /// What is to become an image, and how.
 #[derive(Debug, Clone)]
@@ -72,7 +73,7 @@ pub fn check_publish(host: &Host, project: &str, post: api::ImagesPost) -> Resul
     Ok(Publication {
         instance: instance.to_owned(),
         snapshot: snapshot.map(str::to_owned),
-        compression: crate::backup::compression(&post.compression_algorithm)?,
+        compression: chosen_compression(host, server::IMAGES_COMPRESSION, &post.compression_algorithm)?,
         split,
         made_at,
         expires_at,

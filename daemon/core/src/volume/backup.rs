@@ -14,10 +14,10 @@ use serde::Serialize;
 
 use super::snapshot::{rows_of, snapshots};
 use super::{get, turn};
-use crate::backup::{Content, Copy, Form, check_sending, compression};
+use crate::backup::{Content, Copy, Form, check_sending, chosen_compression};
 use crate::busy::Turn;
 use crate::instance::check_export;
-use crate::{Error, Host, storage};
+use crate::{Error, Host, server, storage};
 
 #[derive(Serialize)]
 struct Index<'a> {
@@ -105,7 +105,7 @@ pub fn export(
         index: index((pool, disk.driver().name()), post.optimized_storage, shown, all)?,
         made_at,
         content,
-        compression: compression(&post.compression_algorithm)?,
+        compression: chosen_compression(host, server::BACKUPS_COMPRESSION, &post.compression_algorithm)?,
         _copy: copy,
         turn,
     })

@@ -14,9 +14,9 @@ use cabin_undo::atomically;
 
 use super::snapshot::{activity, held};
 use super::{intent, load, turn};
-use crate::backup::{Content, Copy, Form, check_sending, compression};
+use crate::backup::{Content, Copy, Form, check_sending, chosen_compression, compression};
 use crate::busy::Turn;
-use crate::{Error, Host, storage};
+use crate::{Error, Host, server, storage};
 
 pub(crate) use document::metadata;
 pub(crate) use kept::sweep;
@@ -101,7 +101,7 @@ pub fn export(
         config: document.render()?,
         content: Content::of(&pool, Form::of(post.optimized_storage), (&volume, own), &snapshots)?,
         metadata: metadata(&row, templates, document::seconds(&row.created_at)),
-        compression: compression(&post.compression_algorithm)?,
+        compression: chosen_compression(host, server::BACKUPS_COMPRESSION, &post.compression_algorithm)?,
         _copy: copy,
         turn,
     })
