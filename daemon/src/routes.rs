@@ -345,6 +345,9 @@ fn of_networks() -> Vec<Route> {
         row!(DELETE "/1.0/networks/{name}", networks::delete, "Delete a network"),
         row!(GET "/1.0/networks/{name}/leases", networks::leases, "List addresses given out")
             .object(shapes::LEASES),
+        row!(GET "/1.0/network-allocations", networks::allocations, "List the addresses that networks and instances have")
+            .object(shapes::ALLOCATIONS)
+            .query(&["all-projects"]),
         row!(GET "/1.0/networks/{name}/state", networks::state, "Get what a network's interface does")
             .object(shapes::NETWORK_STATE),
     ]

@@ -69,6 +69,7 @@ shapes! {
     NETWORK = "Network", zero(network::Network::default());
     NETWORKS_POST = "NetworksPost", zero(network::NetworksPost::default());
     NETWORK_STATE = "NetworkState", zero(network::NetworkState::default());
+    ALLOCATIONS = "NetworkAllocations", zero([network::Allocation::default()]);
     LEASES = "NetworkLeases", zero([network::Lease::default()]);
     PROFILE = "Profile", zero(profile::Profile::default());
     PROFILES_POST = "ProfilesPost", zero(profile::ProfilesPost::default());

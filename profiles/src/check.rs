@@ -273,12 +273,18 @@ pub fn mount_options(config: &Config) -> Result<Vec<(String, String)>, &'static 
     let given = config.get("btrfs.mount_options").map_or("", String::as_str);
     let options = given.split(',').filter(|option| !option.is_empty()).map(|option| {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
-        match network::MOUNT_OPTIONS.contains(&name) && value.len() <= 40 {
+        let known = network::MOUNT_OPTIONS.contains(&name) && value.len() <= 40;
+        match known || network::MOUNT_FLAGS.contains(&option) {
             true => Ok((name.to_owned(), value.to_owned())),
             false => Err("is a list, parted by commas, of options of btrfs that change how data is kept"),
         }
     });
-    options.collect()
+    let options = options.collect::<Result<Vec<_>, _>>()?;
+    let of_times = |(name, _): &&(String, String)| name.ends_with("atime") && name != "nodiratime";
+    match options.iter().filter(of_times).count() {
+        0 | 1 => Ok(options),
+        _ => Err("has more than one of `noatime`, `relatime` and `strictatime`"),
+    }
 }
 
 /// Checks the config of a storage volume.

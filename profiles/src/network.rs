@@ -91,6 +91,9 @@ pub const POOL: &[Key] = &[
 /// The keys of a storage pool that are one driver's own.
 pub const POOL_OF: &[(&str, &str)] = &[("btrfs.mount_options", "btrfs"), ("size", "btrfs")];
 
+/// Options of every mount, without a value. Of those about times there may be one.
+pub const MOUNT_FLAGS: &[&str] = &["nodiratime", "rw", "noatime", "relatime", "strictatime"];
+
 /// The options that a pool's disk may be mounted with.
 pub const MOUNT_OPTIONS: &[&str] = &[
     "autodefrag",

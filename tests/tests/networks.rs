@@ -3,8 +3,10 @@
 use std::os::fd::AsFd;
 
 use cabin_tests::cli::host;
+use cabin_tests::clients::Stock;
 use cabin_tests::lab::Lab;
 use cabin_tests::wait::until_true;
+use serde_json::json;
 
 #[test]
 fn two_instances_reach_each_other_by_name() {
@@ -292,4 +294,34 @@ fn what_a_nic_may_carry_is_set_and_taken_away_while_it_runs() {
     set(&["attached=true"]).ok();
     assert!(lab.sh("slow", "ls /sys/class/net").contains("eth0"));
     lab.cabin(&["delete", "-f", "slow"]).ok();
+}
+
+#[test]
+fn every_address_of_a_network_and_its_instances_is_listed() {
+    let lab = Lab::own();
+    lab.busybox("listed");
+    let address = lab.wait_address("listed", 20);
+    let found = lab.get("/1.0/network-allocations");
+    let of = |user: &str| {
+        found.as_array().unwrap().iter().filter(|it| it["used_by"] == user).cloned().collect::<Vec<_>>()
+    };
+    let config = lab.get("/1.0/networks/cabinbr0")["config"].clone();
+    let own = of("/1.0/networks/cabinbr0");
+    assert_eq!((own.len(), &own[0]["type"], &own[0]["nat"]), (2, &json!("network"), &json!(true)));
+    assert_eq!(
+        (&own[0]["addresses"], &own[1]["addresses"]),
+        (&config["ipv4.address"], &config["ipv6.address"])
+    );
+    let given = of("/1.0/instances/listed");
+    let one =
+        given.iter().find(|it| it["addresses"] == format!("{address}/32").as_str()).expect("its address");
+    let mac = lab.get("/1.0/instances/listed")["config"]["volatile.eth0.hwaddr"].clone();
+    assert_eq!((&one["hwaddr"], &one["network"]), (&mac, &json!("cabinbr0")));
+    let listed = lab.cabin(&["network", "list-allocations", "-f", "csv,noheader"]).ok();
+    assert!(listed.contains(&format!("/1.0/instances/listed,{address}/32,instance,YES,")), "{listed}");
+    for stock in Stock::ALL {
+        let listed = stock.run(&lab, &["network", "list-allocations"]).ok();
+        assert!(listed.contains("/1.0/networks/cabinbr0") && listed.contains(&address), "{listed}");
+    }
+    lab.cabin(&["delete", "-f", "listed"]).ok();
 }

@@ -69,6 +69,26 @@ pub struct Lease {
     pub project: String,
 }
 
+/// An address that something has: a network, or a nic of an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocation {
+    /// The address with its prefix.
+    #[serde(rename = "addresses")]
+    pub address: String,
+    /// Who has it: an address of the API.
+    pub used_by: String,
+    /// `network` or `instance`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it leaves the network as the host's own.
+    pub nat: bool,
+    /// The MAC address of the nic.
+    pub hwaddr: String,
+    /// The network.
+    #[serde(default)]
+    pub network: String,
+}
+
 /// What a network's interface does now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkState {

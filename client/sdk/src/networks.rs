@@ -1,6 +1,6 @@
 //! Networks: `/1.0/networks`.
 
-use cabin_api::network::{Lease, Network, NetworkState, NetworksPost};
+use cabin_api::network::{Allocation, Lease, Network, NetworkState, NetworksPost};
 use cabin_api::profile::RenamePost;
 use cabin_api::storage::ConfigPut;
 
@@ -65,6 +65,14 @@ impl Client {
     /// When the daemon refuses.
     pub async fn update_network(&self, name: &str, put: &ConfigPut, etag: Option<&ETag>) -> Result<Reply> {
         self.put(root().name(name), put, etag).await
+    }
+
+    /// The addresses that networks and instances have.
+    ///
+    /// # Errors
+    /// When the daemon refuses.
+    pub async fn network_allocations(&self) -> Result<Vec<Allocation>> {
+        self.get(Address::new("/1.0/network-allocations")).await
     }
 
     /// Gives a network a new name.

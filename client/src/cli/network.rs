@@ -119,6 +119,15 @@ Columns [default: ntm46dus]:
         #[command(flatten)]
         list: ProjectsList,
     },
+    /// List the addresses that networks and instances have
+    ListAllocations {
+        /// Of all projects
+        #[arg(long)]
+        all_projects: bool,
+        /// How it is shown
+        #[command(flatten)]
+        format: ListFormat,
+    },
     /// List the addresses given out on a network
     ListLeases {
         /// The network

@@ -70,6 +70,16 @@ pub async fn run(context: &Context, command: Network) -> anyhow::Result<()> {
             let networks: Vec<_> = all(client, "/1.0/networks", list.all_projects, &filters).await?;
             list.show(COLUMNS, "ntm46dus", &networks)?;
         }
+        Network::ListAllocations { all_projects: _, format } => {
+            let found = client.network_allocations().await?;
+            table::show(format.format, &found, || {
+                let mut table = Table::new(["USED BY", "ADDRESS", "TYPE", "NAT", "MAC ADDRESS"]);
+                for one in found.iter().cloned() {
+                    table.row([one.used_by, one.address, one.kind, yes(one.nat), one.hwaddr]);
+                }
+                table
+            })?;
+        }
         Network::ListLeases { name, format } => {
             let leases = client.network_leases(remote::local(&name)?).await?;
             table::show(format.format, &leases, || {

@@ -375,6 +375,39 @@ pub fn leases(host: &Host, name: &str) -> Result<Vec<api::Lease>, Error> {
         .collect())
 }
 
+/// The addresses that the managed networks have, and those they have given out.
+///
+/// # Errors
+/// When the rows or the leases cannot be read.
+pub fn allocations(host: &Host) -> Result<Vec<api::Allocation>, Error> {
+    let mut found = Vec::new();
+    for network in host.store().rows::<rows::Network>().list(DEFAULT_PROJECT)? {
+        let config = &network.row.config;
+        let nat = |address: &str| {
+            resolve::is_true(config, if address.contains(':') { "ipv6.nat" } else { "ipv4.nat" })
+        };
+        let one = |address: &str, used_by: String, kind: &str, hwaddr: String| api::Allocation {
+            address: address.to_owned(),
+            used_by,
+            kind: kind.to_owned(),
+            nat: nat(address),
+            hwaddr,
+            network: network.name.clone(),
+        };
+        for key in ["ipv4.address", "ipv6.address"] {
+            if let Some(address) = config.get(key).filter(|address| address.contains('/')) {
+                found.push(one(address, format!("/1.0/networks/{}", network.name), "network", String::new()));
+            }
+        }
+        for lease in leases(host, &network.name)?.into_iter().filter(|lease| lease.kind != "gateway") {
+            let bits = if lease.address.contains(':') { 128 } else { 32 };
+            let user = format!("/1.0/instances/{}", lease.hostname);
+            found.push(one(&format!("{}/{bits}", lease.address), user, "instance", lease.hwaddr));
+        }
+    }
+    Ok(found)
+}
+
 /// What a network's interface does now.
 ///
 /// # Errors

@@ -81,6 +81,7 @@ const EXTENSIONS: &[&str] = &[
     "kernel_limits",
     "metadata_configuration",
     "network",
+    "network_allocations",
     "network_leases",
     "network_state",
     "networks_all_projects",

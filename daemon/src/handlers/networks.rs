@@ -70,6 +70,11 @@ pub async fn leases(call: Call) -> Result<Reply, Fault> {
     Reply::sync(&call.blocking(move |host| network::leases(host, &name)).await?)
 }
 
+/// GET of the addresses that networks and instances have.
+pub async fn allocations(call: Call) -> Result<Reply, Fault> {
+    Reply::sync(&call.blocking(|host| network::allocations(host)).await?)
+}
+
 /// GET of what the interface does.
 pub async fn state(call: Call) -> Result<Reply, Fault> {
     let name = call.name("name").to_owned();

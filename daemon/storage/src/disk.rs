@@ -33,6 +33,18 @@ pub struct DiskSpec {
     pub options: Vec<(String, String)>,
 }
 
+/// What an option of every mount asks for; none for one of the filesystem.
+fn attribute(option: &str) -> Option<Attributes> {
+    match option {
+        "rw" => Some(Attributes::empty()),
+        "relatime" => Some(Attributes::MOUNT_ATTR_RELATIME),
+        "noatime" => Some(Attributes::MOUNT_ATTR_NOATIME),
+        "strictatime" => Some(Attributes::MOUNT_ATTR_STRICTATIME),
+        "nodiratime" => Some(Attributes::MOUNT_ATTR_NODIRATIME),
+        _ => None,
+    }
+}
+
 /// The disks of one daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Disks {
@@ -103,8 +115,11 @@ impl Disks {
         fault::pass("pool's disk attached")?;
         let device = attached.path().to_string_lossy().into_owned();
         let mut options = vec![("source", device.as_str())];
-        options.extend(spec.options.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let mounted = mount::filesystem("btrfs", &options, Attributes::empty()).map_err(wrong("mount"))?;
+        let (of_mount, of_btrfs): (Vec<_>, Vec<_>) =
+            spec.options.iter().partition(|(name, _)| attribute(name).is_some());
+        options.extend(of_btrfs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let attributes = of_mount.iter().filter_map(|(name, _)| attribute(name)).collect();
+        let mounted = mount::filesystem("btrfs", &options, attributes).map_err(wrong("mount"))?;
         mount::attach(&mounted, &place, "").map_err(wrong("mount"))?;
         // What is mounted beneath later is nobody else's business.
         let private = rustix::mount::MountPropagationFlags::PRIVATE;
