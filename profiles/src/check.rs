@@ -138,11 +138,12 @@ fn unknown_property(name: &str, known: &device::DeviceType, property: &str) -> E
 }
 
 /// What only the port of a bridge has.
-const PORT_ALONE: [&str; 8] = [
+const PORT_ALONE: [&str; 9] = [
     "ipv4.address",
     "ipv6.address",
     "limits.egress",
     "limits.max",
+    "limits.priority",
     "security.ipv4_filtering",
     "security.ipv6_filtering",
     "security.mac_filtering",

@@ -95,6 +95,12 @@ const NIC: &[Key] = &[
     )
     .live(),
     Key::new("limits.max", Kind::Rate, "Both rates at once, in the place of the other two").live(),
+    Key::new(
+        "limits.priority",
+        Kind::Integer(0, 0xffff_ffff),
+        "The priority that the host's queues give to what it sends, as the kernel numbers them (`5` is 0:5)",
+    )
+    .live(),
     Key::new("mtu", Kind::Integer(1280, 65_535), "The largest packet; unset is the bridge's"),
     Key::new("name", Kind::Interface, "The interface's name inside; unset is the next free `ethN`"),
     Key::new("network", Kind::Network, "The managed network it is plugged into"),
@@ -105,6 +111,11 @@ const NIC: &[Key] = &[
     ),
     Key::new("parent", Kind::Interface, "The host's bridge it is plugged into")
         .restricted(Restriction::LowLevel),
+    Key::new(
+        "queue.tx.length",
+        Kind::Integer(0, 0x7fff_ffff),
+        "Packets that wait at each of its ends when they must; unset is the kernel's default",
+    ),
     Key::new(
         "security.ipv4_filtering",
         Kind::Bool,

@@ -128,6 +128,7 @@ impl Firewall {
             ipv4,
             routes: &nic.routes,
             outward: nic.rates.outward,
+            priority: nic.priority,
             prefix6: bridge.ipv6.as_ref().map(|side| side.address),
             held: &held,
             holders: &holders,

@@ -96,32 +96,27 @@ impl Netlink {
 
     /// Makes a veth pair, down: one end here, a port of the bridge if there is one; the other straight in `netns`
     /// with the name and the address it will keep.
-    pub fn add_veth(
-        &self,
-        host: &IfName,
-        bridge: Option<u32>,
-        group: u32,
-        mtu: u32,
-        guest: Guest<'_>,
-    ) -> Result<()> {
-        let peer = LinkMessageBuilder::<LinkUnspec>::new()
+    pub fn add_veth(&self, host: HostEnd<'_>, guest: Guest<'_>) -> Result<()> {
+        let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(guest.name.as_str().to_owned())
-            .mtu(mtu)
+            .mtu(guest.mtu)
             .address(guest.mac.0.to_vec())
-            .setns_by_fd(guest.netns.as_raw_fd())
-            .build();
-        let pair = LinkVeth::new(host.as_str(), guest.name.as_str()).mtu(mtu);
-        let pair = match bridge {
-            Some(bridge) => pair.controller(bridge),
-            None => pair,
-        };
+            .setns_by_fd(guest.netns.as_raw_fd());
+        let mut pair = LinkVeth::new(host.name.as_str(), guest.name.as_str()).mtu(host.mtu);
+        if let Some(bridge) = host.bridge {
+            pair = pair.controller(bridge);
+        }
+        if let Some(packets) = host.queue {
+            peer = peer.append_extra_attribute(LinkAttribute::TxQueueLen(packets));
+            pair = pair.append_extra_attribute(LinkAttribute::TxQueueLen(packets));
+        }
         let message = pair
-            .append_extra_attribute(LinkAttribute::Group(group))
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .append_extra_attribute(LinkAttribute::Group(host.group))
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
             .build();
         match self.run(|handle| async move { handle.link().add(message).execute().await }) {
-            Err(why) if why.raw_os_error() == Some(17) => Err(Error::LinkExists { name: host.clone() }),
-            done => done.map_err(link_error("make", host)),
+            Err(why) if why.raw_os_error() == Some(17) => Err(Error::LinkExists { name: host.name.clone() }),
+            done => done.map_err(link_error("make", host.name)),
         }
     }
 
@@ -225,6 +220,21 @@ impl Netlink {
     }
 }
 
+/// The end of a veth pair that the host keeps.
+#[derive(Clone, Copy)]
+pub struct HostEnd<'a> {
+    /// Its name.
+    pub name: &'a IfName,
+    /// The number of the bridge it is a port of.
+    pub bridge: Option<u32>,
+    /// The interface group that marks it.
+    pub group: u32,
+    /// Its largest packet: the bridge's, whatever the instance's is.
+    pub mtu: u32,
+    /// Packets that wait at each end, when they must; the kernel's default without one.
+    pub queue: Option<u32>,
+}
+
 /// The end of a veth pair that is in an instance.
 #[derive(Clone, Copy)]
 pub struct Guest<'a> {
@@ -232,6 +242,8 @@ pub struct Guest<'a> {
     pub name: &'a IfName,
     /// Its address.
     pub mac: Mac,
+    /// Its largest packet.
+    pub mtu: u32,
     /// Where it is made.
     pub netns: BorrowedFd<'a>,
 }

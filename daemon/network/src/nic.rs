@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::error::{Error, Result};
 use crate::lease::{self, Given};
 use crate::name::{IfName, Mac};
-use crate::netlink::{Guest, PortFlags, ROUTES, index_of};
+use crate::netlink::{Guest, HostEnd, PortFlags, ROUTES, index_of};
 use crate::reservation::{Release, Until};
 use crate::spec::{BridgeSpec, Isolation, NicSpec};
 use crate::{InterfaceState, Network, inspect, sysctl};
@@ -37,9 +37,16 @@ impl Network {
             let (network, name, mac) = (self.clone(), bridge.name.clone(), nic.mac);
             undo.push(format!("reservation of {mac}"), move || network.release(&name, mac))?;
         }
-        let guest = Guest { name: &nic.guest_name, mac: nic.mac, netns };
         let mtu = nic.mtu.unwrap_or(bridge.mtu);
-        inner.netlink.add_veth(&nic.host_name, Some(controller), inner.group, mtu, guest)?;
+        let guest = Guest { name: &nic.guest_name, mac: nic.mac, mtu, netns };
+        let host = HostEnd {
+            name: &nic.host_name,
+            bridge: Some(controller),
+            group: inner.group,
+            mtu: bridge.mtu,
+            queue: nic.queue,
+        };
+        inner.netlink.add_veth(host, guest)?;
         let (network, name, port) = (self.clone(), bridge.name.clone(), nic.clone());
         undo.push(format!("port {}", nic.host_name), move || network.drop_port(&name, &port))?;
         if let Some(bits) = nic.rates.inward {

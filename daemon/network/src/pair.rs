@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use cabin_undo::Undo;
 
 use crate::error::Result;
-use crate::netlink::Guest;
+use crate::netlink::{Guest, HostEnd};
 use crate::spec::NicSpec;
 use crate::{Network, sysctl};
 
@@ -20,8 +20,10 @@ impl Network {
     /// [`crate::Error::LinkExists`], or the kernel's refusal.
     pub fn plug_pair(&self, nic: &NicSpec, netns: BorrowedFd<'_>, undo: &mut Undo) -> Result<()> {
         let inner = &self.inner;
-        let guest = Guest { name: &nic.guest_name, mac: nic.mac, netns };
-        inner.netlink.add_veth(&nic.host_name, None, inner.group, nic.mtu.unwrap_or(MTU), guest)?;
+        let mtu = nic.mtu.unwrap_or(MTU);
+        let guest = Guest { name: &nic.guest_name, mac: nic.mac, mtu, netns };
+        let host = HostEnd { name: &nic.host_name, bridge: None, group: inner.group, mtu, queue: nic.queue };
+        inner.netlink.add_veth(host, guest)?;
         let (network, pair) = (self.clone(), nic.clone());
         undo.push(format!("pair {}", nic.host_name), move || network.unplug_pair(&pair))?;
         if let Some(bits) = nic.rates.inward {

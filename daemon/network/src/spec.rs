@@ -167,8 +167,10 @@ pub struct NicSpec {
     pub guest_name: IfName,
     /// The instance's Ethernet address.
     pub mac: Mac,
-    /// Largest packet; the bridge's without one.
+    /// Largest packet in the instance; the bridge's without one.
     pub mtu: Option<u32>,
+    /// Packets that wait at each of its ends, when they must; the kernel's default without one.
+    pub queue: Option<u32>,
     /// A fixed address. Without one and with DHCP on the bridge, one is picked and reserved.
     pub ipv4: Option<Ipv4Addr>,
     /// A fixed address.
@@ -182,6 +184,8 @@ pub struct NicSpec {
     pub routes: Vec<IpNet>,
     /// How much it may carry.
     pub rates: Rates,
+    /// The priority that the host's queues give to what it sends; what it sends has none without one.
+    pub priority: Option<u32>,
 }
 
 /// How much a nic may carry, in bits a second; none is no limit.

@@ -212,6 +212,7 @@ fn stays(one: &Nic, other: &Nic) -> bool {
         isolation: after.isolation,
         routes: after.routes.clone(),
         rates: after.rates,
+        priority: after.priority,
         ..before.clone()
     };
     one.1.network == other.1.network && as_after == *after

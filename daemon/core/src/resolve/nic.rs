@@ -207,6 +207,7 @@ fn nic(
         guest_name: interface(&guest)?,
         mac: Mac(address::mac(&mac)?),
         mtu: properties.get("mtu").and_then(|mtu| mtu.parse().ok()),
+        queue: properties.get("queue.tx.length").and_then(|packets| packets.parse().ok()),
         ipv4: fixed::<Ipv4Addr>(properties, "ipv4.address")?,
         ipv6: fixed::<Ipv6Addr>(properties, "ipv6.address")?,
         filter: Filter {
@@ -220,6 +221,7 @@ fn nic(
         },
         routes: routes(properties)?,
         rates: rates(properties)?,
+        priority: properties.get("limits.priority").and_then(|priority| priority.parse().ok()),
     })
 }
 

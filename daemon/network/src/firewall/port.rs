@@ -51,6 +51,8 @@ pub struct Port<'a> {
     pub ipv4: Option<Ipv4Addr>,
     /// Networks behind it, whose addresses are its own.
     pub routes: &'a [IpNet],
+    /// The priority of what it sends.
+    pub priority: Option<u32>,
     /// Bits a second it may send.
     pub outward: Option<u64>,
     /// The bridge's IPv6 prefix, if any.
@@ -65,6 +67,9 @@ impl Port<'_> {
     /// The rules, in order.
     pub fn rules(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
+        if let Some(priority) = self.priority {
+            rules.push(Rule::new().set_priority(priority));
+        }
         if let Some(bits) = self.outward {
             rules.push(Rule::new().over_bytes_per_second((bits / 8).clamp(1, MOST_BYTES)).drop());
         }

@@ -25,6 +25,8 @@ pub struct Field(pub Base, pub u32, pub u32);
 /// Facts about a packet that are not in it (`enum nft_meta_keys`).
 #[derive(Debug, Clone, Copy)]
 pub enum Meta {
+    /// The priority in the queues it waits in.
+    Priority = 2,
     /// The name of the interface it came in by.
     InName = 6,
     /// IPv4 or IPv6, in the inet family.
@@ -223,6 +225,18 @@ impl Rule {
     fn over(self, rate: u64, seconds: u64, burst: u32) -> Rule {
         self.expression("limit", |data| {
             data.long(1, rate).long(2, seconds).number(3, burst).number(4, 0).number(5, 1);
+        })
+    }
+
+    /// Gives the packet this priority for the queues it waits in, and goes on.
+    pub fn set_priority(self, priority: u32) -> Rule {
+        self.expression("immediate", |data| {
+            data.number(1, REG_1).nest(2, |nest| {
+                nest.put(1, &priority.to_ne_bytes());
+            });
+        })
+        .expression("meta", |data| {
+            data.number(2, Meta::Priority as u32).number(3, REG_1);
         })
     }
 

@@ -15,9 +15,9 @@ use super::{Netlink, index_of};
 use crate::error::{Error, Result};
 use crate::name::IfName;
 
-/// The number of the bucket, and of its one class.
-const ROOT: TcHandle = TcHandle { major: 1, minor: 0 };
-const CLASS: TcHandle = TcHandle { major: 1, minor: 0x10 };
+/// The number of the bucket, by which ours is told from those of others, and of its one class.
+const ROOT: TcHandle = TcHandle { major: 0x0cab, minor: 0 };
+const CLASS: TcHandle = TcHandle { major: 0x0cab, minor: 0x10 };
 
 /// The bucket's options (`linux/pkt_sched.h`).
 const HTB_PARMS: u16 = 1;

@@ -197,3 +197,27 @@ fn a_pair_has_routes_and_a_rate_too() {
         assert_eq!(made(), before);
     });
 }
+
+#[test]
+fn queues_and_priorities_are_those_of_the_nic_and_the_ports_mtu_that_of_the_bridge() {
+    let test = "carrying::queues_and_priorities_are_those_of_the_nic_and_the_ports_mtu_that_of_the_bridge";
+    in_own_world(test, || {
+        let host = Host::new();
+        let spec = bridge("cbtest0", "10.77.0.1/24", "fd77::1/64");
+        keep(|undo| host.network.create_bridge(&spec, undo));
+        let guest = Guest::new();
+        let nic = NicSpec { mtu: Some(1400), queue: Some(1200), priority: Some(5), ..nic("web", 1) };
+        keep(|undo| host.network.plug(&spec, &nic, guest.netns(), undo));
+        let (outside, inside) =
+            (run("ip", &["link", "show", "vethtest1"]), guest.run("ip", &["link", "show", "eth0"]));
+        assert!(outside.contains("mtu 1500") && outside.contains("qlen 1200"), "{outside}");
+        assert!(inside.contains("mtu 1400") && inside.contains("qlen 1200"), "{inside}");
+        let chain = || run("nft", &["-nn", "list", "chain", "netdev", "cabin_test", "vethtest1"]);
+        assert!(chain().contains("meta priority set 0:5"), "{}", chain());
+        let address = guest.dhcp(&host.dir);
+        run("ping", &["-c1", "-W5", &address]);
+        let plain = NicSpec { priority: None, ..nic.clone() };
+        keep(|undo| host.network.adjust_port(&spec, (&nic, &plain), undo));
+        assert!(!chain().contains("meta priority"), "{}", chain());
+    });
+}

@@ -255,12 +255,14 @@ pub fn nic(instance: &str, number: u8) -> NicSpec {
         guest_name: "eth0".parse().unwrap(),
         mac: format!("00:16:3e:00:00:{number:02x}").parse().unwrap(),
         mtu: None,
+        queue: None,
         ipv4: None,
         ipv6: None,
         filter: Filter::ALL,
         isolation: Isolation::Shared,
         routes: Vec::new(),
         rates: Rates::default(),
+        priority: None,
     }
 }
 
