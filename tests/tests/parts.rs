@@ -110,15 +110,17 @@ fn volumes_of_instances_are_set_and_edited_by_every_client() {
         let _ = desk.fed(&["storage", "volume", "edit", "default", &volume], &edited).ok();
         let shown = desk.run(&["storage", "volume", "show", "default", &volume]).ok();
         assert!(shown.contains("description: bar") && shown.contains("user.foo: one"), "{shown}");
-        // The snapshot has its own, and begins with the volume's.
-        let _ = desk.run(&["snapshot", "create", &name, "s0"]).ok();
-        let snapshot = format!("{volume}/s0");
-        let shown = desk.run(&["storage", "volume", "show", "default", &snapshot]).ok();
-        assert!(shown.contains("description: bar"), "{shown}");
-        let edited = described(&shown, "baz");
-        let _ = desk.fed(&["storage", "volume", "edit", "default", &snapshot], &edited).ok();
-        assert!(desk.run(&["storage", "volume", "show", "default", &snapshot]).ok().contains("baz"));
-        assert!(desk.run(&["storage", "volume", "show", "default", &volume]).ok().contains("bar"));
+        // The snapshot has its own, and begins with the volume's. Older clients have no words for it.
+        if desk.stock.is_none() {
+            let _ = desk.run(&["snapshot", "create", &name, "s0"]).ok();
+            let snapshot = format!("{volume}/s0");
+            let shown = desk.run(&["storage", "volume", "show", "default", &snapshot]).ok();
+            assert!(shown.contains("description: bar"), "{shown}");
+            let edited = described(&shown, "baz");
+            let _ = desk.fed(&["storage", "volume", "edit", "default", &snapshot], &edited).ok();
+            assert!(desk.run(&["storage", "volume", "show", "default", &snapshot]).ok().contains("baz"));
+            assert!(desk.run(&["storage", "volume", "show", "default", &volume]).ok().contains("bar"));
+        }
         let _ = desk.run(&["storage", "volume", "unset", "default", &volume, "user.foo"]).ok();
         assert_eq!(desk.run(&["storage", "volume", "get", "default", &volume, "user.foo"]).ok(), "");
         let _ = desk.run(&["delete", &name]).ok();

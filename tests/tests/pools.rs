@@ -361,25 +361,25 @@ fn volumes_of_instances_show_the_instances_snapshots() {
 
 #[test]
 fn a_pools_disk_is_mounted_as_its_options_say() {
-    let mut lab = Lab::own();
+    let lab = Lab::own();
     let options = |words: &str| format!("btrfs.mount_options={words}");
-    lab.cabin(&["storage", "create", "timed", "btrfs", "size=300MiB", &options("rw,noatime")]).ok();
-    let mount = |lab: &Lab| {
+    let create =
+        |words: &str| lab.cabin(&["storage", "create", "timed", "btrfs", "size=300MiB", &options(words)]);
+    let mount = || {
         let place = format!("{}/storage-pools/timed ", lab.dir.display());
-        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", lab.pid())).unwrap();
         table.lines().find(|line| line.contains(&place)).expect("a mount").to_owned()
     };
-    assert!(mount(&lab).contains("noatime"), "{}", mount(&lab));
+    create("rw,noatime").ok();
+    assert!(mount().contains("noatime"), "{}", mount());
     for wrong in ["rw=1", "noatime,strictatime", "ro"] {
         let refused = lab.cabin(&["storage", "set", "timed", &options(wrong)]).refused();
         assert!(refused.contains("btrfs.mount_options"), "{refused}");
     }
-    lab.cabin(&["storage", "set", "timed", &options("rw,strictatime,user_subvol_rm_allowed")]).ok();
-    // It counts at the next mount.
-    lab.daemon_mut().terminate();
-    cabin_tests::cli::host(&["umount", &lab.dir.join("storage-pools/timed").display().to_string()]).ok();
-    lab.daemon_mut().boot();
-    let now = mount(&lab);
+    lab.cabin(&["storage", "set", "timed", &options("rw,relatime,user_subvol_rm_allowed")]).ok();
+    lab.cabin(&["storage", "delete", "timed"]).ok();
+    create("rw,strictatime,user_subvol_rm_allowed").ok();
+    let now = mount();
     assert!(!now.contains("relatime") && !now.contains("noatime"), "{now}");
     assert!(now.contains("user_subvol_rm_allowed"), "{now}");
     lab.cabin(&["storage", "delete", "timed"]).ok();
