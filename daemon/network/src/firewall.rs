@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::name::{IfName, Mac};
 use crate::spec::{BridgeSpec, HostAccess, NatOrder, NicSpec};
-use port::Port;
+use port::{Port, Serving};
 use rule::{Base, Field, Meta, Rule};
 pub use wire::foreign_removal;
 use wire::{Batch, Family, Hook, SetKind};
@@ -120,7 +120,12 @@ impl Firewall {
     }
 
     /// Puts the filter of a port in place, at once instead of what was there.
-    pub fn set_port(&self, bridge: &BridgeSpec, nic: &NicSpec, ipv4: Option<Ipv4Addr>) -> Result<()> {
+    pub fn set_port(
+        &self,
+        (bridge, mac): (&BridgeSpec, Mac),
+        nic: &NicSpec,
+        ipv4: Option<Ipv4Addr>,
+    ) -> Result<()> {
         let (held, holders) = set_names(bridge.name.as_str());
         let port = Port {
             mac: nic.mac,
@@ -129,6 +134,12 @@ impl Firewall {
             routes: &nic.routes,
             outward: nic.rates.outward,
             priority: nic.priority,
+            serving: Serving {
+                mac,
+                address: bridge.ipv4.as_ref().map(|side| side.address.addr()),
+                dhcp: bridge.ipv4.as_ref().is_some_and(|side| side.dhcp.is_some()),
+                advertises: bridge.ipv6.is_some(),
+            },
             prefix6: bridge.ipv6.as_ref().map(|side| side.address),
             held: &held,
             holders: &holders,

@@ -131,7 +131,7 @@ impl Network {
         let controller = index_of(&bridge.name)?.ok_or_else(missing)?;
         let state = self.own_end(nic)?;
         let kept = inner.reservations.keep(&inner.servers, bridge, nic, Until::Unplugged)?;
-        inner.firewall.set_port(bridge, nic, kept.ipv4)?;
+        inner.firewall.set_port((bridge, self.mac_of(bridge)), nic, kept.ipv4)?;
         if state.controller != Some(controller) {
             inner.netlink.set_controller(&nic.host_name, controller)?;
         }
@@ -163,7 +163,7 @@ impl Network {
     fn raise(&self, bridge: &BridgeSpec, nic: &NicSpec, ipv4: Option<Ipv4Addr>) -> Result<()> {
         let inner = &self.inner;
         sysctl::silence_port(nic.host_name.as_str())?;
-        inner.firewall.set_port(bridge, nic, ipv4)?;
+        inner.firewall.set_port((bridge, self.mac_of(bridge)), nic, ipv4)?;
         fault::pass("filter of the port")?;
         let flags =
             PortFlags { locked: nic.filter.pins_mac(), isolated: nic.isolation == Isolation::Isolated };

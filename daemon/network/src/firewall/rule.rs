@@ -37,6 +37,8 @@ pub enum Meta {
 
 /// The sender's Ethernet address.
 pub const ETHER_SOURCE: Field = Field(Base::Link, 6, 6);
+/// The Ethernet address sent to.
+pub const ETHER_TARGET: Field = Field(Base::Link, 0, 6);
 /// The outermost Ethernet type: a VLAN tag counts.
 pub const ETHER_TYPE: Field = Field(Base::Link, 12, 2);
 
@@ -237,6 +239,19 @@ impl Rule {
         })
         .expression("meta", |data| {
             data.number(2, Meta::Priority as u32).number(3, REG_1);
+        })
+    }
+
+    /// Writes these bytes into the frame, where no checksum covers them (`NFTA_PAYLOAD_SREG`), and goes on.
+    pub fn write(self, field: Field, bytes: &[u8]) -> Rule {
+        let Field(base, offset, length) = field;
+        self.expression("immediate", |data| {
+            data.number(1, REG_1).nest(2, |nest| {
+                nest.put(1, bytes);
+            });
+        })
+        .expression("payload", |data| {
+            data.number(2, base as u32).number(3, offset).number(4, length).number(5, REG_1).number(6, 0);
         })
     }
 

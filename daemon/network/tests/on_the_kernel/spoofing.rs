@@ -10,6 +10,7 @@ use crate::world::{Guest, Host, bridge, in_own_world, keep, nic, run};
 const OWN: Mac = [0, 0x16, 0x3e, 0, 0, 1];
 const OTHER: Mac = [0, 0x16, 0x3e, 0, 0, 2];
 const ALL: Mac = [255; 6];
+const ROUTERS: Mac = [0x33, 0x33, 0, 0, 0, 2];
 const OWN_IP: &str = "10.9.8.11";
 const OTHER_IP: &str = "10.9.8.12";
 const GATE: &str = "10.9.8.1";
@@ -99,6 +100,11 @@ fn link_and_arp_cases() -> Vec<Case> {
         ("for every bridge's neighbour", ether([1, 0x80, 0xc2, 0, 0, 0x10], OWN, 0x800, &packet), true),
         ("ARP request", arp_by(1, OWN, OWN_IP), true),
         ("ARP reply", arp_by(2, OWN, OWN_IP), true),
+        (
+            "ARP request for the gateway, which goes to it",
+            ether(ALL, OWN, 0x806, &arp(1, OWN, OWN_IP, GATE)),
+            false,
+        ),
         ("ARP probe", arp_by(1, OWN, "0.0.0.0"), true),
         ("ARP reply from nowhere", arp_by(2, OWN, "0.0.0.0"), false),
         ("ARP for the neighbour", arp_by(2, OWN, OTHER_IP), false),
@@ -110,10 +116,11 @@ fn link_and_arp_cases() -> Vec<Case> {
 
 fn ipv4_cases() -> Vec<Case> {
     let from = |ip: &str, proto, body: &[u8]| ether(OTHER, OWN, 0x800, &ipv4(ip, OTHER_IP, proto, 0, body));
-    let discover = |head, relay, mac| {
+    let discover_by = |to, head, relay, mac| {
         let packet = ipv4("0.0.0.0", "255.255.255.255", 17, 0, &udp(68, 67, &dhcp(head, relay, mac)));
-        ether(ALL, OWN, 0x800, &packet)
+        ether(to, OWN, 0x800, &packet)
     };
+    let discover = |head, relay, mac| discover_by(OTHER, head, relay, mac);
     let plain = [1, 1, 6, 0];
     let renew = |mac| udp(68, 67, &dhcp(plain, [0; 4], mac));
     let fragment = ipv4(OWN_IP, OTHER_IP, 17, 0x2000, &renew(OTHER));
@@ -126,6 +133,7 @@ fn ipv4_cases() -> Vec<Case> {
         ("loopback's IPv4", from("127.0.0.1", 1, &[8, 0, 0, 0]), false),
         ("IPv4 from nowhere", from("0.0.0.0", 17, &udp(9, 9, b"x")), false),
         ("DHCP discover", discover(plain, [0; 4], OWN), true),
+        ("DHCP discover to all, which goes to the host", discover_by(ALL, plain, [0; 4], OWN), false),
         ("DHCP for another MAC", discover(plain, [0; 4], OTHER), false),
         ("DHCP with a longer address", discover([1, 1, 16, 0], [0; 4], OWN), false),
         ("DHCP through a relay", discover(plain, [10, 9, 8, 11], OWN), false),
@@ -179,6 +187,11 @@ fn ipv6_cases() -> Vec<Case> {
         ("NA behind hop-by-hop", packet(OWN_LL, 0, &hop_by_hop(&answer)), false),
         ("NA in a fragment", packet(OWN_LL, 44, &fragment(&answer)), false),
         ("RS", packet(OWN_LL, 58, &icmp6(133, &solicit(OWN))), true),
+        (
+            "RS to all routers, which goes to the host",
+            ether(ROUTERS, OWN, 0x86dd, &ipv6(OWN_LL, "ff02::2", 58, &icmp6(133, &solicit(OWN)))),
+            false,
+        ),
         ("RS with another MAC", packet(OWN_LL, 58, &icmp6(133, &solicit(OTHER))), false),
         ("MLD report", packet("::", 0, &hop_by_hop(&report)), true),
         ("DHCPv6 question", packet(OWN_LL, 17, &udp(546, 547, b"x")), true),
