@@ -18,6 +18,13 @@ pub const PLACE: &str = "/var/tmp";
 /// How the names of those directories begin.
 pub const PREFIX: &str = "cabin-test-";
 
+/// Gives a daemon its mounts: those of other tests, which it would keep in use as long as it lives, are left out. Then
+/// every mount is shared, as on a host that systemd has started; many machines for development have them private, where
+/// mistakes with propagation do not show.
+const OWN_MOUNTS: &str =
+    "for it in $(findmnt -rno TARGET | grep -E '^(/var/tmp/cabin-test-|/run/netns)' | sort -r); do
+    umount -l $it 2>/dev/null; done; mount --make-rshared /; exec \"$@\"";
+
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// A daemon under test. Dropping it stops it and looks for what it left behind.
@@ -77,9 +84,7 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", self.netns))
-            // Every mount shared, as on a host that systemd has started; many machines for development have them
-            // private, where mistakes with propagation do not show.
-            .args(["unshare", "--mount", "--propagation", "shared"])
+            .args(["unshare", "--mount", "sh", "-c", OWN_MOUNTS, "sh"])
             .arg(binary("cabind"))
             .arg("--dir")
             .arg(&self.dir)
