@@ -1,6 +1,9 @@
 //! What the daemon starts by itself: with the host, after a crash of an init, and again when it did not come
 //! about; and what an orderly end of the daemon leaves.
 
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
 use cabin_tests::audit;
 use cabin_tests::cli::host;
 use cabin_tests::hostile::Line;
@@ -157,6 +160,40 @@ fn instances_are_stopped_and_started_in_the_order_they_are_given() {
     subject.wait_status("cc", "Running", 30);
     let [first, second, third] = ["bb", "aa", "cc"].map(|name| started(&subject, name));
     assert!(second - first >= 2000 && third - second >= 2000, "started at {first}, {second}, {third}");
+}
+
+#[test]
+fn after_a_boot_of_the_host_nobody_is_signalled_who_has_a_number_or_a_name_of_ours() {
+    let mut subject = lab();
+    subject.create("box", &json!({ "boot.autostart": "true" }));
+    subject.power("box", "start").expect("a start");
+    let line = std::fs::read_to_string(format!("/proc/{}/cmdline", subject.supervisor_pid("box")));
+    let supervisor = line.expect("a supervisor").split('\0').next().unwrap_or_default().to_owned();
+    subject.cut_power();
+    std::fs::write(subject.dir.join("run/boot-id"), "0000\n").expect("a mark");
+    let home = subject.dir.join("networks/cabinbr0");
+    let server = format!("--conf-file={}/dnsmasq.conf", home.display());
+    // Who is called as a supervisor was, who is called as a name server was, and who has the number of that one.
+    let sleeper = |name: &str| Command::new("sleep").arg0(name).arg("1000").spawn().expect("sleep");
+    let mut others = [&supervisor, &server, "sleep"].map(sleeper);
+    std::fs::write(home.join("dnsmasq.pid"), format!("{}\n", others[2].id())).expect("a number");
+
+    subject.boot_well();
+    subject.wait_status("box", "Running", 30);
+    subject.wait_address("box", 20);
+    let mut network = subject.get("/1.0/networks/cabinbr0");
+    network["config"]["dns.domain"] = json!("elsewhere");
+    subject.must("PUT", "/1.0/networks/cabinbr0", &network);
+    subject.power("box", "restart").expect("a restart");
+    subject.power("box", "stop").expect("a stop");
+    let gone: Vec<_> = others.iter_mut().filter_map(|other| other.try_wait().expect("a child")).collect();
+    for other in &mut others {
+        let _ = other.kill();
+        let _ = other.wait();
+    }
+    assert!(gone.is_empty(), "{gone:?}");
+    let found = audited(&subject);
+    assert!(found.is_empty(), "{found:?}");
 }
 
 #[test]
