@@ -44,6 +44,8 @@ enum Lit {
     Processes,
     /// There was no memory left.
     Memory,
+    /// The console says the same again and again.
+    Console,
     /// This command inside succeeds.
     Inside(&'static str),
 }
@@ -97,6 +99,7 @@ const BOMBS: &[Bomb] = &[
     Bomb {
         name: "a flood of the console",
         script: "for i in 1 2 3 4; do yes $(seq 1 200) >/dev/console & done; sleep 1000",
+        lit: Lit::Console,
         ..PLAIN
     },
     Bomb {
@@ -155,6 +158,10 @@ fn is_lit(subject: &Subject, lit: &Lit) -> bool {
         Lit::Memory => {
             let failed = number(subject, "memory.failcnt", "");
             failed.or_else(|| number(subject, "memory.events", "max ")).is_some_and(|count| count > 0)
+        }
+        Lit::Console => {
+            let said = subject.call("GET", "/1.0/instances/box/console", None).expect("an answer").text();
+            said.matches(" 199 200").count() > 40
         }
         Lit::Inside(command) => subject.exec("box", command).is_ok(),
     }
