@@ -84,7 +84,7 @@ impl std::fmt::Display for Claim {
 pub(crate) struct Registry {
     dir: HostDir,
     owner: String,
-    filesystem: Option<u64>,
+    filesystem: u64,
     /// What a file has for a name until it is whole; held while one is made.
     temporary: parking_lot::Mutex<String>,
     whole: Range,
@@ -104,7 +104,7 @@ impl Registry {
         let temporary = parking_lot::Mutex::new(format!(".{}.new", settings.prefix));
         let filesystem =
             HostDir::open(&settings.dir).and_then(|dir| dir.filesystem()).map_err(Error::io(act()))?;
-        let registry = Registry { dir, owner, filesystem: Some(filesystem), temporary, whole, others };
+        let registry = Registry { dir, owner, filesystem, temporary, whole, others };
         for entry in registry.dir.list().map_err(Error::io(act()))? {
             let Some(claim) = registry.read(&entry.name) else { continue };
             if claim.owner != registry.owner && claim.is_abandoned() {
@@ -221,7 +221,7 @@ impl Registry {
     }
 
     fn claim(&self, name: &str) -> Claim {
-        Claim { owner: self.owner.clone(), name: name.to_owned(), filesystem: self.filesystem }
+        Claim { owner: self.owner.clone(), name: name.to_owned(), filesystem: Some(self.filesystem) }
     }
 
     fn is_own(&self, claim: &Claim) -> bool {

@@ -214,11 +214,9 @@ pub fn rename_backup(
     let row = backup_row(pool, volume, old);
     let txn = host.store().begin().check::<rows::VolumeBackup>(project, &row, Some(found.revision));
     let txn = txn.remove::<rows::VolumeBackup>(project, &row);
-    match txn.insert(project, &backup_row(pool, volume, new), &found.row)?.commit() {
-        // Deleted meanwhile: that takes no turn.
-        Err(cabin_store::Error::Changed { .. }) => Err(Error::Changed { what: WHAT, name: row }),
-        other => Ok(other.map(drop)?),
-    }?;
+    let txn = txn.insert(project, &backup_row(pool, volume, new), &found.row)?;
+    // Deleted meanwhile: that takes no turn.
+    commit(txn, || Error::Changed { what: WHAT, name: row })?;
     tell(host, Some(op), project, "storage-volume-backup-renamed", (pool, volume, new));
     Ok(())
 }

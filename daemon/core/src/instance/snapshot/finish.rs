@@ -33,6 +33,10 @@ pub(crate) fn finish(host: &Arc<Host>) {
 /// [`Error::Unavailable`] when it still cannot be.
 pub(crate) fn settle(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
     let Some(found) = host.store().rows::<Intent>().get(project, name)? else { return Ok(()) };
+    let Some(instance) = host.store().rows::<rows::Instance>().get(project, name)? else {
+        // Its instance was deleted; whoever takes the name now has no part in it.
+        return intent::forget(host, project, name);
+    };
     let done = match &found.row {
         Intent::Rename { to } => finish_rename(host, name, to),
         going_on if is_of_a_run(going_on) => return Ok(()),
@@ -43,11 +47,8 @@ pub(crate) fn settle(host: &Arc<Host>, project: &str, name: &str) -> Result<(), 
         name: name.to_owned(),
         source: Box::new(source),
     })?;
-    if let Some(found) = host.store().rows::<rows::Instance>().get(project, name)? {
-        // The tree that was replaced, or was to take its place: what this start of the daemon has not swept.
-        storage::pool(host, &found.row.pool)?.forget_replaced(&VolumeName::container(name)?)?;
-    }
-    Ok(())
+    // The tree that was replaced, or was to take its place: what this start of the daemon has not swept.
+    Ok(storage::pool(host, &instance.row.pool)?.forget_replaced(&VolumeName::container(name)?)?)
 }
 
 /// Takes back a rename that was not committed: the tree may lie under a name that no row has.
