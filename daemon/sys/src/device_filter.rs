@@ -27,6 +27,9 @@ const PROGRAM_TYPE: u32 = 15;
 /// `BPF_CGROUP_DEVICE`.
 const ATTACH_TYPE: u32 = 6;
 
+/// How often a program is offered that the kernel was kept from looking at.
+const ATTEMPTS: u32 = 1000;
+
 /// The kernel's `union bpf_attr`, as 32-bit words; what a command does not use stays 0.
 type Attr = [u32; 32];
 
@@ -36,6 +39,17 @@ type Attr = [u32; 32];
 /// # Errors
 /// As bpf(2): `EINVAL` on a kernel without such programs, or for a program that it does not accept.
 pub fn attach(cgroup: impl AsFd, program: &[Instruction]) -> io::Result<()> {
+    let loaded = load(program)?;
+    let mut attr: Attr = [0; 32];
+    attr[0] = word(cgroup.as_fd().as_raw_fd());
+    attr[1] = word(loaded.as_raw_fd());
+    attr[2] = ATTACH_TYPE;
+    call(PROG_ATTACH, &mut attr).map(|_| ())
+}
+
+/// A program that the kernel has taken. While it looks at one, any signal of the thread ends that with `EAGAIN`
+/// (`do_check` in kernel/bpf/verifier.c), whether there is a handler for it or not: then it is asked again.
+fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
     let license = c"Apache-2.0";
     let mut attr: Attr = [0; 32];
     attr[0] = PROGRAM_TYPE;
@@ -43,14 +57,16 @@ pub fn attach(cgroup: impl AsFd, program: &[Instruction]) -> io::Result<()> {
     set_pointer(&mut attr, 2, program.as_ptr().expose_provenance());
     set_pointer(&mut attr, 4, license.as_ptr().expose_provenance());
     // Its addresses are seen by the kernel only; both are borrowed until the call has returned.
-    let loaded = call(PROG_LOAD, &mut attr)?;
+    let mut left = ATTEMPTS;
+    let loaded = loop {
+        left -= 1;
+        match call(PROG_LOAD, &mut attr) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && left > 0 => {}
+            answer => break answer?,
+        }
+    };
     // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
-    let loaded = unsafe { OwnedFd::from_raw_fd(loaded) };
-    let mut attr: Attr = [0; 32];
-    attr[0] = word(cgroup.as_fd().as_raw_fd());
-    attr[1] = word(loaded.as_raw_fd());
-    attr[2] = ATTACH_TYPE;
-    call(PROG_ATTACH, &mut attr).map(|_| ())
+    Ok(unsafe { OwnedFd::from_raw_fd(loaded) })
 }
 
 /// Whether `cgroup` itself asks a program.
@@ -85,4 +101,50 @@ fn set_pointer(attr: &mut Attr, at: usize, address: usize) {
 
 fn word(fd: RawFd) -> u32 {
     u32::from_ne_bytes(fd.to_ne_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nix::sys::signal::{SigHandler, Signal, signal};
+
+    use super::*;
+
+    const LOADS: usize = 1000;
+
+    extern "C" fn nothing(_: libc::c_int) {}
+
+    #[test]
+    fn a_signal_does_not_keep_a_program_from_being_loaded() {
+        // r0 = 0, a thousand times; then the end.
+        let mut program = vec![Instruction { code: 0xb7, registers: 0, offset: 0, number: 0 }; 1000];
+        program.push(Instruction { code: 0x95, registers: 0, offset: 0, number: 0 });
+        // SAFETY: the handler does nothing.
+        unsafe { signal(Signal::SIGUSR1, SigHandler::Handler(nothing)) }.unwrap();
+        // SAFETY: it names the calling thread, which outlives the scope below.
+        let (loader, turn) = (unsafe { libc::pthread_self() }, AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            // One signal for each load, each time a little later after its beginning.
+            scope.spawn(|| {
+                for signalled in 1..=LOADS {
+                    while turn.load(Ordering::Acquire) < signalled {
+                        std::hint::spin_loop();
+                    }
+                    (0..signalled % 500).for_each(|_| std::hint::spin_loop());
+                    // SAFETY: the thread waits for this one's end.
+                    assert_eq!(unsafe { libc::pthread_kill(loader, libc::SIGUSR1) }, 0);
+                }
+            });
+            let loaded: Vec<_> = (1..=LOADS)
+                .map(|load_number| {
+                    turn.store(load_number, Ordering::Release);
+                    load(&program).map(drop)
+                })
+                .collect();
+            for answer in loaded {
+                answer.unwrap();
+            }
+        });
+    }
 }
