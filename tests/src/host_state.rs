@@ -69,7 +69,7 @@ impl HostState {
             let nics: Vec<&String> =
                 state["network"].as_object().into_iter().flat_map(|it| it.keys()).collect();
             lines.insert(format!("state {url} {} init {pid} nics {nics:?}", state["status"]));
-            lines.extend(disks(pid).into_iter().map(|it| format!("disk of {url} {it}")));
+            lines.extend(counted(disks(pid).into_iter().map(|it| format!("disk of {url} {it}"))));
             parts(subject, url.as_str().unwrap_or_default(), &mut lines);
         }
         for url in subject.get("/1.0/storage-pools").as_array().into_iter().flatten() {
@@ -80,6 +80,8 @@ impl HostState {
         lines.extend(content::told(dir));
         lines.extend(registered(dir));
         lines.extend(audit::mounts(dir).into_iter().map(|it| format!("mount {it}")));
+        lines.extend(own_mounts(subject));
+        lines.extend(sockets(subject));
         lines.extend(audit::loop_devices(dir).into_iter().map(|it| format!("loop device of {it}")));
         lines.extend(disks_of_pools(dir));
         lines.extend(cgroups(dir));
@@ -174,6 +176,36 @@ fn volumes(subject: &Subject, pool: &str, lines: &mut BTreeSet<String>) {
         lines.insert(format!("volume of {pool} {volume}"));
         parts(subject, &format!("{list}/{name}"), lines);
     }
+}
+
+/// The lines, each with how often it is there.
+fn counted(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut found = BTreeMap::<String, u32>::new();
+    for line in lines {
+        *found.entry(line).or_default() += 1;
+    }
+    found.into_iter().map(|(line, times)| format!("{line} x{times}")).collect()
+}
+
+/// What the daemon itself sees mounted below its directory or from it: how, and how often.
+fn own_mounts(subject: &Subject) -> Vec<String> {
+    let needle = subject.dir.to_string_lossy().into_owned();
+    let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", subject.pid())).unwrap_or_default();
+    let shown = table.lines().filter(|line| line.contains(&needle)).filter_map(|line| {
+        let (mount, source) = line.split_once(" - ")?;
+        let words: Vec<&str> = mount.split(' ').collect();
+        let kind = source.split(' ').next()?;
+        Some(format!("own mount {kind} {} at {} {}", words.get(3)?, words.get(4)?, words.get(5)?))
+    });
+    counted(shown)
+}
+
+/// The names of unix sockets in the daemon's network namespace, those without a file among them. The daemon's own is
+/// everybody's who is connected.
+fn sockets(subject: &Subject) -> BTreeSet<String> {
+    let table = std::fs::read_to_string(format!("/proc/{}/net/unix", subject.pid())).unwrap_or_default();
+    let names = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(7));
+    names.filter(|name| !name.ends_with("/unix.socket")).map(|name| format!("socket {name}")).collect()
 }
 
 /// What is mounted in a container: the part shown, where, and how.

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clients;
 pub mod content;
 pub mod daemon;
+pub mod descriptors;
 pub mod desk;
 pub mod disk;
 pub mod fence;

@@ -1,5 +1,6 @@
 //! Sweeps: a verb is done again and again, and each time another of its steps fails, or the daemon dies there.
 
+use crate::descriptors::{grown, held};
 use crate::host_state::{HostState, Look, settled, settled_within};
 use crate::machine;
 use crate::subject::{Point, Subject};
@@ -82,6 +83,7 @@ pub fn fail_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
             tally.points += 1;
             let told = format!("{}, step {number} (`{}`)", verb.name, point.what);
             let before = HostState::of(subject, Look::Exact);
+            let own = held(subject);
             subject.arm(&format!("fail:{number}"));
             let attempt = (verb.act)(subject);
             subject.arm("off");
@@ -97,6 +99,7 @@ pub fn fail_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
             if halfway.is_some() {
                 (verb.back)(subject);
             }
+            tally.wrong.extend(grown(subject, &own).into_iter().map(|it| format!("{told}: {it}")));
             if let Err(why) = (verb.act)(subject) {
                 tally.wrong.push(format!("{told}: the verb does not do afterwards: {why}"));
             }
