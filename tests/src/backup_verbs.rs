@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::process::Command;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -72,9 +73,9 @@ fn import(subject: &Subject) -> Attempt {
     subject.finish(api::send(&subject.socket(), "POST", "/1.0/instances", &headers, &bytes))
 }
 
-fn publish(subject: &Subject) -> Attempt {
+fn publish(subject: &Subject, kind: &str, name: &str) -> Attempt {
     // Always the same bytes, and so the same image.
-    let source = json!({ "type": "snapshot", "name": "kept/s", "creation_date": 1_700_000_000 });
+    let source = json!({ "type": kind, "name": name, "creation_date": 1_700_000_000 });
     let aliases = json!([{ "name": "published" }]);
     subject.ask(
         "POST",
@@ -89,6 +90,31 @@ fn unpublish(subject: &Subject) {
         let image = alias.json()["metadata"]["target"].as_str().unwrap_or_default().to_owned();
         subject.must("DELETE", &format!("/1.0/images/{image}"), &Value::Null);
     }
+}
+
+/// A form of two files, metadata and a tree, with the border between them.
+fn form() -> (&'static str, Vec<u8>) {
+    const BORDER: &str = "between-two-files";
+    static FORM: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let script = r#"set -e; at=$(mktemp -d); cd $at; mkdir -p rootfs/etc; echo small >rootfs/etc/issue
+            printf 'architecture: x86_64\ncreation_date: 1700000000\n' >metadata.yaml
+            tar --owner=0 --group=0 -cf meta.tar metadata.yaml; tar --owner=0 --group=0 -C rootfs -cf tree.tar etc
+            for part in 'metadata meta.tar' 'rootfs tree.tar'; do set -- $part
+            printf -- '--%s\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n' "$BORDER" $1 $2
+            printf 'Content-Type: application/octet-stream\r\n\r\n'; cat $2; printf '\r\n'; done
+            printf -- '--%s--\r\n' "$BORDER"; cd /; rm -r $at"#;
+        let made = Command::new("sh").args(["-c", script]).env("BORDER", BORDER).output().expect("sh");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        made.stdout
+    });
+    (BORDER, FORM.clone())
+}
+
+fn import_form(subject: &Subject) -> Attempt {
+    let (border, bytes) = form();
+    let kind = format!("multipart/form-data; boundary={border}");
+    let headers = [("Content-Type", kind.as_str()), ("X-Incus-aliases", "alias=published")];
+    subject.finish(api::send(&subject.socket(), "POST", "/1.0/images", &headers, &bytes))
 }
 
 fn rebuild(subject: &Subject, source: &Value) -> Attempt {
@@ -119,17 +145,54 @@ pub const VERBS: &[Verb] = &[
         halfway: None,
     },
     Verb {
+        name: "backup rename",
+        before: with_backup,
+        act: |subject| subject.ask("POST", &format!("{BACKUPS}/b"), &json!({ "name": "renamed" })),
+        back: |subject| {
+            delete(subject, &format!("{BACKUPS}/renamed"));
+            with_backup(subject);
+        },
+        halfway: None,
+    },
+    Verb {
         name: "import",
         before: |subject| drop(fetched(subject)),
         act: import,
         back: |subject| delete(subject, "/1.0/instances/imported"),
         halfway: None,
     },
-    Verb { name: "publish", before: make, act: publish, back: unpublish, halfway: None },
+    Verb {
+        name: "publish",
+        before: make,
+        act: |subject| publish(subject, "snapshot", "kept/s"),
+        back: unpublish,
+        halfway: None,
+    },
+    Verb {
+        name: "publish of an instance",
+        before: make,
+        act: |subject| publish(subject, "instance", "kept"),
+        back: unpublish,
+        halfway: None,
+    },
+    Verb {
+        name: "image import, of two files",
+        before: unpublish,
+        act: import_form,
+        back: unpublish,
+        halfway: None,
+    },
     Verb {
         name: "rebuild from an image",
         before: renew,
         act: |subject| rebuild(subject, &json!({ "type": "image", "alias": "busybox" })),
+        back: renew,
+        halfway: None,
+    },
+    Verb {
+        name: "rebuild, empty",
+        before: renew,
+        act: |subject| rebuild(subject, &json!({ "type": "none" })),
         back: renew,
         halfway: None,
     },

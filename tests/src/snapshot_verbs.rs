@@ -65,6 +65,10 @@ fn restore(subject: &Subject, instance: &str) -> Attempt {
     subject.ask("PUT", &format!("/1.0/instances/{instance}"), &json!({ "restore": "s" }))
 }
 
+fn expires(subject: &Subject, at: &str) -> Attempt {
+    subject.ask("PUT", &format!("{SNAPSHOTS}/s"), &json!({ "expires_at": at }))
+}
+
 fn copy(subject: &Subject, of: &str) -> Attempt {
     let source = json!({ "type": "copy", "source": of });
     subject.ask("POST", "/1.0/instances", &json!({ "name": "twin", "source": source }))
@@ -88,6 +92,22 @@ pub const KEPT: &[Verb] = &[
                 subject.must("POST", &format!("{SNAPSHOTS}/t"), &json!({ "name": "s" }));
             }
         },
+        halfway: None,
+    },
+    Verb {
+        name: "snapshot change",
+        before: |subject| with_snapshot(subject, "kept"),
+        act: |subject| expires(subject, "2099-01-02T03:04:05Z"),
+        back: |subject| {
+            expires(subject, "").expect("the way back");
+        },
+        halfway: None,
+    },
+    Verb {
+        name: "copy of a snapshot",
+        before: |subject| with_snapshot(subject, "kept"),
+        act: |subject| copy(subject, "kept/s"),
+        back: |subject| delete(subject, "/1.0/instances/twin"),
         halfway: None,
     },
     Verb {

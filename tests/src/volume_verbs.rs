@@ -218,14 +218,31 @@ fn joined(subject: &Subject) {
     go_on(subject);
 }
 
-/// An instance that goes back to a snapshot together with its volume.
-pub const TOGETHER: &[Verb] = &[Verb {
-    name: "restore with volumes",
-    before: joined,
-    act: |subject| subject.ask("PUT", "/1.0/instances/joined", &json!({ "restore": "s", "volumes": true })),
-    back: go_on,
-    halfway: None,
-}];
+/// An instance that goes back to a snapshot together with its volume, and the taking of one of both.
+pub const TOGETHER: &[Verb] = &[
+    Verb {
+        name: "restore with volumes",
+        before: joined,
+        act: |subject| {
+            subject.ask("PUT", "/1.0/instances/joined", &json!({ "restore": "s", "volumes": true }))
+        },
+        back: go_on,
+        halfway: None,
+    },
+    Verb {
+        name: "snapshot with volumes",
+        before: joined,
+        act: |subject| {
+            let body = json!({ "name": "new", "volumes": true });
+            subject.ask("POST", "/1.0/instances/joined/snapshots", &body)
+        },
+        back: |subject| {
+            delete(subject, "/1.0/instances/joined/snapshots/new");
+            delete(subject, &format!("{VOLUMES}/joint/snapshots/new"));
+        },
+        halfway: None,
+    },
+];
 
 /// More of them.
 pub const MORE: &[Verb] = &[
@@ -292,6 +309,19 @@ pub const MORE: &[Verb] = &[
         halfway: None,
     },
     Verb {
+        name: "volume snapshot change",
+        before: |subject| with_snapshot(subject, "kept"),
+        act: |subject| {
+            let body = json!({ "description": "new", "expires_at": "2099-01-02T03:04:05Z" });
+            subject.ask("PUT", &format!("{VOLUMES}/kept/snapshots/s"), &body)
+        },
+        back: |subject| {
+            let body = json!({ "description": "", "expires_at": "" });
+            subject.must("PUT", &format!("{VOLUMES}/kept/snapshots/s"), &body);
+        },
+        halfway: None,
+    },
+    Verb {
         name: "volume backup",
         before: |subject| with_snapshot(subject, "kept"),
         act: |subject| back_up(subject, "new"),
@@ -335,6 +365,22 @@ pub const DISKS: &[Verb] = &[
         back: |subject| {
             if subject.status("user") == "Running" {
                 subject.power("user", "stop").expect("a stop");
+            }
+        },
+        halfway: None,
+    },
+    Verb {
+        name: "rename of a mounted volume",
+        before: |subject| {
+            used(subject, "named");
+            if subject.status("user") != "Running" {
+                subject.power("user", "start").expect("a start");
+            }
+        },
+        act: |subject| subject.ask("POST", &format!("{VOLUMES}/named"), &json!({ "name": "anew" })),
+        back: |subject| {
+            if there(subject, &format!("{VOLUMES}/anew")) {
+                subject.must("POST", &format!("{VOLUMES}/anew"), &json!({ "name": "named" }));
             }
         },
         halfway: None,

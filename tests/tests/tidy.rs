@@ -2,6 +2,7 @@
 
 use cabin_tests::manifest::{ARROWS, Manifest};
 use cabin_tests::rules;
+use cabin_tests::swept;
 use cabin_tests::tree::{Source, files, rust};
 
 type Rule = fn(&Source) -> Vec<String>;
@@ -163,4 +164,16 @@ fn the_architecture_names_tests_that_exist() {
             "ARCHITECTURE.md names `{name}`, which does not exist"
         );
     }
+}
+
+#[test]
+fn every_route_that_changes_something_is_swept_or_says_why_not() {
+    let bad = r#"row!(PUT "/1.0/moons/{name}", moons::update, "Replace a moon")"#;
+    let wrong = swept::wrong(bad);
+    assert!(wrong.iter().any(|it| it.starts_with("PUT /1.0/moons/{name}: no verb")), "{wrong:?}");
+    assert!(wrong.iter().any(|it| it.ends_with("PUT /1.0: there is no such route")), "{wrong:?}");
+
+    let routes = std::fs::read_to_string(cabin_tests::root().join("daemon/src/routes.rs")).unwrap();
+    let wrong = swept::wrong(&routes);
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
