@@ -55,6 +55,24 @@ impl Subject {
         subject
     }
 
+    /// As [`Subject::start`], with a pool `default` of another driver than the host's choice.
+    ///
+    /// # Panics
+    /// As [`Subject::start`].
+    #[must_use]
+    pub fn start_with_driver(driver: &str) -> Subject {
+        let subject = Subject::start();
+        let mut profile = subject.get("/1.0/profiles/default");
+        let root = profile["devices"]["root"].take();
+        let _ = profile["devices"].as_object_mut().map(|devices| devices.remove("root"));
+        subject.must("PUT", "/1.0/profiles/default", &profile);
+        subject.must("DELETE", "/1.0/storage-pools/default", &Value::Null);
+        subject.must("POST", "/1.0/storage-pools", &json!({ "name": "default", "driver": driver }));
+        profile["devices"]["root"] = root;
+        subject.must("PUT", "/1.0/profiles/default", &profile);
+        subject
+    }
+
     /// As [`Subject::start`], with everything it keeps on a disk of its own.
     ///
     /// # Panics

@@ -4,6 +4,7 @@
 use cabin_tests::backup_verbs;
 use cabin_tests::carry_verbs;
 use cabin_tests::pool_verbs;
+use cabin_tests::power_verbs;
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, fail_each, fail_once};
@@ -21,6 +22,22 @@ fn swept(what: &str, verbs: &[Verb]) {
 #[test]
 fn a_step_of_an_instances_life_that_fails_leaves_nothing() {
     swept("an instance's life", verbs::LIFE);
+}
+
+#[test]
+fn a_step_of_freezing_or_stopping_that_fails_leaves_nothing() {
+    swept("freezing, unfreezing and stopping", power_verbs::VERBS);
+}
+
+#[test]
+fn a_step_of_what_is_done_with_instances_on_dir_that_fails_leaves_nothing() {
+    let subject = Subject::start_with_driver("dir");
+    subject.import("busybox").expect("the image");
+    let mut tally = Tally::default();
+    for verbs in [verbs::LIFE, snapshot_verbs::KEPT] {
+        fail_each(&subject, verbs, &mut tally);
+    }
+    tally.close("instances on dir");
 }
 
 #[test]
@@ -46,9 +63,7 @@ fn a_step_of_a_snapshot_or_copy_that_fails_leaves_nothing() {
 #[test]
 fn a_step_of_a_copy_or_move_between_pools_that_fails_leaves_nothing() {
     swept("copies and moves between pools", carry_verbs::CARRIED);
-    if std::env::var_os("CABIN_TORTURE").is_some() {
-        swept("more of them", carry_verbs::MORE);
-    }
+    swept("more of them", carry_verbs::MORE);
 }
 
 #[test]

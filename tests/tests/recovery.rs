@@ -5,9 +5,11 @@ use cabin_tests::backup_verbs;
 use cabin_tests::carry_verbs;
 use cabin_tests::lab::Lab;
 use cabin_tests::pool_verbs;
+use cabin_tests::power_verbs;
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Again, Tally, kill_each, kill_every};
+use cabin_tests::swept;
 use cabin_tests::verbs::{self, Verb};
 use cabin_tests::volume_verbs;
 
@@ -41,27 +43,38 @@ fn many_readers_at_once_are_all_answered() {
     assert_eq!(lab.call("GET", "/1.0", None).status, 200);
 }
 
+/// All steps when there is time, else one of three: for what is done elsewhere by nearly the same steps.
+fn apart() -> usize {
+    if std::env::var_os("CABIN_TORTURE").is_some() { 1 } else { 3 }
+}
+
 fn swept(what: &str, verbs: &[Verb], again: Again) {
-    swept_every(what, verbs, 1, again);
-}
-
-/// All steps when there is time, else one of three.
-fn swept_in_part(what: &str, verbs: &[Verb]) {
-    let apart = if std::env::var_os("CABIN_TORTURE").is_some() { 1 } else { 3 };
-    swept_every(what, verbs, apart, Again::Once);
-}
-
-fn swept_every(what: &str, verbs: &[Verb], apart: usize, again: Again) {
     let mut subject = Subject::start();
     subject.import("busybox").expect("the image");
     let mut tally = Tally::default();
-    kill_every(&mut subject, verbs, apart, again, &mut tally);
+    kill_each(&mut subject, verbs, again, &mut tally);
     tally.close(what);
 }
 
 #[test]
 fn a_daemon_that_dies_in_an_instances_life_leaves_the_old_or_the_new() {
     swept("deaths in an instance's life", verbs::LIFE, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_freezing_or_stopping_leaves_the_old_or_the_new() {
+    swept("deaths in freezing, unfreezing and stopping", power_verbs::VERBS, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_with_instances_on_dir_leaves_the_old_or_the_new() {
+    let mut subject = Subject::start_with_driver("dir");
+    subject.import("busybox").expect("the image");
+    let mut tally = Tally::default();
+    for verbs in [verbs::LIFE, snapshot_verbs::KEPT] {
+        kill_every(&mut subject, verbs, apart(), Again::Once, &mut tally);
+    }
+    tally.close("deaths with instances on dir");
 }
 
 #[test]
@@ -96,7 +109,8 @@ fn a_daemon_that_dies_at_a_copy_or_move_between_pools_leaves_the_old_or_the_new(
 
 #[test]
 fn a_daemon_that_dies_at_other_copies_and_moves_leaves_the_old_or_the_new() {
-    swept_in_part("deaths in plain copies and moves between pools, and in refreshing", carry_verbs::MORE);
+    let what = "deaths in plain copies and moves between pools, and in refreshing";
+    swept(what, carry_verbs::MORE, Again::Once);
 }
 
 #[test]
@@ -116,7 +130,7 @@ fn a_daemon_that_dies_changing_volumes_leaves_the_old_or_the_new() {
 
 #[test]
 fn a_daemon_that_dies_copying_or_refreshing_volumes_leaves_the_old_or_the_new() {
-    swept_in_part("deaths in copies, refreshings and snapshots of custom volumes", volume_verbs::MORE);
+    swept("deaths in copies, refreshings and snapshots of custom volumes", volume_verbs::MORE, Again::Once);
 }
 
 #[test]
@@ -146,12 +160,22 @@ fn a_daemon_that_dies_at_what_is_done_with_instances_on_btrfs_leaves_the_old_or_
 
 #[test]
 fn a_daemon_that_dies_while_it_recovers_leaves_the_old_or_the_new() {
-    let chosen = |name: &str| verbs::LIFE.iter().chain(verbs::LIVE).find(|verb| verb.name == name);
-    let names = ["instance rename", "instance restart", "instance update, a changed nic in a running one"];
-    let mut subject = Subject::start();
-    subject.import("busybox").expect("the image");
+    let names = [
+        "instance rename",
+        "instance restart",
+        "instance update, a changed nic in a running one",
+        "volume rename",
+        "restore with volumes",
+        "volume copy brought up to date",
+        "move to another pool and name",
+        "rebuild from an image",
+        "refresh of a copy",
+    ];
     let mut tally = Tally::default();
-    for verb in names.iter().filter_map(|name| chosen(name)) {
+    for name in names {
+        let verb = swept::all().find(|verb| verb.name == name).expect(name);
+        let mut subject = Subject::start();
+        subject.import("busybox").expect("the image");
         kill_each(&mut subject, std::slice::from_ref(verb), Again::Dying, &mut tally);
     }
     tally.close("deaths in recovery");
