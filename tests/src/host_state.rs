@@ -201,11 +201,11 @@ fn own_mounts(subject: &Subject) -> Vec<String> {
 }
 
 /// The names of unix sockets in the daemon's network namespace, those without a file among them. The daemon's own is
-/// everybody's who is connected.
+/// everybody's who is connected, by the name that it had before it was ready: with the number of the process in it.
 fn sockets(subject: &Subject) -> BTreeSet<String> {
     let table = std::fs::read_to_string(format!("/proc/{}/net/unix", subject.pid())).unwrap_or_default();
     let names = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(7));
-    names.filter(|name| !name.ends_with("/unix.socket")).map(|name| format!("socket {name}")).collect()
+    names.filter(|name| !name.contains("/unix.new")).map(|name| format!("socket {name}")).collect()
 }
 
 /// What is mounted in a container: the part shown, where, and how.

@@ -17,7 +17,6 @@ pub enum Swept {
 use Swept::{AsPut, By, Not};
 
 /// Every verb there is.
-#[must_use]
 pub fn all() -> impl Iterator<Item = &'static Verb> {
     let lists = [
         verbs::LIFE,
