@@ -81,7 +81,7 @@ pub(crate) fn check_expanded(host: &Host, expanded: &super::Expanded) -> Result<
     root_pool(&expanded.devices)?;
     cabin_profiles::validate_expanded_devices(&expanded.devices)?;
     cabin_profiles::Limits::resolve(&expanded.config, &host.facts)?;
-    storage::get(host, &root_pool(&expanded.devices)?)?;
+    storage::look_up(host, &root_pool(&expanded.devices)?)?;
     quota::check(host, &root_pool(&expanded.devices)?, quota::of_root(expanded)?)?;
     resolve::check_disks(host, &expanded.devices)?;
     resolve::check_nics(host, &expanded.devices)

@@ -40,7 +40,7 @@ pub(crate) fn volume_of(device: &Config) -> Option<(&str, &str)> {
 pub(crate) fn check_disks(host: &Host, devices: &Devices) -> Result<(), Error> {
     for device in devices.values() {
         if let Some((pool, volume)) = volume_of(device) {
-            storage::get(host, pool)?;
+            storage::look_up(host, pool)?;
             volume::load(host, DEFAULT_PROJECT, pool, volume)?;
         }
         if let Some(Disk::Host { path }) = host_path(device) {

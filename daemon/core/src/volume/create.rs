@@ -20,7 +20,7 @@ const MODE: u32 = 0o711;
 /// # Errors
 /// For a bad or taken name, a missing pool, unknown keys, and kinds of volume this version does not have.
 pub fn check_new(host: &Host, project: &str, pool: &str, post: &VolumesPost) -> Result<(), Error> {
-    storage::get(host, pool)?;
+    storage::look_up(host, pool)?;
     if !matches!(post.kind.as_str(), "" | "custom") {
         return Err(Error::invalid(format!("volumes of type `{}` are not made by themselves", post.kind)));
     }

@@ -188,7 +188,7 @@ fn render(name: String, row: rows::Volume, project: &str, used_by: Vec<String>) 
 /// # Errors
 /// When the rows cannot be read.
 pub fn list(host: &Host, project: &str, pool: &str) -> Result<Vec<api::Volume>, Error> {
-    storage::get(host, pool)?;
+    storage::look_up(host, pool)?;
     let users = Users::of(host, project)?;
     let mut volumes = Vec::new();
     for found in host.store().rows::<rows::Volume>().list_from(project, &row_name(pool, ""))? {
@@ -204,7 +204,7 @@ pub fn list(host: &Host, project: &str, pool: &str) -> Result<Vec<api::Volume>, 
 /// # Errors
 /// When there is none of that name.
 pub fn get(host: &Host, project: &str, pool: &str, volume: &str) -> Result<api::Volume, Error> {
-    storage::get(host, pool)?;
+    storage::look_up(host, pool)?;
     let found = load(host, project, pool, volume)?;
     let users = Users::of(host, project)?;
     Ok(render(volume.to_owned(), found.row, project, users.get(&row_name(pool, volume))))

@@ -26,7 +26,7 @@ pub fn check_rename(
 ) -> Result<(), Error> {
     let found = load(host, project, pool, old)?;
     check_name(new)?;
-    storage::get(host, new_pool)?;
+    storage::look_up(host, new_pool)?;
     refuse_size(host, new_pool, &found.row.config)?;
     match host.store().rows::<rows::Volume>().get(project, &row_name(new_pool, new))? {
         None => Ok(()),

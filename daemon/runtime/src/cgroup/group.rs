@@ -28,9 +28,9 @@ impl Group {
     /// Opens `relative` below a hierarchy's mount point; an empty one is the root.
     pub(super) fn open(mount: &Path, relative: &str) -> Result<Group, Error> {
         let fail = |source| Error::Open { path: mount.join(relative), source };
-        let root = HostDir::open(mount).map_err(fail)?;
-        let dir = if relative.is_empty() { root } else { root.open_dir(relative).map_err(fail)? };
-        Ok(Group { dir })
+        // There are no links in a hierarchy.
+        let path = if relative.is_empty() { mount.to_owned() } else { mount.join(relative) };
+        Ok(Group { dir: HostDir::open(&path).map_err(fail)? })
     }
 
     /// As [`Group::open`], with `None` when there is no such cgroup.
@@ -90,14 +90,12 @@ impl Group {
 
     /// A number; `max` is the greatest.
     pub(super) fn read_number(&self, file: &'static str) -> Result<u64, Error> {
-        let text = self.read(file)?;
+        let fail = |source| Error::Read { path: self.path().to_owned(), file, source };
+        let fd = self.open_control(file, OFlags::RDONLY).map_err(fail)?;
+        let text = read_from_start(&fd).map_err(fail)?;
         match text.trim() {
             "max" => Ok(u64::MAX),
-            number => number.parse().map_err(|_| Error::Read {
-                path: self.path().to_owned(),
-                file,
-                source: io::Error::from(io::ErrorKind::InvalidData),
-            }),
+            number => number.parse().map_err(|_| fail(io::Error::from(io::ErrorKind::InvalidData))),
         }
     }
 

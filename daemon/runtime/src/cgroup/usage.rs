@@ -25,20 +25,21 @@ pub struct Usage {
 
 /// Reads the usage of the cgroup `relative`, each figure where its controller sits.
 pub(super) fn of(mounts: &Mounts, relative: &str) -> Result<Usage, Error> {
-    let v1 = |controller| open_v1(mounts.v1_of(controller), relative);
-    let v2 = match &mounts.unified {
-        Some(mount) => Some(Group::open(mount, relative)?),
-        None => None,
+    let open = |mount: Option<&Path>| mount.map(|mount| Group::open(mount, relative)).transpose();
+    let (cpu, memory, pids) = (mounts.v1_of("cpuacct"), mounts.v1_of("memory"), mounts.v1_of("pids"));
+    let v2 = match cpu.is_none() || memory.is_none() || pids.is_none() {
+        true => open(mounts.unified.as_deref())?,
+        false => None,
     };
     let mut usage = Usage::default();
-    match (v1("cpuacct")?, &v2) {
+    match (open(cpu)?, &v2) {
         (Some(group), _) => usage.cpu = group.read_number_if_there("cpuacct.usage")?,
         (None, Some(group)) => {
             usage.cpu = group.read_keyed("cpu.stat", "usage_usec")?.map(|micro| micro.saturating_mul(1000));
         }
         (None, None) => {}
     }
-    match (v1("memory")?, &v2) {
+    match (open(memory)?, &v2) {
         (Some(group), _) => {
             usage.memory = group.read_number_if_there("memory.usage_in_bytes")?;
             usage.memory_peak = group.read_number_if_there("memory.max_usage_in_bytes")?;
@@ -56,15 +57,11 @@ pub(super) fn of(mounts: &Mounts, relative: &str) -> Result<Usage, Error> {
         }
         (None, None) => {}
     }
-    if let Some(group) = v1("pids")?.or(v2) {
+    if let Some(group) = open(pids)?.or(v2) {
         usage.processes = match group.read_number_if_there("pids.current")? {
             Some(count) => Some(count),
             None => Some(group.pids()?.len() as u64),
         };
     }
     Ok(usage)
-}
-
-fn open_v1(mount: Option<&Path>, relative: &str) -> Result<Option<Group>, Error> {
-    mount.map(|mount| Group::open(mount, relative)).transpose()
 }

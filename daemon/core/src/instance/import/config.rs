@@ -373,10 +373,10 @@ impl Reading<'_> {
             }
         }
         let expanded = expand_parts((&row.profiles, &row.config, &row.devices), &profiles);
-        let is_here = |pool: &str| crate::storage::get(self.host, pool).is_ok();
+        let is_here = |pool: &str| crate::storage::look_up(self.host, pool).is_ok();
         let wanted = match &self.wishes.pool {
             Some(pool) => {
-                crate::storage::get(self.host, pool)?;
+                crate::storage::look_up(self.host, pool)?;
                 Some(pool.clone())
             }
             None => said.filter(|pool| is_here(pool)).map(str::to_owned),
