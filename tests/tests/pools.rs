@@ -238,12 +238,15 @@ fn is_held(lab: &mut Lab, driver: &str) {
 
 #[test]
 fn a_size_is_held_on_ext4_and_xfs_that_keep_project_quotas_and_refused_on_others() {
+    // Before the daemon, which sees no mounts that come later.
+    let disks =
+        [("overlay", "ext4"), ("dir", "xfs"), ("overlay", "xfs"), ("dir", "ext4")].map(|(driver, kind)| {
+            let counted = Disk::counted(kind, 600);
+            (driver, counted.is_some(), counted.unwrap_or_else(|| Disk::new(600, None)))
+        });
     let mut lab = Lab::own();
     lab.image("busybox");
-    for (driver, kind) in [("overlay", "ext4"), ("dir", "xfs"), ("overlay", "xfs"), ("dir", "ext4")] {
-        let counted = Disk::counted(kind, 600);
-        let holds = counted.is_some();
-        let disk = counted.unwrap_or_else(|| Disk::new(600, None));
+    for (driver, holds, disk) in disks {
         let source = format!("source={}", disk.place().display());
         lab.cabin(&["storage", "create", "fast", driver, &source]).ok();
         if holds {
