@@ -47,6 +47,18 @@ impl Disk {
         disk
     }
 
+    /// An xfs of that many MiB, at least 300.
+    ///
+    /// # Panics
+    /// When it cannot be made: mkfs.xfs (package xfsprogs), loop devices.
+    #[must_use]
+    pub fn xfs(megabytes: u64) -> Disk {
+        let (disk, path) = Disk::raw(megabytes);
+        host(&["mkfs.xfs", "-q", &path]).ok();
+        host(&["mount", "-o", "loop", &path, &disk.place.display().to_string()]).ok();
+        disk
+    }
+
     /// One of that many MiB, `ext4` or `xfs`, that holds limits by project quotas; none where the kernel mounts none so.
     ///
     /// # Panics

@@ -9,6 +9,7 @@ use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, audited};
 use cabin_tests::verbs::{self, Verb};
+use cabin_tests::volume_verbs;
 use cabin_tests::wait::{until, until_true};
 use serde_json::json;
 
@@ -74,10 +75,9 @@ fn freeing(verb: &str) -> bool {
     verb.contains("delete") || verb.starts_with("instance stop")
 }
 
-#[test]
-fn on_a_full_disk_nothing_is_left_half_done_and_deleting_works() {
-    let disk = Disk::new(160, None);
-    let subject = Subject::start_on(&disk);
+/// Does these verbs on a disk that is filled before each.
+fn filled(disk: &Disk, what: &str, lists: &[&[Verb]]) {
+    let subject = Subject::start_on(disk);
     subject.import("busybox").expect("the image");
     subject.create("bystander", &json!({}));
     subject.power("bystander", "start").expect("a start");
@@ -90,12 +90,27 @@ fn on_a_full_disk_nothing_is_left_half_done_and_deleting_works() {
         reads: true,
     };
     let mut tally = Tally::default();
-    for verbs in [verbs::LIFE, verbs::LIVE, verbs::ROWS, verbs::NETWORKS, verbs::POOLS, snapshot_verbs::KEPT]
-    {
+    for verbs in lists {
         squeezed(&subject, &squeeze, verbs, &mut tally);
     }
-    tally.close("a full disk");
+    tally.close(what);
     assert_eq!(subject.init_pid("bystander"), init);
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_left_half_done_and_deleting_works() {
+    let lists = [verbs::LIFE, verbs::LIVE, verbs::ROWS, verbs::NETWORKS, verbs::POOLS, snapshot_verbs::KEPT];
+    filled(&Disk::new(160, None), "a full disk", &lists);
+}
+
+#[test]
+fn on_a_full_btrfs_nothing_is_left_half_done_and_deleting_works() {
+    filled(&Disk::btrfs(400), "a full btrfs", &[verbs::LIFE, snapshot_verbs::KEPT, volume_verbs::VERBS]);
+}
+
+#[test]
+fn on_a_full_xfs_nothing_is_left_half_done_and_deleting_works() {
+    filled(&Disk::xfs(320), "a full xfs", &[verbs::LIFE, snapshot_verbs::KEPT, volume_verbs::VERBS]);
 }
 
 #[test]

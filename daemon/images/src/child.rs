@@ -34,13 +34,14 @@ pub fn main() -> ExitCode {
     let last = match serve(&daemon) {
         Ok(report) => Answer::Done(report),
         Err(error) => {
-            let mut chain = vec![error.to_string()];
+            let (mut chain, mut number) = (vec![error.to_string()], None);
             let mut cause = error.source();
             while let Some(inner) = cause {
                 chain.push(inner.to_string());
+                number = inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
                 cause = inner.source();
             }
-            Answer::Failed { invalid: error.kind() == Kind::Invalid, chain }
+            Answer::Failed { invalid: error.kind() == Kind::Invalid, chain, number }
         }
     };
     if send(&daemon, &last).is_ok() { ExitCode::SUCCESS } else { ExitCode::from(2) }

@@ -208,22 +208,24 @@ impl Error {
     }
 }
 
-/// A failure that came over from the unpacking process: its text, and the text of what caused it.
+/// A failure that came over from the unpacking process: its text, and what caused it.
 #[derive(Debug)]
 pub struct Reported {
     text: String,
-    source: Option<Box<Reported>>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Reported {
-    /// Rebuilds a chain from its texts, outermost first.
-    pub(crate) fn from_chain(chain: Vec<String>) -> Reported {
+    /// Rebuilds a chain from its texts, outermost first. With a `number` the last of them is the system's own.
+    pub(crate) fn from_chain(mut chain: Vec<String>, number: Option<i32>) -> Reported {
+        let system = number.filter(|_| chain.len() > 1).map(io::Error::from_raw_os_error);
+        if system.is_some() {
+            chain.pop();
+        }
         let mut chain = chain.into_iter().rev();
-        let innermost = chain.next().unwrap_or_else(|| "no reason given".to_owned());
-        chain.fold(Reported { text: innermost, source: None }, |inner, text| Reported {
-            text,
-            source: Some(Box::new(inner)),
-        })
+        let text = chain.next().unwrap_or_else(|| "no reason given".to_owned());
+        let innermost = Reported { text, source: system.map(Into::into) };
+        chain.fold(innermost, |inner, text| Reported { text, source: Some(Box::new(inner)) })
     }
 }
 

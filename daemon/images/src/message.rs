@@ -63,8 +63,9 @@ pub(crate) enum Answer {
     Make { place: u32, from: Option<u32> },
     /// The end of a successful job.
     Done(UnpackReport),
-    /// The end of a failed one: whether the image is at fault, and the chain of reasons.
-    Failed { invalid: bool, chain: Vec<String> },
+    /// The end of a failed one: whether the image is at fault, the chain of reasons, and the system's number (errno(3))
+    /// of the last when that is what it was.
+    Failed { invalid: bool, chain: Vec<String>, number: Option<i32> },
 }
 
 /// What was unpacked.

@@ -237,9 +237,9 @@ fn listen(socket: &OwnedFd, hearing: &mut Hearing<'_>) -> Result<Option<UnpackRe
                 socket::send(socket, b"made", &[]).map_err(|source| Error::Talk { source })?;
             }
             Answer::Done(report) => return Ok(Some(report)),
-            Answer::Failed { invalid, chain } => {
+            Answer::Failed { invalid, chain, number } => {
                 let kind = if invalid { Kind::Invalid } else { Kind::Internal };
-                return Err(Error::Unpack { kind, source: Reported::from_chain(chain) });
+                return Err(Error::Unpack { kind, source: Reported::from_chain(chain, number) });
             }
         }
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, IFlags, fallocate, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
 
 /// Bytes the log may take: it is written from the start again once it has 1000 pages (SQLite's default), and a
@@ -15,6 +15,16 @@ const LOG: u64 = 8 << 20;
 
 /// Bytes beyond the end of the database: more than all that the log can hold.
 const BEYOND: u64 = 8 << 20;
+
+/// Has files that are made in the directory from now on written in place: else btrfs writes to new blocks, and room that a
+/// file has already is none. What it cannot be said of is written as ever.
+pub fn write_in_place(dir: &Path) {
+    if let Ok(dir) = File::open(dir)
+        && let Ok(flags) = ioctl_getflags(&dir)
+    {
+        let _ = ioctl_setflags(&dir, flags | IFlags::NOCOW);
+    }
+}
 
 /// The files of a database, kept open: to close one would give up the locks that SQLite holds on it (fcntl(2)).
 pub struct Room {

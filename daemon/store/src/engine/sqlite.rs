@@ -7,7 +7,7 @@ use cabin_undo::fault;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
-use super::room::Room;
+use super::room::{self, Room};
 use super::{Engine, Key, Record, Revision, Txn};
 use crate::Error;
 
@@ -41,6 +41,9 @@ impl Sqlite {
         }
         let name = path.display().to_string();
         let wrong = |source| Error::Open { path: name.clone(), source };
+        if !path.exists() {
+            path.parent().into_iter().for_each(room::write_in_place);
+        }
         let writer = connect(path).map_err(wrong)?;
         let found: String = writer.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(wrong)?;
         if found != "ok" {
