@@ -26,6 +26,23 @@ pub fn write_in_place(dir: &Path) {
     }
 }
 
+/// What lies beside the database only to be removed: to open a database takes a little room, too, and on btrfs that of a
+/// file that was cut is not free at once.
+const SPARE: &str = "spare";
+
+/// Bytes of it, and what is better than none.
+const SPARES: [u64; 4] = [1 << 20, 512 << 10, 256 << 10, 128 << 10];
+
+/// Gives the disk what was kept for the opening of a database in that directory. Whether there was anything.
+pub fn give_spare(dir: &Path) -> bool {
+    let given = std::fs::remove_file(dir.join(SPARE)).is_ok();
+    if given && let Ok(dir) = File::open(dir) {
+        // What was removed is free once that is on disk.
+        let _ = rustix::fs::syncfs(&dir);
+    }
+    given
+}
+
 /// The files of a database, kept open: to close one would give up the locks that SQLite holds on it (fcntl(2)).
 pub struct Room {
     database: File,
@@ -72,7 +89,14 @@ impl Room {
         keep(&self.database, end + BEYOND / 2, end + BEYOND)?;
         // Locks are only taken on the database itself, so this one may be closed.
         let log = File::options().write(true).open(&self.log)?;
-        keep(&log, LOG, LOG)
+        keep(&log, LOG, LOG)?;
+        self.take_spare()
+    }
+
+    fn take_spare(&self) -> io::Result<()> {
+        let spare = File::options().create(true).append(true).open(self.log.with_file_name(SPARE))?;
+        let most = |taken: io::Result<()>, size: u64| taken.or_else(|_| keep(&spare, size, size));
+        SPARES.into_iter().fold(Err(io::ErrorKind::StorageFull.into()), most)
     }
 }
 
@@ -99,6 +123,8 @@ mod tests {
         std::fs::write(&path, [1u8; 5000]).unwrap();
         std::fs::write(&log, []).unwrap();
         Room::of(&path).unwrap().take().unwrap();
+        assert!(dir.path().join(SPARE).metadata().unwrap().blocks() * 512 >= SPARES[0]);
+        assert!(give_spare(dir.path()) && !give_spare(dir.path()));
         let (database, log) = (path.metadata().unwrap(), log.metadata().unwrap());
         assert_eq!((database.len(), log.len()), (5000, 0));
         assert!(database.blocks() * 512 >= BEYOND && log.blocks() * 512 >= LOG);

@@ -41,10 +41,16 @@ impl Sqlite {
         }
         let name = path.display().to_string();
         let wrong = |source| Error::Open { path: name.clone(), source };
+        let dir = path.parent().unwrap_or(path);
         if !path.exists() {
-            path.parent().into_iter().for_each(room::write_in_place);
+            room::write_in_place(dir);
         }
-        let writer = connect(path).map_err(wrong)?;
+        let writer = match connect(path) {
+            // On a full disk.
+            Err(why) if of_the_disk(&why) && room::give_spare(dir) => connect(path),
+            other => other,
+        };
+        let writer = writer.map_err(wrong)?;
         let found: String = writer.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(wrong)?;
         if found != "ok" {
             return Err(Error::Damaged { path: name, found });
@@ -97,6 +103,12 @@ impl Sqlite {
             None => Error::Read { key, source },
         }
     }
+}
+
+/// Whether it may be for want of room that a database cannot be opened.
+fn of_the_disk(why: &rusqlite::Error) -> bool {
+    use ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
+    matches!(why.sqlite_error_code(), Some(CannotOpen | DiskFull | SystemIoFailure))
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
