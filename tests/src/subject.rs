@@ -221,11 +221,15 @@ impl Subject {
             let _ = host(&["kill", "-KILL", &pid.to_string()]);
         }
         until_true("all of its processes to be gone", 20, || self.processes().is_empty());
-        for group in inside {
+        // The kernel lets go of one a moment after its last process has gone.
+        until_true("its cgroups to be gone", 20, || {
             let words =
-                ["find", &group.to_string_lossy(), "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"];
-            let _ = host(&words);
-        }
+                |group: &str| host(&["find", group, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]);
+            inside.iter().filter(|group| group.exists()).all(|group| {
+                let _ = words(&group.to_string_lossy());
+                !group.exists()
+            })
+        });
         host(&["ip", "netns", "delete", &self.netns]).ok();
         self.make_netns();
         let _ = std::fs::remove_file(self.socket());
