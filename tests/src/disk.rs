@@ -41,10 +41,7 @@ impl Disk {
     /// When it cannot be made: mkfs.btrfs (package btrfs-progs), loop devices.
     #[must_use]
     pub fn btrfs(megabytes: u64) -> Disk {
-        let (disk, path) = Disk::raw(megabytes);
-        host(&["mkfs.btrfs", "-q", &path]).ok();
-        host(&["mount", "-o", "loop", &path, &disk.place.display().to_string()]).ok();
-        disk
+        Disk::formatted("btrfs", megabytes)
     }
 
     /// An xfs of that many MiB, at least 300.
@@ -53,8 +50,12 @@ impl Disk {
     /// When it cannot be made: mkfs.xfs (package xfsprogs), loop devices.
     #[must_use]
     pub fn xfs(megabytes: u64) -> Disk {
+        Disk::formatted("xfs", megabytes)
+    }
+
+    fn formatted(kind: &str, megabytes: u64) -> Disk {
         let (disk, path) = Disk::raw(megabytes);
-        host(&["mkfs.xfs", "-q", &path]).ok();
+        host(&[&format!("mkfs.{kind}"), "-q", &path]).ok();
         host(&["mount", "-o", "loop", &path, &disk.place.display().to_string()]).ok();
         disk
     }

@@ -272,7 +272,7 @@ impl Group {
 
 fn read_from_start(fd: &OwnedFd) -> io::Result<String> {
     let mut buffer = [0u8; 1024];
-    let got = rustix::io::pread(fd, &mut buffer, 0)?;
+    let got = rustix::io::retry_on_intr(|| rustix::io::pread(fd, &mut buffer, 0))?;
     Ok(String::from_utf8_lossy(&buffer[..got]).into_owned())
 }
 
