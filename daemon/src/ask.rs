@@ -11,14 +11,24 @@ use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+use crate::server;
+
 /// How long to leave a daemon alone that does not answer yet.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Wakes the daemon through its socket when an instance is waiting to be started.
+/// Wakes the daemon through its socket when an instance is waiting to be started. One that runs is awake, and has the
+/// database for itself.
 pub async fn activate_if_needed(settings: &Settings) -> anyhow::Result<()> {
-    let asked = settings.clone();
-    if !tokio::task::spawn_blocking(move || cabin_core::daemon_wanted(&asked)).await?? {
+    if server::is_locked(settings) {
         return Ok(());
+    }
+    let asked = settings.clone();
+    match tokio::task::spawn_blocking(move || cabin_core::daemon_wanted(&asked)).await? {
+        Ok(false) => return Ok(()),
+        Ok(true) => {}
+        // It has started meanwhile.
+        Err(_) if server::is_locked(settings) => return Ok(()),
+        Err(error) => return Err(error.into()),
     }
     request(&settings.socket(), Method::GET, "/internal/ready").await.map(drop)
 }

@@ -33,6 +33,9 @@ use crate::{auth, limits};
 /// The group that may use the socket beside root.
 const GROUP: &str = "cabin";
 
+/// The file in the daemon's directory that a running one has locked.
+const LOCK: &str = "cabind.lock";
+
 /// How often is looked whether the socket is still where clients look for it.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -68,7 +71,7 @@ fn failed(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ServeErro
 /// When another daemon has it.
 pub fn lock(settings: &Settings) -> Result<File, ServeError> {
     fs::create_dir_all(&settings.dir).map_err(failed("make", &settings.dir))?;
-    let path = settings.dir.join("cabind.lock");
+    let path = settings.dir.join(LOCK);
     let open = File::options().create(true).truncate(false).write(true).open(&path);
     let file = open.map_err(failed("open", &path))?;
     match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -78,6 +81,15 @@ pub fn lock(settings: &Settings) -> Result<File, ServeError> {
         }
         Err(error) => Err(failed("lock", &path)(error.into())),
     }
+}
+
+/// Whether a daemon runs with that directory. Only looked at: a daemon that starts meanwhile is not in its way.
+pub fn is_locked(settings: &Settings) -> bool {
+    use nix::libc::{F_UNLCK, F_WRLCK, SEEK_SET, flock};
+    let Ok(file) = File::options().write(true).open(settings.dir.join(LOCK)) else { return false };
+    let mut held = flock { l_type: F_WRLCK as i16, l_whence: SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
+    let asked = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_GETLK(&mut held));
+    asked.is_ok() && held.l_type != F_UNLCK as i16
 }
 
 /// The socket to serve on, and whether it is ours to remove.

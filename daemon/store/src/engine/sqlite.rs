@@ -111,10 +111,12 @@ fn of_the_disk(why: &rusqlite::Error) -> bool {
     matches!(why.sqlite_error_code(), Some(CannotOpen | DiskFull | SystemIoFailure))
 }
 
+/// The index of the log is kept in memory of our own, for only this process may read: by default it is a mapped file
+/// beside the database, and on a full disk it is a signal (SIGBUS) that says so, which ends the process (Linux 6.1, btrfs).
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, "unix-excl")?;
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // NORMAL loses what was acknowledged: a test of power loss has to notice that.
