@@ -87,7 +87,8 @@ pub fn lock(settings: &Settings) -> Result<File, ServeError> {
 pub fn is_locked(settings: &Settings) -> bool {
     use nix::libc::{F_UNLCK, F_WRLCK, SEEK_SET, flock};
     let Ok(file) = File::options().write(true).open(settings.dir.join(LOCK)) else { return false };
-    let mut held = flock { l_type: F_WRLCK as i16, l_whence: SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
+    let mut held =
+        flock { l_type: F_WRLCK as i16, l_whence: SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
     let asked = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_GETLK(&mut held));
     asked.is_ok() && held.l_type != F_UNLCK as i16
 }

@@ -152,7 +152,7 @@ impl Network {
         if !self.has_addresses(spec)? {
             return Ok(Some("an address of its bridge was gone"));
         }
-        if !self.inner.firewall.bridges()?.iter().any(|bridge| bridge == spec.name.as_str()) {
+        if !self.inner.firewall.has_bridge(&spec.name)? {
             return Ok(Some("its packet filter was gone"));
         }
         if spec.serves() && !self.serves(&spec.name)? {

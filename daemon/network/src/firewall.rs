@@ -1,10 +1,12 @@
 //! The packet filter: one table of this daemon in each family that is needed, and what stands in it.
 //!
 //! Table `TABLE` of family inet has, for each bridge BR, the base chains `in.BR` (what of the host is
-//! reached), `fwd.BR` (whether packets are routed) and `nat4.BR`, `nat6.BR`. Table `TABLE` of family netdev has
-//! one base chain for each port, named as its interface, and for each bridge the sets `held.BR` and
-//! `holders.BR` ([`port`]). Foreign tables are neither read nor changed.
+//! reached), `fwd.BR` (whether packets are routed) and `nat4.BR`, `nat6.BR`. Table `TABLE` of family bridge has the
+//! chain `book.BR` with its sets ([`book`]): who holds which IPv6 address. The tables `TABLE.NN` of family netdev have
+//! one base chain for each port ([`port`]), named as its interface: few in each, for the kernel goes through all chains
+//! of a table whenever a rule of one is changed (`nft_table_validate`). Foreign tables are neither read nor changed.
 
+mod book;
 mod port;
 mod rule;
 mod wire;
@@ -17,20 +19,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::name::{IfName, Mac};
 use crate::spec::{BridgeSpec, HostAccess, NatOrder, NicSpec};
+use book::Book;
 use port::{Port, Serving};
 use rule::{Base, Field, Meta, Rule};
-pub use wire::foreign_removal;
-use wire::{Batch, Family, Hook, SetKind};
+use wire::{Batch, Family, Hook, Table};
 
-/// IPv6 addresses; nft's name for the type is `ipv6_addr`.
-const ADDRESSES: SetKind = SetKind { key_type: 8, key_len: 16, size: 65_535 };
-/// IPv6 addresses with MACs: `ipv6_addr . ether_addr`.
-const PAIRS: SetKind = SetKind { key_type: (8 << 6) | 9, key_len: 24, size: 65_535 };
+/// The chains of ports come before everything else at ingress, traffic control included, and those of bridges before
+/// all others that see a frame next.
+const FIRST: i32 = -500;
 
-/// The port chains come before everything else at ingress, traffic control included.
-const PORT_PRIORITY: i32 = -500;
+/// Tables that the chains of ports are spread over.
+const SHELVES: u64 = 64;
 const SOURCE_NAT: i32 = 100;
 
+const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
 const FORWARD: u32 = 2;
 const POSTROUTING: u32 = 4;
@@ -44,33 +46,49 @@ pub struct Firewall {
 }
 
 impl Firewall {
+    /// Opens the way to it. Tables for ports in which there are none are taken away.
     pub fn open(table: &str) -> Result<Firewall> {
         let socket = wire::open().map_err(|source| Error::Filter {
             act: "open the way to it",
             table: table.to_owned(),
             source,
         })?;
-        Ok(Firewall { table: table.to_owned(), socket: Mutex::new(socket) })
+        let firewall = Firewall { table: table.to_owned(), socket: Mutex::new(socket) };
+        firewall.drop_shelves(|_, used| used == 0)?;
+        Ok(firewall)
     }
 
-    /// The name of the tables.
-    pub fn table(&self) -> &str {
-        &self.table
+    /// Whether the kernel tells of something that somebody else took out of these tables.
+    pub fn is_foreign_removal(&self, told: &[u8]) -> bool {
+        let own = wire::port(&self.turn()).unwrap_or(0);
+        wire::foreign_removal(told, |table| table == self.table || self.is_shelf(table), own)
     }
 
-    /// The number the kernel knows this daemon's socket by: it stands in what it tells of a change.
-    pub fn port(&self) -> u32 {
-        wire::port(&self.turn()).unwrap_or(0)
+    fn inet(&self) -> Table<'_> {
+        Table(Family::Inet, &self.table)
+    }
+
+    fn bridging(&self) -> Table<'_> {
+        Table(Family::Bridge, &self.table)
+    }
+
+    /// The table for a port's chain.
+    fn shelf(&self, port: &str) -> String {
+        format!("{}.{:02}", self.table, crate::hash(port.as_bytes()) % SHELVES)
+    }
+
+    fn is_shelf(&self, table: &str) -> bool {
+        table.strip_prefix(&self.table).is_some_and(|rest| rest.starts_with('.'))
     }
 
     fn turn(&self) -> MutexGuard<'_, OwnedFd> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn apply(&self, act: &'static str, fill: impl FnOnce(&mut Batch<'_>)) -> Result<()> {
-        let mut batch = Batch::new(&self.table);
-        batch.table(Family::Inet);
-        batch.table(Family::Netdev);
+    fn apply(&self, act: &'static str, fill: impl FnOnce(&mut Batch)) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.table(self.inet());
+        batch.table(self.bridging());
         fill(&mut batch);
         batch.commit(&self.turn()).map_err(|source| Error::Filter { act, table: self.table.clone(), source })
     }
@@ -80,43 +98,50 @@ impl Firewall {
     pub fn set_bridge(&self, spec: &BridgeSpec, mac: Mac, gone: &[Ipv6Addr]) -> Result<()> {
         let name = spec.name.as_str();
         self.apply("set up a bridge", |batch| {
-            let (held, holders) = set_names(name);
-            batch.set(Family::Netdev, &held, ADDRESSES);
-            batch.set(Family::Netdev, &holders, PAIRS);
+            let (book, table) = (Book::of(name), self.bridging());
+            book.sets(batch, table);
             let keys = |list: &[Ipv6Addr]| list.iter().map(|a| a.octets().to_vec()).collect::<Vec<_>>();
-            batch.drop_elements(Family::Netdev, &held, &keys(gone));
-            batch.elements(Family::Netdev, &held, &keys(&own_addresses(spec, mac)));
+            batch.drop_elements(table, &book.held, &keys(gone));
+            batch.elements(table, &book.held, &keys(&own_addresses(spec, mac)));
+            let arriving = Hook { kind: "filter", number: PREROUTING, priority: FIRST, device: None };
+            batch.replace_chain(table, &book.chain, arriving, &book.rules());
             let filter = |number| Hook { kind: "filter", number, priority: 0, device: None };
-            set_or_drop(batch, &format!("in.{name}"), filter(INPUT), &input_rules(spec));
+            self.set_or_drop(batch, &format!("in.{name}"), filter(INPUT), &input_rules(spec));
             // Always there, be it empty: it says that the bridge exists.
-            batch.replace_chain(Family::Inet, &format!("fwd.{name}"), filter(FORWARD), &forward_rules(spec));
+            batch.replace_chain(self.inet(), &format!("fwd.{name}"), filter(FORWARD), &forward_rules(spec));
             let (four, six) = nat_rules(spec);
-            set_or_drop(batch, &format!("nat4.{name}"), nat_hook(four.0), &four.1);
-            set_or_drop(batch, &format!("nat6.{name}"), nat_hook(six.0), &six.1);
+            self.set_or_drop(batch, &format!("nat4.{name}"), nat_hook(four.0), &four.1);
+            self.set_or_drop(batch, &format!("nat6.{name}"), nat_hook(six.0), &six.1);
         })
     }
 
-    /// Removes a bridge's chains and sets, and both tables when nothing else is in them. `dead` are port
-    /// chains whose devices are gone.
+    fn set_or_drop(&self, batch: &mut Batch, name: &str, hook: Hook<'_>, rules: &[Rule]) {
+        if rules.is_empty() {
+            batch.drop_chain(self.inet(), name);
+        } else {
+            batch.replace_chain(self.inet(), name, hook, rules);
+        }
+    }
+
+    /// Removes a bridge's chains and sets, and all tables when nothing else is in them. `dead` are ports
+    /// whose devices are gone.
     pub fn drop_bridge(&self, name: &IfName, dead: &[String]) -> Result<()> {
         self.apply("remove a bridge", |batch| {
-            for chain in dead {
-                batch.drop_chain(Family::Netdev, chain);
+            for port in dead {
+                self.drop_chain_of(batch, port);
             }
             for chain in ["in", "fwd", "nat4", "nat6"] {
-                batch.drop_chain(Family::Inet, &format!("{chain}.{name}"));
+                batch.drop_chain(self.inet(), &format!("{chain}.{name}"));
             }
-            let (held, holders) = set_names(name.as_str());
-            batch.drop_set(Family::Netdev, &held, ADDRESSES);
-            batch.drop_set(Family::Netdev, &holders, PAIRS);
+            Book::of(name.as_str()).drop(batch, self.bridging());
         })?;
         if self.bridges()?.is_empty() && self.ports()?.is_empty() {
             self.apply("remove the tables", |batch| {
-                batch.drop_table(Family::Inet);
-                batch.drop_table(Family::Netdev);
+                batch.drop_table(self.inet());
+                batch.drop_table(self.bridging());
             })?;
         }
-        Ok(())
+        self.drop_shelves(|_, used| used == 0)
     }
 
     /// Puts the filter of a port in place, at once instead of what was there.
@@ -126,7 +151,7 @@ impl Firewall {
         nic: &NicSpec,
         ipv4: Option<Ipv4Addr>,
     ) -> Result<()> {
-        let (held, holders) = set_names(bridge.name.as_str());
+        let book = Book::of(bridge.name.as_str());
         let port = Port {
             mac: nic.mac,
             filter: nic.filter,
@@ -141,51 +166,89 @@ impl Firewall {
                 advertises: bridge.ipv6.is_some(),
             },
             prefix6: bridge.ipv6.as_ref().map(|side| side.address),
-            held: &held,
-            holders: &holders,
+            book: book.mark,
         };
         self.apply("set up a port", |batch| {
-            // There since the bridge was made, unless somebody flushed the rules of the host.
-            batch.set(Family::Netdev, &held, ADDRESSES);
-            batch.set(Family::Netdev, &holders, PAIRS);
-            let (address, pair) = fixed_elements(nic);
-            batch.elements(Family::Netdev, &held, &address);
-            batch.elements(Family::Netdev, &holders, &pair);
+            self.fixed_address(batch, &book, nic, Batch::elements);
             let name = nic.host_name.as_str();
-            let hook = Hook { kind: "filter", number: 0, priority: PORT_PRIORITY, device: Some(name) };
-            batch.replace_chain(Family::Netdev, name, hook, &port.rules());
+            let shelf = self.shelf(name);
+            let table = Table(Family::Netdev, &shelf);
+            batch.table(table);
+            let hook = Hook { kind: "filter", number: 0, priority: FIRST, device: Some(name) };
+            batch.replace_chain(table, name, hook, &port.rules());
         })
     }
 
     /// Removes the filter of a port and gives its fixed IPv6 address free.
     pub fn drop_port(&self, bridge: &IfName, nic: &NicSpec) -> Result<()> {
-        let (held, holders) = set_names(bridge.as_str());
+        let name = nic.host_name.as_str();
         self.apply("remove a port", |batch| {
-            batch.drop_chain(Family::Netdev, nic.host_name.as_str());
-            let (address, pair) = fixed_elements(nic);
-            if !address.is_empty() {
-                batch.set(Family::Netdev, &held, ADDRESSES);
-                batch.set(Family::Netdev, &holders, PAIRS);
-                batch.drop_elements(Family::Netdev, &held, &address);
-                batch.drop_elements(Family::Netdev, &holders, &pair);
-            }
-        })
+            self.drop_chain_of(batch, name);
+            self.fixed_address(batch, &Book::of(bridge.as_str()), nic, Batch::drop_elements);
+        })?;
+        self.drop_shelf_of(name)
+    }
+
+    /// Puts the fixed IPv6 address of a nic into a bridge's book, or takes it out.
+    fn fixed_address(
+        &self,
+        batch: &mut Batch,
+        book: &Book,
+        nic: &NicSpec,
+        change: impl Fn(&mut Batch, Table<'_>, &str, &[Vec<u8>]),
+    ) {
+        let (address, pair) = fixed_elements(nic);
+        if !address.is_empty() {
+            // There since the bridge was made, unless somebody flushed the rules of the host.
+            book.sets(batch, self.bridging());
+            change(batch, self.bridging(), &book.held, &address);
+            change(batch, self.bridging(), &book.holders, &pair);
+        }
     }
 
     /// Removes the filter of a port of which only the name is known.
     pub fn drop_port_chain(&self, port: &IfName) -> Result<()> {
-        self.apply("remove a port", |batch| batch.drop_chain(Family::Netdev, port.as_str()))
+        self.apply("remove a port", |batch| self.drop_chain_of(batch, port.as_str()))?;
+        self.drop_shelf_of(port.as_str())
+    }
+
+    fn drop_chain_of(&self, batch: &mut Batch, port: &str) {
+        let shelf = self.shelf(port);
+        batch.table(Table(Family::Netdev, &shelf));
+        batch.drop_chain(Table(Family::Netdev, &shelf), port);
+    }
+
+    fn drop_shelf_of(&self, port: &str) -> Result<()> {
+        let shelf = self.shelf(port);
+        self.drop_shelves(|table, used| table == shelf && used == 0)
+    }
+
+    /// Removes those tables for ports of which that is true, told their name and how many chains are in them.
+    fn drop_shelves(&self, which: impl Fn(&str, u32) -> bool) -> Result<()> {
+        let tables = wire::tables(&self.turn(), Family::Netdev).map_err(|source| self.unread(source))?;
+        let gone: Vec<String> = tables
+            .into_iter()
+            .filter(|(table, used)| self.is_shelf(table) && which(table, *used))
+            .map(|(table, _)| table)
+            .collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        gone.iter().for_each(|table| batch.drop_table(Table(Family::Netdev, table)));
+        let act = "remove tables of ports";
+        batch.commit(&self.turn()).map_err(|source| Error::Filter { act, table: self.table.clone(), source })
     }
 
     /// The names of the ports that have a filter.
     pub fn ports(&self) -> Result<Vec<String>> {
-        wire::chains(&self.turn(), Family::Netdev, &self.table).map_err(|source| self.unread(source))
+        let all = wire::chains(&self.turn(), Family::Netdev).map_err(|source| self.unread(source))?;
+        Ok(all.into_iter().filter(|(table, _)| self.is_shelf(table)).map(|(_, chain)| chain).collect())
     }
 
     /// The names of the bridges that have a chain.
     pub fn bridges(&self) -> Result<Vec<String>> {
-        let chains =
-            wire::chains(&self.turn(), Family::Inet, &self.table).map_err(|source| self.unread(source))?;
+        let chains = [self.chains(self.inet())?, self.chains(self.bridging())?].concat();
         let mut names: Vec<String> =
             chains.iter().filter_map(|chain| Some(chain.split_once('.')?.1.to_owned())).collect();
         names.sort();
@@ -193,13 +256,20 @@ impl Firewall {
         Ok(names)
     }
 
-    fn unread(&self, source: io::Error) -> Error {
-        Error::Filter { act: "list chains", table: self.table.clone(), source }
+    /// Whether a bridge has the chains that each has.
+    pub fn has_bridge(&self, name: &IfName) -> Result<bool> {
+        let has = |table, chain: String| Ok::<_, Error>(self.chains(table)?.contains(&chain));
+        Ok(has(self.inet(), format!("fwd.{name}"))? && has(self.bridging(), Book::of(name.as_str()).chain)?)
     }
-}
 
-fn set_names(bridge: &str) -> (String, String) {
-    (format!("held.{bridge}"), format!("holders.{bridge}"))
+    fn chains(&self, Table(family, table): Table<'_>) -> Result<Vec<String>> {
+        let all = wire::chains(&self.turn(), family).map_err(|source| self.unread(source))?;
+        Ok(all.into_iter().filter(|(found, _)| found == table).map(|(_, chain)| chain).collect())
+    }
+
+    fn unread(&self, source: io::Error) -> Error {
+        Error::Filter { act: "list tables", table: self.table.clone(), source }
+    }
 }
 
 /// The addresses of the host on a bridge, which no guest may take.
@@ -219,14 +289,6 @@ fn fixed_elements(nic: &NicSpec) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         })
         .collect();
     (address, pair)
-}
-
-fn set_or_drop(batch: &mut Batch<'_>, name: &str, hook: Hook<'_>, rules: &[Rule]) {
-    if rules.is_empty() {
-        batch.drop_chain(Family::Inet, name);
-    } else {
-        batch.replace_chain(Family::Inet, name, hook, rules);
-    }
 }
 
 fn input_rules(spec: &BridgeSpec) -> Vec<Rule> {

@@ -16,7 +16,6 @@ use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType};
 
 use crate::Network;
 use crate::error::{Error, Result};
-use crate::firewall::foreign_removal;
 use crate::inspect::change;
 use crate::name::IfName;
 
@@ -115,7 +114,7 @@ impl Watch {
             happened.address |= change.address;
         })?;
         read_all(&self.filters, &mut happened, |bytes, happened| {
-            happened.filter |= foreign_removal(bytes, inner.firewall.table(), inner.firewall.port());
+            happened.filter |= inner.firewall.is_foreign_removal(bytes);
         })?;
         happened.servers = inner.servers.ended();
         Ok(happened)

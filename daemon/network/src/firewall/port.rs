@@ -4,24 +4,17 @@
 //! unlooked: no connection tracking, no earlier "established" rule (the mistake of CVE-2025-52889 and -52890).
 //!
 //! IPv4 is simple: the address is reserved before the port comes up, so it is known. With IPv6 the guest
-//! makes its own addresses (SLAAC: from the MAC, stable-private or temporary), so the filter keeps book, as
-//! RFC 6620 does: whoever first shows an address of the prefix or a link-local one holds it, together with
-//! its MAC, until it has been silent for an hour. Nobody else can send from it, or answer for it. Addresses
-//! made from a MAC belong to that MAC from the start, and the bridge's own to the host.
+//! makes its own addresses: what a frame says by itself is looked at here, and whether somebody else holds the address it
+//! shows is looked up in the bridge's book ([`super::book`]). Addresses made from a MAC belong to that MAC from the start.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::book::{ADVERTISED, ND_TARGET, SENDER, SOURCE6, WANTED};
 use super::rule::{Base, ETHER_SOURCE, ETHER_TARGET, ETHER_TYPE, Field, Meta, Rule};
 use crate::name::Mac;
 use crate::spec::Filter;
-
-/// How long an IPv6 address stays with a silent holder, in milliseconds.
-const HELD: u64 = 3_600_000;
-/// New IPv6 addresses a port may show in a minute, and at once.
-const NEW_PER_MINUTE: u64 = 30;
-const NEW_AT_ONCE: u32 = 20;
 
 /// Frames to many (broadcast and multicast) that a port may send in a second, and at once: each goes to every other
 /// port and to the host. Looking for neighbours, names and addresses takes a few.
@@ -37,8 +30,6 @@ const IPV6: [u8; 2] = [0x86, 0xdd];
 const ICMPV6: u8 = 58;
 
 const SOURCE4: Field = Field(Base::Network, 12, 4);
-const SOURCE6: Field = Field(Base::Network, 8, 16);
-const ND_TARGET: Field = Field(Base::Transport, 8, 16);
 const LENGTH6: Field = Field(Base::Network, 4, 2);
 
 /// What the host does for the guests of a bridge.
@@ -71,10 +62,8 @@ pub struct Port<'a> {
     pub serving: Serving,
     /// The bridge's IPv6 prefix, if any.
     pub prefix6: Option<Ipv6Net>,
-    /// The bridge's set of IPv6 addresses that have a holder.
-    pub held: &'a str,
-    /// The bridge's set of IPv6 addresses with their holders' MACs.
-    pub holders: &'a str,
+    /// What frames are marked with that have to be looked up in the bridge's book.
+    pub book: u32,
 }
 
 impl Port<'_> {
@@ -214,17 +203,17 @@ impl Port<'_> {
         rules.push(icmp6_type(137).drop());
         let udp = ipv6().meta_is(Meta::Transport, &[17]);
         rules.push(udp.is(Field(Base::Transport, 0, 2), &[2, 0x23]).drop());
-        let tcp = ipv6().meta_is(Meta::Transport, &[6]);
-        rules.push(tcp.pair_in_set(SOURCE6, self.holders).accept());
+        // Most of what is sent, and nothing below is about it.
+        let tcp = || ipv6().meta_is(Meta::Transport, &[6]);
+        self.in_scope(rules, &|| self.not_routed(tcp(), SOURCE6), SOURCE6);
+        rules.push(self.not_routed(tcp(), SOURCE6).set_mark(self.book | SENDER).accept());
 
-        // Looking for a duplicate: the target becomes the sender's, unless somebody holds it already.
+        // Looking for a duplicate.
         let unspecified = || ipv6().is(SOURCE6, &[0; 16]);
         let looking = || icmp6_type(135).is(SOURCE6, &[0; 16]);
         let probe = || self.not_routed(looking(), ND_TARGET);
         self.in_scope(rules, &probe, ND_TARGET);
-        rules.push(probe().in_set(ND_TARGET, self.held).accept());
-        rules.push(probe().over_per_minute(NEW_PER_MINUTE, NEW_AT_ONCE).drop());
-        rules.push(self.hold(probe(), ND_TARGET).accept());
+        rules.push(probe().set_mark(self.book | WANTED).accept());
         // Of the networks behind the nic every address is its own, and nobody keeps book of them.
         rules.extend(self.routes.iter().filter_map(|route| match route {
             IpNet::V6(net) => {
@@ -248,24 +237,13 @@ impl Port<'_> {
             rules.push(icmp6_type(kind).is(LENGTH6, &with).is_not(value, &expected).drop());
             rules.push(icmp6_type(kind).is_not(LENGTH6, &with).is_not(LENGTH6, &bare).drop());
         }
-        self.claim(rules, &|| self.not_routed(ipv6(), SOURCE6), SOURCE6);
-        self.claim(rules, &|| self.not_routed(icmp6_type(136), ND_TARGET), ND_TARGET);
+        let advertising = || self.not_routed(icmp6_type(136), ND_TARGET);
+        self.in_scope(rules, &|| self.not_routed(ipv6(), SOURCE6), SOURCE6);
+        self.in_scope(rules, &advertising, ND_TARGET);
+        rules.push(advertising().set_mark(self.book | ADVERTISED));
+        rules.push(self.not_routed(ipv6(), SOURCE6).set_mark(self.book | SENDER));
+        rules.push(self.not_routed(advertising(), SOURCE6).set_mark(self.book | SENDER | ADVERTISED));
         rules.push(ipv6().accept());
-    }
-
-    /// Lets only the holder of the address pass; the first to show it becomes that.
-    fn claim(&self, rules: &mut Vec<Rule>, about: &dyn Fn() -> Rule, address: Field) {
-        self.in_scope(rules, about, address);
-        let strange = || about().pair_not_in_set(address, self.holders);
-        rules.push(strange().in_set(address, self.held).drop());
-        rules.push(strange().over_per_minute(NEW_PER_MINUTE, NEW_AT_ONCE).drop());
-        rules.push(self.hold(about(), address));
-        // A full set takes nothing more, and then nothing more passes.
-        rules.push(strange().drop());
-    }
-
-    fn hold(&self, rule: Rule, address: Field) -> Rule {
-        rule.remember(address, self.held, HELD).remember_pair(address, self.holders, HELD)
     }
 
     /// Drops addresses that are neither of the prefix nor link-local, or made from another MAC.

@@ -27,6 +27,10 @@ pub struct Field(pub Base, pub u32, pub u32);
 pub enum Meta {
     /// The priority in the queues it waits in.
     Priority = 2,
+    /// The mark, which goes with the packet through the host and is in no frame.
+    Mark = 3,
+    /// The number of the interface it came in by.
+    In = 4,
     /// The name of the interface it came in by.
     InName = 6,
     /// IPv4 or IPv6, in the inet family.
@@ -125,10 +129,23 @@ impl Rule {
 
     /// Goes on when a fact is `value`.
     pub fn meta_is(self, key: Meta, value: &[u8]) -> Rule {
+        self.meta(key, REG_1).compare(0, value)
+    }
+
+    /// Goes on when the bits of the mark under `mask` are those of `value`.
+    pub fn mark_is(self, mask: u32, value: u32) -> Rule {
+        self.meta(Meta::Mark, REG_1).mask(&mask.to_ne_bytes()).compare(0, &value.to_ne_bytes())
+    }
+
+    /// Goes on when the bits of the mark under `mask` are anything but those of `value`.
+    pub fn mark_is_not(self, mask: u32, value: u32) -> Rule {
+        self.meta(Meta::Mark, REG_1).mask(&mask.to_ne_bytes()).compare(1, &value.to_ne_bytes())
+    }
+
+    fn meta(self, key: Meta, register: u32) -> Rule {
         self.expression("meta", |data| {
-            data.number(1, REG_1).number(2, key as u32);
+            data.number(1, register).number(2, key as u32);
         })
-        .compare(0, value)
     }
 
     /// Goes on for what came in by this interface.
@@ -148,10 +165,7 @@ impl Rule {
 
     /// Goes on for what came in by any other interface.
     pub fn arriving_elsewhere(self, name: &str) -> Rule {
-        self.expression("meta", |data| {
-            data.number(1, REG_1).number(2, Meta::InName as u32);
-        })
-        .compare(1, &padded_name(name))
+        self.meta(Meta::InName, REG_1).compare(1, &padded_name(name))
     }
 
     fn out_name(self) -> Rule {
@@ -207,14 +221,20 @@ impl Rule {
         })
     }
 
-    /// Goes on once more than `rate` packets a minute (and `burst` at once) came here.
-    pub fn over_per_minute(self, rate: u64, burst: u32) -> Rule {
-        self.over(rate, 60, burst)
+    /// Goes on once more than `rate` packets a minute (and `burst` at once) of the port they came in by came to rules with
+    /// that set; it is forgotten after so many milliseconds without any.
+    pub fn over_per_minute_of_port(self, set: &str, milliseconds: u64, rate: u64, burst: u32) -> Rule {
+        self.meta(Meta::In, REG_1).expression("dynset", |data| {
+            data.text(1, set).number(3, 1).number(4, REG_1).long(6, milliseconds);
+            data.nest(7, |each| {
+                each.text(1, "limit").nest(2, |limit| over(limit, rate, 60, burst));
+            });
+        })
     }
 
     /// Goes on once more than `rate` packets a second (and `burst` at once) came here.
     pub fn over_per_second(self, rate: u64, burst: u32) -> Rule {
-        self.over(rate, 1, burst)
+        self.expression("limit", |data| over(data, rate, 1, burst))
     }
 
     /// Goes on once more than `rate` bytes a second came here; a second's worth may come at once.
@@ -224,21 +244,24 @@ impl Rule {
         })
     }
 
-    fn over(self, rate: u64, seconds: u64, burst: u32) -> Rule {
-        self.expression("limit", |data| {
-            data.long(1, rate).long(2, seconds).number(3, burst).number(4, 0).number(5, 1);
-        })
-    }
-
     /// Gives the packet this priority for the queues it waits in, and goes on.
     pub fn set_priority(self, priority: u32) -> Rule {
+        self.set_meta(Meta::Priority, priority)
+    }
+
+    /// Gives the packet this mark, and goes on.
+    pub fn set_mark(self, mark: u32) -> Rule {
+        self.set_meta(Meta::Mark, mark)
+    }
+
+    fn set_meta(self, key: Meta, value: u32) -> Rule {
         self.expression("immediate", |data| {
             data.number(1, REG_1).nest(2, |nest| {
-                nest.put(1, &priority.to_ne_bytes());
+                nest.put(1, &value.to_ne_bytes());
             });
         })
         .expression("meta", |data| {
-            data.number(2, Meta::Priority as u32).number(3, REG_1);
+            data.number(2, key as u32).number(3, REG_1);
         })
     }
 
@@ -298,6 +321,11 @@ impl Rule {
             });
         })
     }
+}
+
+/// A limit that counts packets and is about those above it.
+fn over(data: &mut Attrs, rate: u64, seconds: u64, burst: u32) {
+    data.long(1, rate).long(2, seconds).number(3, burst).number(4, 0).number(5, 1);
 }
 
 fn padded_name(name: &str) -> [u8; 16] {

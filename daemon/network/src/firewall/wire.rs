@@ -21,6 +21,20 @@ pub enum Family {
     Inet = 1,
     /// One device's frames, before anything else sees them.
     Netdev = 5,
+    /// Frames that came in by a port of a bridge.
+    Bridge = 7,
+}
+
+/// A table. Rules see only the sets of their own.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<'a>(pub Family, pub &'a str);
+
+impl Table<'_> {
+    fn named(&self) -> Attrs {
+        let mut attrs = Attrs::default();
+        attrs.text(1, self.1);
+        attrs
+    }
 }
 
 /// Where a base chain hangs.
@@ -100,16 +114,15 @@ impl Attrs {
 }
 
 /// Changes that hold together or not at all.
-pub struct Batch<'a> {
-    table: &'a str,
+pub struct Batch {
     messages: Vec<u8>,
     count: u32,
     last: usize,
 }
 
-impl<'a> Batch<'a> {
-    pub fn new(table: &'a str) -> Batch<'a> {
-        let mut batch = Batch { table, messages: Vec::new(), count: 0, last: 0 };
+impl Batch {
+    pub fn new() -> Batch {
+        let mut batch = Batch { messages: Vec::new(), count: 0, last: 0 };
         batch.push(0x10, 0, 0, &Attrs::default());
         batch
     }
@@ -121,103 +134,87 @@ impl<'a> Batch<'a> {
         self.count += 1;
     }
 
-    fn change(&mut self, message: u16, flags: u16, family: Family, attrs: &Attrs) {
+    fn change(&mut self, message: u16, flags: u16, Table(family, _): Table<'_>, attrs: &Attrs) {
         self.push(SUBSYS | message, flags, family as u8, attrs);
     }
 
     /// Makes the table unless it is there.
-    pub fn table(&mut self, family: Family) {
-        let mut attrs = Attrs::default();
-        attrs.text(1, self.table).number(2, 0);
-        self.change(0, CREATE, family, &attrs);
+    pub fn table(&mut self, table: Table<'_>) {
+        let mut attrs = table.named();
+        attrs.number(2, 0);
+        self.change(0, CREATE, table, &attrs);
     }
 
     /// Removes the table and all in it.
-    pub fn drop_table(&mut self, family: Family) {
-        let mut attrs = Attrs::default();
-        attrs.text(1, self.table);
-        self.change(2, 0, family, &attrs);
+    pub fn drop_table(&mut self, table: Table<'_>) {
+        self.change(2, 0, table, &table.named());
     }
 
     /// Puts a base chain with these rules in the place of whatever has its name.
-    pub fn replace_chain(&mut self, family: Family, name: &str, hook: Hook<'_>, rules: &[Rule]) {
-        self.drop_chain(family, name);
-        let mut attrs = Attrs::default();
-        attrs.text(1, self.table).text(3, name).nest(4, |nest| {
+    pub fn replace_chain(&mut self, table: Table<'_>, name: &str, hook: Hook<'_>, rules: &[Rule]) {
+        self.drop_chain(table, name);
+        let mut attrs = table.named();
+        attrs.text(3, name).nest(4, |nest| {
             nest.number(1, hook.number).put(2, &hook.priority.to_be_bytes());
             if let Some(device) = hook.device {
                 nest.text(3, device);
             }
         });
         attrs.number(5, 1).text(7, hook.kind);
-        self.change(3, CREATE, family, &attrs);
+        self.change(3, CREATE, table, &attrs);
         for rule in rules {
-            let mut attrs = Attrs::default();
-            attrs.text(1, self.table).text(2, name).nest(4, |list| {
+            let mut attrs = table.named();
+            attrs.text(2, name).nest(4, |list| {
                 list.append(rule.expressions());
             });
-            self.change(6, CREATE | APPEND, family, &attrs);
+            self.change(6, CREATE | APPEND, table, &attrs);
         }
     }
 
     /// Removes a chain and its rules; one that is not there is made first, so that it never fails.
-    pub fn drop_chain(&mut self, family: Family, name: &str) {
-        let mut attrs = Attrs::default();
-        attrs.text(1, self.table).text(3, name);
-        self.change(3, CREATE, family, &attrs);
-        self.change(5, 0, family, &attrs);
+    pub fn drop_chain(&mut self, table: Table<'_>, name: &str) {
+        let mut attrs = table.named();
+        attrs.text(3, name);
+        self.change(3, CREATE, table, &attrs);
+        self.change(5, 0, table, &attrs);
     }
 
     /// Makes a set whose elements may end by themselves, unless it is there.
-    pub fn set(&mut self, family: Family, name: &str, kind: SetKind) {
-        let mut attrs = Attrs::default();
-        attrs.text(1, self.table).text(2, name).number(3, SET_TIMEOUT | SET_EVAL);
+    pub fn set(&mut self, table: Table<'_>, name: &str, kind: SetKind) {
+        let mut attrs = table.named();
+        attrs.text(2, name).number(3, SET_TIMEOUT | SET_EVAL);
         attrs.number(4, kind.key_type).number(5, kind.key_len);
         attrs.nest(9, |desc| {
             desc.number(1, kind.size);
         });
         // The id is only to tell new sets of one batch apart; sets are referred to by name here.
         attrs.number(10, self.count);
-        self.change(9, CREATE, family, &attrs);
+        self.change(9, CREATE, table, &attrs);
     }
 
     /// Removes a set; one that is not there is made first, so that it never fails.
-    pub fn drop_set(&mut self, family: Family, name: &str, kind: SetKind) {
-        self.set(family, name, kind);
-        let mut attrs = Attrs::default();
-        attrs.text(1, self.table).text(2, name);
-        self.change(11, 0, family, &attrs);
+    pub fn drop_set(&mut self, table: Table<'_>, name: &str, kind: SetKind) {
+        self.set(table, name, kind);
+        let mut attrs = table.named();
+        attrs.text(2, name);
+        self.change(11, 0, table, &attrs);
     }
 
     /// Puts elements that do not end into a set.
-    pub fn elements(&mut self, family: Family, set: &str, keys: &[Vec<u8>]) {
+    pub fn elements(&mut self, table: Table<'_>, set: &str, keys: &[Vec<u8>]) {
         if !keys.is_empty() {
-            let attrs = self.element_list(set, keys);
-            self.change(12, CREATE, family, &attrs);
+            let attrs = element_list(table, set, keys);
+            self.change(12, CREATE, table, &attrs);
         }
     }
 
     /// Takes elements out of a set; those that are not there are put in first, so that it never fails.
-    pub fn drop_elements(&mut self, family: Family, set: &str, keys: &[Vec<u8>]) {
+    pub fn drop_elements(&mut self, table: Table<'_>, set: &str, keys: &[Vec<u8>]) {
         if !keys.is_empty() {
-            let attrs = self.element_list(set, keys);
-            self.change(12, CREATE, family, &attrs);
-            self.change(14, 0, family, &attrs);
+            let attrs = element_list(table, set, keys);
+            self.change(12, CREATE, table, &attrs);
+            self.change(14, 0, table, &attrs);
         }
-    }
-
-    fn element_list(&self, set: &str, keys: &[Vec<u8>]) -> Attrs {
-        let mut attrs = Attrs::default();
-        attrs.text(1, self.table).text(2, set).nest(3, |list| {
-            for key in keys {
-                list.nest(1, |element| {
-                    element.nest(1, |data| {
-                        data.put(1, key);
-                    });
-                });
-            }
-        });
-        attrs
     }
 
     /// Has the kernel apply all of it, or nothing.
@@ -250,45 +247,67 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// The names of the chains of a table; none when the table is not there.
-pub fn chains(socket: &OwnedFd, family: Family, table: &str) -> io::Result<Vec<String>> {
-    let mut message = Vec::new();
-    push_message(&mut message, SUBSYS | 4, DUMP, 1, family as u8, 0, &Attrs::default());
-    send(socket, &message)?;
-    let mut names = Vec::new();
+fn element_list(table: Table<'_>, set: &str, keys: &[Vec<u8>]) -> Attrs {
+    let mut attrs = table.named();
+    attrs.text(2, set).nest(3, |list| {
+        for key in keys {
+            list.nest(1, |element| {
+                element.nest(1, |data| {
+                    data.put(1, key);
+                });
+            });
+        }
+    });
+    attrs
+}
+
+/// The chains of a family, each as its table and its name.
+pub fn chains(socket: &OwnedFd, family: Family) -> io::Result<Vec<(String, String)>> {
+    let all = dump(socket, 4, family)?;
+    Ok(all.iter().filter_map(|attrs| Some((text_attr(attrs, 1)?, text_attr(attrs, 3)?))).collect())
+}
+
+/// The names of the tables of a family, each with how many chains and sets are in it.
+pub fn tables(socket: &OwnedFd, family: Family) -> io::Result<Vec<(String, u32)>> {
+    let all = dump(socket, 1, family)?;
+    let used = |attrs: &[u8]| Some(u32::from_be_bytes(attr(attrs, 3)?.try_into().ok()?));
+    Ok(all.iter().filter_map(|attrs| Some((text_attr(attrs, 1)?, used(attrs)?))).collect())
+}
+
+/// The attributes of all that the kernel lists when it is asked with that message.
+fn dump(socket: &OwnedFd, message: u16, family: Family) -> io::Result<Vec<Vec<u8>>> {
+    let mut request = Vec::new();
+    push_message(&mut request, SUBSYS | message, DUMP, 1, family as u8, 0, &Attrs::default());
+    send(socket, &request)?;
+    let mut found = Vec::new();
     loop {
         let answers = receive(socket)?;
         let mut rest = answers.as_slice();
         while let Some((kind, _, body, next)) = split_message(rest) {
             rest = next;
             match kind {
-                DONE => return Ok(names),
+                DONE => return Ok(found),
                 ERROR => {
                     let code = body.get(..4).map_or(0, |b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
-                    return if code == 0 { Ok(names) } else { Err(io::Error::from_raw_os_error(-code)) };
+                    return if code == 0 { Ok(found) } else { Err(io::Error::from_raw_os_error(-code)) };
                 }
-                _ => {
-                    let attrs = body.get(4..).unwrap_or_default();
-                    if text_attr(attrs, 1).as_deref() == Some(table) {
-                        names.extend(text_attr(attrs, 3));
-                    }
-                }
+                _ => found.push(body.get(4..).unwrap_or_default().to_vec()),
             }
         }
     }
 }
 
-/// Whether what the kernel tells is that somebody other than the socket `own` took something out of `table`. What
-/// the kernel itself removes with its device bears no number.
-pub fn foreign_removal(told: &[u8], table: &str, own: u32) -> bool {
+/// Whether what the kernel tells is that somebody other than the socket `own` took something out of one of our tables.
+/// What the kernel itself removes with its device bears no number.
+pub fn foreign_removal(told: &[u8], is_ours: impl Fn(&str) -> bool, own: u32) -> bool {
     /// Tables, chains, rules, sets, elements.
     const REMOVALS: [u16; 5] = [2, 5, 8, 11, 14];
     let mut rest = told;
     while let Some((kind, _, body, next)) = split_message(rest) {
         let by = rest.get(12..16).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
         let removal = kind & 0xff00 == SUBSYS && REMOVALS.contains(&(kind & 0xff));
-        let of_table = || text_attr(body.get(4..).unwrap_or_default(), 1).as_deref() == Some(table);
-        if removal && by != own && by != 0 && of_table() {
+        let of_ours = || text_attr(body.get(4..).unwrap_or_default(), 1).is_some_and(|table| is_ours(&table));
+        if removal && by != own && by != 0 && of_ours() {
             return true;
         }
         rest = next;
@@ -302,7 +321,12 @@ pub fn port(socket: &OwnedFd) -> io::Result<u32> {
     Ok(address.pid())
 }
 
-fn text_attr(mut attrs: &[u8], wanted: u16) -> Option<String> {
+fn text_attr(attrs: &[u8], wanted: u16) -> Option<String> {
+    let value = attr(attrs, wanted)?;
+    String::from_utf8(value.strip_suffix(&[0]).unwrap_or(value).to_vec()).ok()
+}
+
+fn attr(mut attrs: &[u8], wanted: u16) -> Option<&[u8]> {
     while attrs.len() >= 4 {
         let len = usize::from(u16::from_ne_bytes([attrs[0], attrs[1]]));
         let kind = u16::from_ne_bytes([attrs[2], attrs[3]]) & !NESTED;
@@ -310,9 +334,7 @@ fn text_attr(mut attrs: &[u8], wanted: u16) -> Option<String> {
             return None;
         }
         if kind == wanted {
-            let value = &attrs[4..len];
-            let value = value.strip_suffix(&[0]).unwrap_or(value);
-            return String::from_utf8(value.to_vec()).ok();
+            return attrs.get(4..len);
         }
         attrs = attrs.get(len.next_multiple_of(4)..).unwrap_or_default();
     }

@@ -117,7 +117,7 @@ fn what_is_behind_a_nic_changes_while_it_lives_or_not_at_all() {
             ..old.clone()
         };
         let state = || {
-            let chain = run("nft", &["list", "chain", "netdev", "cabin_test", "vethtest1"]);
+            let chain = run("nft", &["list", "ruleset", "netdev"]);
             (made(), routes("cbtest0"), chain, run("tc", &["class", "show", "dev", "vethtest1"]))
         };
         let before = state();
@@ -212,7 +212,7 @@ fn queues_and_priorities_are_those_of_the_nic_and_the_ports_mtu_that_of_the_brid
             (run("ip", &["link", "show", "vethtest1"]), guest.run("ip", &["link", "show", "eth0"]));
         assert!(outside.contains("mtu 1500") && outside.contains("qlen 1200"), "{outside}");
         assert!(inside.contains("mtu 1400") && inside.contains("qlen 1200"), "{inside}");
-        let chain = || run("nft", &["-nn", "list", "chain", "netdev", "cabin_test", "vethtest1"]);
+        let chain = || run("nft", &["-nn", "list", "ruleset", "netdev"]);
         assert!(chain().contains("meta priority set 0:5"), "{}", chain());
         let address = guest.dhcp(&host.dir);
         run("ping", &["-c1", "-W5", &address]);

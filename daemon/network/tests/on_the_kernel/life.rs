@@ -27,12 +27,14 @@ fn a_bridge_that_is_destroyed_leaves_nothing() {
         assert!(rules.contains("masquerade") && rules.contains("table inet cabin_test"), "{rules}");
         let guest = Guest::new();
         let nic = nic("web", 1);
+        let alone = kernel_state();
         keep(|undo| host.network.plug(&spec, &nic, guest.netns(), undo));
         let marked = host.network.marked().unwrap();
         assert_eq!((marked.bridges, marked.ports), (vec![spec.name.clone()], vec![nic.host_name.clone()]));
 
         host.network.unplug(&spec.name, &nic).unwrap();
         host.network.unplug(&spec.name, &nic).unwrap();
+        assert_eq!(kernel_state(), alone);
         host.network.destroy_bridge(&spec.name).unwrap();
         host.network.destroy_bridge(&spec.name).unwrap();
         assert_eq!(kernel_state(), before);
