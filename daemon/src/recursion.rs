@@ -82,12 +82,12 @@ pub fn list<T: Serialize>(
     Ok(Reply::Sync(Value::Array(list)))
 }
 
-/// What of states is looked up: `?recursion=2;fields=state.disk,state.network` names of these two the ones that are
-/// wanted (LXD's `instances_state_selective_recursion`), and `&fields=…` too, which a server that does not know it
-/// leaves alone. Without either both are.
+/// What of states is looked up. `?recursion=2;fields=state.disk,state.network` names of these two the ones that are
+/// wanted (LXD's `instances_state_selective_recursion`); all else is there. `&fields=…`, which a server that does not know
+/// it leaves alone, names all that is: `state.usage` is the third. Without either all is looked up.
 pub fn looks(call: &Call) -> Looks {
     match call.query("fields") {
-        Some(fields) => looks_of(&format!("fields={fields}")),
+        Some(fields) => looks_of_fields(fields),
         None => looks_of(call.query("recursion").unwrap_or_default()),
     }
 }
@@ -95,11 +95,13 @@ pub fn looks(call: &Call) -> Looks {
 fn looks_of(text: &str) -> Looks {
     match text.split(';').find_map(|word| word.trim().strip_prefix("fields=")) {
         None => Looks::ALL,
-        Some(fields) => {
-            let named = |field| fields.split(',').any(|one| one.trim() == field);
-            Looks { disk: named("state.disk"), network: named("state.network") }
-        }
+        Some(fields) => Looks { usage: true, ..looks_of_fields(fields) },
     }
+}
+
+fn looks_of_fields(fields: &str) -> Looks {
+    let named = |field| fields.split(',').any(|one| one.trim() == field);
+    Looks { disk: named("state.disk"), network: named("state.network"), usage: named("state.usage") }
 }
 
 #[cfg(test)]
@@ -114,7 +116,7 @@ mod tests {
 
     #[test]
     fn only_what_is_named_is_looked_up() {
-        let only = |disk, network| Looks { disk, network };
+        let only = |disk, network| Looks { disk, network, usage: true };
         for (text, expected) in [
             ("2", Looks::ALL),
             ("2;x=1", Looks::ALL),
@@ -124,6 +126,7 @@ mod tests {
         ] {
             assert_eq!(looks_of(text), expected, "{text}");
         }
+        assert_eq!(looks_of_fields("state.network"), Looks { disk: false, network: true, usage: false });
     }
 
     #[test]

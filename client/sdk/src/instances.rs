@@ -40,7 +40,8 @@ impl Client {
             .query_if("all-projects", all_projects.then_some("true"))
     }
 
-    /// The same, with nothing looked up of states but these fields: `state.disk`, `state.network`, with commas.
+    /// The same, with nothing looked up of states but these fields: `state.disk`, `state.network`,
+    /// `state.usage`, with commas.
     #[must_use]
     pub fn with_fields(address: Address, fields: &str) -> Address {
         address.query("fields", fields)

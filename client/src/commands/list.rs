@@ -29,9 +29,8 @@ pub async fn run(context: &Context, args: &List) -> anyhow::Result<()> {
     let recursion = if needs_state && !args.fast { Recursion::Full } else { Recursion::Objects };
     let asked = server_filter(&filters);
     let address = Client::instances_address(recursion, asked.as_deref(), args.all_projects);
-    // What a disk holds is found by a walk through its files.
-    let walks = format.wants_objects() || wanted.iter().any(Column::needs_disk);
-    let address = if walks { address } else { Client::with_fields(address, "state.network") };
+    let whole = format.wants_objects();
+    let address = if whole { address } else { Client::with_fields(address, &fields(&wanted, &filters)) };
     let client = context.client().await?;
     let here: Vec<&Filter> = filters.iter().filter(|filter| matches!(filter, Filter::Address(..))).collect();
     if format.wants_json() && here.is_empty() {
@@ -45,6 +44,16 @@ pub async fn run(context: &Context, args: &List) -> anyhow::Result<()> {
     let by = |full: &InstanceFull| (full.instance.project.clone(), full.instance.name.clone());
     instances.sort_by_key(by);
     output::table::show(format, &instances, || rows(&wanted, &instances))
+}
+
+/// What of states is looked up: no more than is shown or asked about, for each costs a look at every instance.
+fn fields(wanted: &[Column], filters: &[Filter]) -> String {
+    let by_address = filters.iter().any(|filter| matches!(filter, Filter::Address(..)));
+    let mut fields: Vec<&str> = wanted.iter().filter_map(Column::field).collect();
+    fields.extend(by_address.then_some("state.network"));
+    fields.sort_unstable();
+    fields.dedup();
+    fields.join(",")
 }
 
 /// What must hold.

@@ -35,30 +35,44 @@ pub enum Place {
     Devices,
 }
 
-/// Letters, heads, and whether the state is needed.
-const LETTERS: &[(char, &str, bool)] = &[
-    ('4', "IPV4", true),
-    ('6', "IPV6", true),
-    ('a', "ARCHITECTURE", false),
-    ('b', "STORAGE POOL", false),
-    ('c', "CREATED AT", false),
-    ('d', "DESCRIPTION", false),
-    ('D', "DISK USAGE", true),
-    ('f', "BASE IMAGE", false),
-    ('F', "BASE IMAGE", false),
-    ('l', "LAST USED AT", false),
-    ('L', "LOCATION", false),
-    ('m', "MEMORY USAGE", true),
-    ('M', "MEMORY USAGE%", true),
-    ('n', "NAME", false),
-    ('N', "PROCESSES", true),
-    ('p', "PID", true),
-    ('P', "PROFILES", false),
-    ('s', "STATE", false),
-    ('S', "SNAPSHOTS", true),
-    ('t', "TYPE", false),
-    ('u', "CPU USAGE", true),
-    ('U', "STARTED AT", true),
+/// What a column is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// What is stored of the instance.
+    Row,
+    /// What belongs to it beside that.
+    Full,
+    /// A field of its state that has to be looked up.
+    State(&'static str),
+}
+
+const NETWORK: From = From::State("state.network");
+const USAGE: From = From::State("state.usage");
+
+/// Letters, heads, and what they are made from.
+const LETTERS: &[(char, &str, From)] = &[
+    ('4', "IPV4", NETWORK),
+    ('6', "IPV6", NETWORK),
+    ('a', "ARCHITECTURE", From::Row),
+    ('b', "STORAGE POOL", From::Row),
+    ('c', "CREATED AT", From::Row),
+    ('d', "DESCRIPTION", From::Row),
+    ('D', "DISK USAGE", From::State("state.disk")),
+    ('f', "BASE IMAGE", From::Row),
+    ('F', "BASE IMAGE", From::Row),
+    ('l', "LAST USED AT", From::Row),
+    ('L', "LOCATION", From::Row),
+    ('m', "MEMORY USAGE", USAGE),
+    ('M', "MEMORY USAGE%", USAGE),
+    ('n', "NAME", From::Row),
+    ('N', "PROCESSES", USAGE),
+    ('p', "PID", From::Full),
+    ('P', "PROFILES", From::Row),
+    ('s', "STATE", From::Row),
+    ('S', "SNAPSHOTS", From::Full),
+    ('t', "TYPE", From::Row),
+    ('u', "CPU USAGE", USAGE),
+    ('U', "STARTED AT", From::Full),
 ];
 
 /// The columns a word such as `ns46` or `n,user.owner:OWNER` asks for.
@@ -106,15 +120,22 @@ fn key_column(part: &str) -> anyhow::Result<Column> {
 }
 
 impl Column {
-    /// Whether it needs a look into the instance.
-    pub fn needs_state(&self) -> bool {
-        let Column::Letter(letter) = self else { return false };
-        LETTERS.iter().any(|(known, _, state)| known == letter && *state)
+    fn made_from(&self) -> From {
+        let Column::Letter(letter) = self else { return From::Row };
+        LETTERS.iter().find(|(known, ..)| known == letter).map_or(From::Row, |(.., from)| *from)
     }
 
-    /// Whether it needs to know what the disk holds.
-    pub fn needs_disk(&self) -> bool {
-        matches!(self, Column::Letter('D'))
+    /// Whether it needs a look into the instance.
+    pub fn needs_state(&self) -> bool {
+        self.made_from() != From::Row
+    }
+
+    /// The field of the state it shows.
+    pub fn field(&self) -> Option<&'static str> {
+        match self.made_from() {
+            From::State(field) => Some(field),
+            From::Row | From::Full => None,
+        }
     }
 
     fn head(&self) -> String {

@@ -22,11 +22,13 @@ pub struct Looks {
     pub disk: bool,
     /// Interfaces, their addresses and counters.
     pub network: bool,
+    /// Processor time, memory and processes.
+    pub usage: bool,
 }
 
 impl Looks {
     /// Everything.
-    pub const ALL: Looks = Looks { disk: true, network: true };
+    pub const ALL: Looks = Looks { disk: true, network: true, usage: true };
 }
 
 /// What belongs to an instance beside its row.

@@ -45,11 +45,21 @@ pub(super) fn of(
     let Some(live) = host.live().get(name).filter(|live| live.exit().is_none()) else {
         return Ok(state);
     };
+    state.pid = live.supervisor.init_pid().into();
+    state.started_at.clone_from(&live.started_at);
+    if looks.usage {
+        add_usage(host, name, config, &mut state)?;
+    }
+    if looks.network {
+        state.network = interfaces(&live)?;
+    }
+    Ok(state)
+}
+
+fn add_usage(host: &Host, name: &str, config: &Config, state: &mut InstanceState) -> Result<(), Error> {
     // Somebody may have taken its cgroups away: the audit tells, and the rest is worth showing.
     let usage = host.runtime().cgroups().usage(name).unwrap_or_default();
     let limits = cabin_profiles::Limits::resolve(config, &host.facts)?;
-    state.pid = live.supervisor.init_pid().into();
-    state.started_at.clone_from(&live.started_at);
     state.processes = signed(usage.processes.unwrap_or(0));
     state.cpu = CpuState {
         usage: signed(usage.cpu.unwrap_or(0)),
@@ -62,10 +72,7 @@ pub(super) fn of(
         swap_usage: signed(usage.swap.unwrap_or(0)),
         swap_usage_peak: signed(usage.swap_peak.unwrap_or(0)),
     };
-    if looks.network {
-        state.network = interfaces(&live)?;
-    }
-    Ok(state)
+    Ok(())
 }
 
 fn signed(number: u64) -> i64 {
