@@ -91,20 +91,48 @@ async fn create(context: &Context, args: &Take) -> anyhow::Result<()> {
         None => None,
     };
     let client = context.client().await?;
-    if args.reuse {
-        if name.is_empty() {
-            bail!("with --reuse the snapshot's name is needed");
-        }
-        match client.snapshot(instance, name).await {
-            Ok(_) => delete(context, &client, instance, name).await?,
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let replaces = args.reuse && exists(&client, instance, name).await?;
+    let new = if replaces { stand_in(name) } else { name.to_owned() };
     let post =
-        InstanceSnapshotsPost { name: name.to_owned(), stateful: false, volumes: args.volumes, expires_at };
+        InstanceSnapshotsPost { name: new.clone(), stateful: false, volumes: args.volumes, expires_at };
     let reply = client.create_snapshot(instance, &post).await?;
     context.finish(&client, reply, &format!("Taking a snapshot of {instance}")).await?;
+    if replaces {
+        take_the_place(context, &client, instance, (&new, name)).await?;
+    }
+    Ok(())
+}
+
+async fn exists(client: &Client, instance: &str, name: &str) -> anyhow::Result<bool> {
+    if name.is_empty() {
+        bail!("with --reuse the snapshot's name is needed");
+    }
+    match client.snapshot(instance, name).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a snapshot is called until the one whose name it will have is gone: that one is not deleted before there is
+/// another.
+pub fn stand_in(name: &str) -> String {
+    format!("{name}.new{}", std::process::id())
+}
+
+/// Gives a new snapshot the name of an old one, which goes.
+async fn take_the_place(
+    context: &Context,
+    client: &Client,
+    instance: &str,
+    (new, name): (&str, &str),
+) -> anyhow::Result<()> {
+    if let Err(error) = delete(context, client, instance, name).await {
+        delete(context, client, instance, new).await?;
+        return Err(error);
+    }
+    let reply = client.rename_snapshot(instance, new, name).await?;
+    context.finish(client, reply, &format!("Renaming {instance}/{new}")).await?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use cabin_client::Client;
 use super::custom;
 use crate::cli::volume::VolumeSnapshot;
 use crate::commands::Context;
-use crate::commands::snapshot::expiry;
+use crate::commands::snapshot::{expiry, stand_in};
 use crate::output::{self, Table, table, text};
 
 /// `storage volume snapshot`.
@@ -17,17 +17,23 @@ pub async fn run(context: &Context, client: &Client, command: VolumeSnapshot) ->
         VolumeSnapshot::Create { place, name, description, expiry: when, no_expiry, reuse } => {
             let (pool, volume) = custom(&place)?;
             let name = name.unwrap_or_default();
-            if reuse {
-                replace(context, client, (pool, volume), &name).await?;
-            }
+            let replaces = reuse && exists(client, (pool, volume), &name).await?;
+            let new = if replaces { stand_in(&name) } else { name.clone() };
             let expires_at = match &when {
                 Some(when) => Some(expiry(when)?),
                 None if no_expiry => Some(ZERO_TIME.to_owned()),
                 None => None,
             };
-            let post = VolumeSnapshotsPost { name, description: description.unwrap_or_default(), expires_at };
+            let post = VolumeSnapshotsPost {
+                name: new.clone(),
+                description: description.unwrap_or_default(),
+                expires_at,
+            };
             let reply = client.create_volume_snapshot(pool, volume, &post).await?;
             context.finish(client, reply, &format!("Taking a snapshot of {volume}")).await?;
+            if replaces {
+                take_the_place(context, client, (pool, volume), (&new, &name)).await?;
+            }
             Ok(())
         }
         VolumeSnapshot::Delete { place, name } => {
@@ -69,20 +75,31 @@ async fn delete(
     Ok(())
 }
 
-async fn replace(
-    context: &Context,
-    client: &Client,
-    (pool, volume): (&str, &str),
-    name: &str,
-) -> anyhow::Result<()> {
+async fn exists(client: &Client, (pool, volume): (&str, &str), name: &str) -> anyhow::Result<bool> {
     if name.is_empty() {
         bail!("with --reuse the snapshot's name is needed");
     }
     match client.volume_snapshot(pool, volume, name).await {
-        Ok(_) => delete(context, client, (pool, volume), name).await,
-        Err(error) if error.is_not_found() => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Gives a new snapshot the name of an old one, which goes.
+async fn take_the_place(
+    context: &Context,
+    client: &Client,
+    (pool, volume): (&str, &str),
+    (new, name): (&str, &str),
+) -> anyhow::Result<()> {
+    if let Err(error) = delete(context, client, (pool, volume), name).await {
+        delete(context, client, (pool, volume), new).await?;
+        return Err(error);
+    }
+    let reply = client.rename_volume_snapshot(pool, volume, new, name).await?;
+    context.finish(client, reply, &format!("Renaming {volume}/{new}")).await?;
+    Ok(())
 }
 
 /// Snapshots as a table.
