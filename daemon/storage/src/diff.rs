@@ -154,7 +154,8 @@ fn same_target(before: &Stack, after: &Stack, name: &CStr) -> io::Result<bool> {
     let target = |stack: &Stack| -> io::Result<Option<CString>> {
         for part in stack {
             match rfs::readlinkat(&part.dir, name, Vec::new()) {
-                Err(Errno::NOENT) => {}
+                // The later state may be in use: what was a link a moment ago need not be one now.
+                Err(Errno::NOENT | Errno::INVAL) => {}
                 other => return Ok(Some(other?)),
             }
         }

@@ -98,7 +98,11 @@ pub(super) fn make(to: &OwnedFd, name: &CStr, from: &OwnedFd, stat: &Stat) -> io
             return Ok(Some(rfs::openat2(to, name, flags, Mode::from_raw_mode(0o600), BENEATH)?));
         }
         FileType::Symlink => {
-            let target = rfs::readlinkat(from, name, Vec::new())?;
+            let target = match rfs::readlinkat(from, name, Vec::new()) {
+                // It is no link any more.
+                Err(Errno::INVAL) => return Err(Errno::STALE.into()),
+                other => other?,
+            };
             rfs::symlinkat(target.as_c_str(), to, name)?;
         }
         kind => {
