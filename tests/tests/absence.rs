@@ -1,8 +1,11 @@
 //! What happens to containers while no daemon looks: they run on, end, reboot, or go with the host; and what the
 //! next daemon makes of it.
 
+use std::time::Duration;
+
 use cabin_tests::cli::host;
 use cabin_tests::host_state::{HostState, Look, settled};
+use cabin_tests::machine;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::audited;
 use cabin_tests::wait::{until, until_true};
@@ -249,8 +252,12 @@ fn what_a_shutdown_stopped_runs_again_and_its_order_is_kept() {
         );
     }
     subject.create("off", &json!({}));
+    // One that would not end of itself before its time is over.
+    subject.exec("early", "echo '::shutdown:/bin/sleep 600' >>/etc/inittab; kill -HUP 1").expect("a command");
+    let began = std::time::Instant::now();
     let reply = subject.call("PUT", "/internal/shutdown", None).expect("an answer");
     assert_eq!(reply.status, 200, "{}", reply.text());
+    assert!(began.elapsed() < machine::time(Duration::from_secs(10)), "{:?}", began.elapsed());
     subject.wait_gone();
     assert_eq!(subject.processes(), []);
     subject.boot_well();

@@ -355,7 +355,10 @@ fn the_same_tree_published_twice_is_the_same_image_and_makes_the_same_instance()
         lab.cabin(&["image", "delete", "pub-again"]).ok();
     }
     for (alias, more) in [("pub-unified", ["--format", "unified"]), ("pub-split", ["--format", "split"])] {
-        let _ = published(&lab, &["origin", "--alias", alias, more[0], more[1]]);
+        let of = |name: &str| published(&lab, &[name, "--alias", alias, more[0], more[1]]);
+        let first = of("double");
+        lab.cabin(&["image", "delete", alias]).ok();
+        assert_eq!(of("origin"), first, "{alias}");
         lab.cabin(&["launch", alias, alias]).ok();
         assert_eq!(
             lab.sh(

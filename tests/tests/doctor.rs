@@ -89,6 +89,26 @@ fn the_ports_of_a_bridge_are_counted() {
 }
 
 #[test]
+fn a_chain_that_drops_what_is_routed_is_named() {
+    let netns = format!("cbforward{}", std::process::id());
+    let inside = |words: &[&str]| run(Command::new("ip").args(["netns", "exec", &netns]).args(words));
+    run(Command::new("ip").args(["netns", "add", &netns])).ok();
+    let cabind = binary("cabind").display().to_string();
+    let look = || found(&inside(&[&cabind, "doctor", "--json"]).json(), "forwarding");
+    let before = look();
+    for chain in [
+        "FORWARD { type filter hook forward priority 0; policy drop; }",
+        "other { type filter hook input priority 0; policy drop; }",
+    ] {
+        inside(&["nft", &format!("add table ip filter; add chain ip filter {chain}")]).ok();
+    }
+    let after = look();
+    run(Command::new("ip").args(["netns", "del", &netns])).ok();
+    assert_eq!((&before["state"], &after["state"]), (&"good".into(), &"lacking".into()), "{before} {after}");
+    assert!(after["found"].as_str().unwrap().ends_with(": ip filter FORWARD"), "{after}");
+}
+
+#[test]
 fn the_client_shows_what_the_daemon_says_or_without_one_its_program() {
     let lab = Lab::own();
     let names = |report: &Value| -> Vec<String> {

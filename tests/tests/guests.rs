@@ -7,24 +7,25 @@ use cabin_tests::wait::{until, until_true};
 /// What init a guest runs, and so how it says that it is up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Init {
-    Systemd,
+    /// Systemd of a version between these.
+    Systemd(u32, u32),
     Sysv,
     Busybox,
 }
 
 #[test]
 fn debian_12_lives() {
-    lives("debian/12", "deb12", Init::Systemd);
+    lives("debian/12", "deb12", Init::Systemd(252, 252));
 }
 
 #[test]
 fn debian_13_lives() {
-    lives("debian/13", "deb13", Init::Systemd);
+    lives("debian/13", "deb13", Init::Systemd(257, 257));
 }
 
 #[test]
 fn debian_sid_lives() {
-    lives("debian/sid", "sid", Init::Systemd);
+    lives("debian/sid", "sid", Init::Systemd(260, u32::MAX));
 }
 
 #[test]
@@ -41,6 +42,11 @@ fn lives(image: &str, name: &str, init: Init) {
     let lab = Lab::shared();
     lab.launch(image, name, &[]);
     is_up(&lab, name, init);
+    if let Init::Systemd(least, most) = init {
+        let said = lab.sh(name, "systemctl --version");
+        let version = said.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+        assert!(version.is_some_and(|version| (least..=most).contains(&version)), "{said}");
+    }
     let address = lab.wait_address(name, 30);
     assert!(lab.sh(name, "ip -4 addr show eth0").contains(&address));
 
@@ -80,7 +86,7 @@ fn lives(image: &str, name: &str, init: Init) {
 
 fn is_up(lab: &Lab, name: &str, init: Init) {
     match init {
-        Init::Systemd => {
+        Init::Systemd(..) => {
             let state = until(&format!("systemd in `{name}` to be done"), 60, || {
                 let state = lab.exec(name, &["systemctl", "is-system-running"]).out.trim().to_owned();
                 matches!(state.as_str(), "running" | "degraded" | "maintenance").then_some(state)

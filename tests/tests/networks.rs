@@ -81,6 +81,31 @@ fn an_instance_cannot_speak_with_the_address_of_another() {
     }
 }
 
+/// Addresses outside of the bridge's network, which no guest has a right to, unless the filter is off.
+#[test]
+fn an_ipv6_address_from_elsewhere_passes_only_without_the_filter() {
+    let lab = Lab::shared();
+    let far = |name: &str, last: u32| {
+        let at_once = "echo 0 >/proc/sys/net/ipv6/conf/eth0/dad_transmits";
+        lab.sh(name, &format!("{at_once}; ip addr add 2001:db8:77::{last}/64 dev eth0"));
+    };
+    let reached = |from: &str, to: u32| {
+        lab.exec(from, &["ping", "-6", "-c2", "-W2", &format!("2001:db8:77::{to}")]).code == 0
+    };
+    for (name, last) in [("far1", 1), ("far2", 2)] {
+        lab.busybox(name).wait_address(name, 20);
+        far(name, last);
+    }
+    assert!(!reached("far1", 2), "a source of another network was answered");
+    for name in ["far1", "far2"] {
+        lab.cabin(&["config", "device", "override", name, "eth0", "security.ipv6_filtering=false"]).ok();
+    }
+    assert!(reached("far1", 2), "the filter is off and drops");
+    for name in ["far1", "far2"] {
+        lab.cabin(&["delete", "-f", name]).ok();
+    }
+}
+
 #[test]
 fn the_state_of_an_instance_tells_its_addresses_and_counters() {
     let lab = Lab::shared();

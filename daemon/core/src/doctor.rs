@@ -52,6 +52,7 @@ pub fn checks(programs: &Programs) -> Vec<Check> {
         all.push(check(&format!("program {}", missing.name), State::Lacking, found, advice));
     }
     all.push(firewall(programs));
+    all.push(forwarding());
     all
 }
 
@@ -114,16 +115,18 @@ fn filesystems() -> Vec<Check> {
         known.lines().any(|line| line.split_whitespace().last() == Some(name))
             || cabin_sys::mount::is_known(name).unwrap_or(false)
     };
-    let mut all = Vec::new();
-    let overlay = if has("overlay") { State::Good } else { State::Lacking };
-    let found = if has("overlay") { "available" } else { "not known to the kernel" };
-    all.push(check(
-        "filesystem overlay",
-        overlay,
-        found,
-        "use a pool with driver `dir`, or a kernel that has overlay",
-    ));
-    all
+    let each = [
+        ("overlay", "use a pool with driver `dir`, or a kernel that has overlay"),
+        ("btrfs", "for pools with driver `btrfs` a kernel is needed that has it"),
+    ];
+    let look = |(name, advice): (&str, &str)| {
+        let (state, found) = match has(name) {
+            true => (State::Good, "available"),
+            false => (State::Lacking, "not known to the kernel"),
+        };
+        check(&format!("filesystem {name}"), state, found, advice)
+    };
+    each.into_iter().map(look).collect()
 }
 
 fn firewall(programs: &Programs) -> Check {
@@ -131,5 +134,21 @@ fn firewall(programs: &Programs) -> Check {
     match nft {
         true => check("firewall", State::Good, "nftables", ""),
         false => check("firewall", State::Lacking, "no nft", "apt-get install nftables"),
+    }
+}
+
+/// A chain of ours could not overrule another's that drops.
+fn forwarding() -> Check {
+    match cabin_network::dropping() {
+        Ok(chains) if chains.is_empty() => check("forwarding", State::Good, "no chain drops by default", ""),
+        Ok(chains) => {
+            let found = format!("dropped unless a rule lets it through: {}", chains.join(", "));
+            let advice = "instances reach only the host and each other unless rules there accept what comes from and goes to \
+                          their bridge (docs/networking.md)";
+            check("forwarding", State::Lacking, found, advice)
+        }
+        Err(error) => {
+            check("forwarding", State::Lacking, error.to_string(), "a kernel with nf_tables is needed")
+        }
     }
 }

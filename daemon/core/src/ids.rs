@@ -267,9 +267,14 @@ fn host_ranges() -> (Range, Vec<Range>) {
     let etc = HostDir::open(Path::new("/etc"));
     let read = |file: &str| {
         let text = etc.as_ref().ok().and_then(|etc| etc.read(file, 1 << 20).ok()).unwrap_or_default();
-        parse(&String::from_utf8_lossy(&text))
+        String::from_utf8_lossy(&text).into_owned()
     };
-    let ((users, mut others), (groups, more)) = (read("subuid"), read("subgid"));
+    ranges_of(&read("subuid"), &read("subgid"))
+}
+
+/// The same, of what stands in /etc/subuid and /etc/subgid.
+fn ranges_of(subuid: &str, subgid: &str) -> (Range, Vec<Range>) {
+    let ((users, mut others), (groups, more)) = (parse(subuid), parse(subgid));
     others.extend(more);
     match (users, groups) {
         (Some(users), Some(groups)) => {
@@ -333,6 +338,19 @@ mod tests {
             assert_eq!(Claim::parse(&claim.to_string()), Some(claim));
         }
         assert_eq!(Claim::parse("half"), None);
+    }
+
+    #[test]
+    fn roots_range_is_what_both_files_give_it() {
+        let both = |users: &str, groups: &str| ranges_of(users, groups).0;
+        let roots = Range { base: 2_000_000, size: 20 * SIZE };
+        let line = format!("root:{}:{}\n", roots.base, roots.size);
+        assert_eq!(both(&line, &line), roots);
+        let later = format!("root:{}:{}\n", roots.base + SIZE, roots.size);
+        assert_eq!(both(&line, &later), Range { base: roots.base + SIZE, size: 19 * SIZE });
+        for (users, groups) in [("", ""), (line.as_str(), ""), (&line, "root:5:1\n")] {
+            assert_eq!(both(users, groups), FALLBACK);
+        }
     }
 
     #[test]

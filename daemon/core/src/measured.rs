@@ -1,4 +1,4 @@
-//! What root disks hold: found by a walk through all their files, so it is not walked more often than it is worth.
+//! What root disks and volumes hold: found by a walk through all their files, so it is not walked more often than it is worth.
 //!
 //! A walk that took a while is good for a hundred times as long: at most a hundredth of the time goes into walks,
 //! however many clients look at lists, and of a small disk the figure is still of this moment.

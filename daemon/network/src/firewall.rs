@@ -272,6 +272,15 @@ impl Firewall {
     }
 }
 
+/// The chains of the calling thread's network namespace that drop routed packets which none of their rules lets through,
+/// whosever they are, each as nft calls it.
+///
+/// # Errors
+/// [`Error::Connection`] when the kernel does not list them.
+pub fn dropping() -> Result<Vec<String>> {
+    wire::open().and_then(|socket| wire::dropping(&socket)).map_err(|source| Error::Connection { source })
+}
+
 /// The addresses of the host on a bridge, which no guest may take.
 pub fn own_addresses(spec: &BridgeSpec, mac: Mac) -> Vec<Ipv6Addr> {
     spec.ipv6.iter().flat_map(|side| [side.address.addr(), mac.link_local()]).collect()

@@ -31,6 +31,7 @@ use cabin_sys::command::Programs;
 use cabin_sys::dir::HostDir;
 
 pub use error::{Error, Kind, Result};
+pub use firewall::dropping;
 pub use inspect::{Address, Counters, InterfaceState, LinkType, Scope, guest_state};
 pub use lease::{Lease, LeaseKind};
 pub use name::{BadName, DnsLabel, Domain, IfName, Mac};

@@ -306,10 +306,13 @@ fn a_link_that_takes_a_directorys_place_meanwhile_leads_no_file_out() {
             }
         };
         let (mut inside, mut refused) = (0, 0);
+        let rounds = if std::env::var_os("CABIN_TORTURE").is_some() { 10_000 } else { 500 };
         std::thread::scope(|threads| {
-            threads.spawn(exchange);
+            for _ in 0..8 {
+                threads.spawn(exchange);
+            }
             lab.client(async |client| {
-                for n in 0..500 {
+                for n in 0..rounds {
                     match pull(&client, "/x/secret").await {
                         Ok(content) => {
                             assert_eq!(content, b"inside");
@@ -322,6 +325,14 @@ fn a_link_that_takes_a_directorys_place_meanwhile_leads_no_file_out() {
                         client.close(opened.handle).await.unwrap();
                     }
                     let _ = client.mkdir(format!("/x/dir{n}"), FileAttributes::empty()).await;
+                    if let Ok(handle) = client.opendir("/x").await {
+                        let _ = client.readdir(handle.handle.as_str()).await;
+                        let _ = client.close(handle.handle).await;
+                    }
+                    let _ = client.rename(format!("/x/new{n}"), format!("/x/old{n}")).await;
+                    let _ = client.remove(format!("/x/old{n}")).await;
+                    let _ = client.rmdir(format!("/x/dir{n}")).await;
+                    let _ = client.symlink(format!("/x/link{n}"), "secret").await;
                     let _ = client
                         .setstat(
                             "/x/secret",

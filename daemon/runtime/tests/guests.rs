@@ -109,6 +109,13 @@ fn a_supervisor_is_small_and_sees_no_root_filesystem() {
     assert!(own < 256 && (cfg!(debug_assertions) || pss < 1024), "{rollup}");
     let status = std::fs::read_to_string(format!("/proc/{parent}/status")).unwrap();
     assert!(status.contains("CapEff:\t0000000000000000") && status.contains("NoNewPrivs:\t1"), "{status}");
+    assert!(status.contains("Threads:\t1\n"), "{status}");
+    let namespace =
+        |process: &str, kind: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).unwrap();
+    let init = supervisor.init_pid().to_string();
+    for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+        assert_ne!(namespace(&init, kind), namespace("self", kind));
+    }
     let mounts = std::fs::read_to_string(format!("/proc/{parent}/mountinfo")).unwrap();
     let own = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert_eq!(mounts.lines().count(), own.lines().count(), "{mounts}");

@@ -79,6 +79,24 @@ fn names_with_slashes_and_neighbouring_projects_stay_apart() {
 }
 
 #[test]
+fn a_database_of_a_later_version_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(fresh(&dir));
+    let file = dir.path().join("cabin.db");
+    let version = || {
+        let open = rusqlite::Connection::open(&file).unwrap();
+        open.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let known = version();
+    rusqlite::Connection::open(&file).unwrap().pragma_update(None, "user_version", known + 1).unwrap();
+    let refused = Store::open(&file).err().expect("a later version");
+    assert!(
+        matches!(refused, cabin_store::Error::Newer { found, known: ours } if found == known + 1 && ours == known)
+    );
+    assert_eq!(version(), known + 1);
+}
+
+#[test]
 fn a_damaged_file_is_refused_and_not_replaced() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("cabin.db"), vec![7u8; 8192]).unwrap();

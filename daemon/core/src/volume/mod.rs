@@ -221,9 +221,12 @@ pub fn tag(volume: &api::Volume) -> String {
 /// # Errors
 /// When there is none of that name, or its pool is unavailable.
 pub fn usage(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Result<api::Usage, Error> {
-    load(host, project, pool, volume)?;
+    let found = load(host, project, pool, volume)?;
+    // After a change of its row, as a restore is one, it is another.
+    let place = format!("custom/{}/{:?}", row_name(pool, volume), found.revision);
     let (pool, volume) = (storage::pool(host, pool)?, cabin_storage::VolumeName::custom(volume)?);
-    Ok(api::Usage { used: pool.usage(&volume)?, total: pool.limit_of(&volume)?.unwrap_or(0) })
+    let used = host.measured().bytes(&place, || Ok(pool.usage(&volume)?))?;
+    Ok(api::Usage { used, total: pool.limit_of(&volume)?.unwrap_or(0) })
 }
 
 /// A volume with its snapshots and what it uses; what cannot be read is left out.

@@ -263,21 +263,40 @@ fn element_list(table: Table<'_>, set: &str, keys: &[Vec<u8>]) -> Attrs {
 
 /// The chains of a family, each as its table and its name.
 pub fn chains(socket: &OwnedFd, family: Family) -> io::Result<Vec<(String, String)>> {
-    let all = dump(socket, 4, family)?;
-    Ok(all.iter().filter_map(|attrs| Some((text_attr(attrs, 1)?, text_attr(attrs, 3)?))).collect())
+    let all = dump(socket, 4, family as u8)?;
+    Ok(all.iter().filter_map(|(_, attrs)| Some((text_attr(attrs, 1)?, text_attr(attrs, 3)?))).collect())
 }
 
 /// The names of the tables of a family, each with how many chains and sets are in it.
 pub fn tables(socket: &OwnedFd, family: Family) -> io::Result<Vec<(String, u32)>> {
-    let all = dump(socket, 1, family)?;
-    let used = |attrs: &[u8]| Some(u32::from_be_bytes(attr(attrs, 3)?.try_into().ok()?));
-    Ok(all.iter().filter_map(|attrs| Some((text_attr(attrs, 1)?, used(attrs)?))).collect())
+    let all = dump(socket, 1, family as u8)?;
+    Ok(all.iter().filter_map(|(_, attrs)| Some((text_attr(attrs, 1)?, number_attr(attrs, 3)?))).collect())
 }
 
-/// The attributes of all that the kernel lists when it is asked with that message.
-fn dump(socket: &OwnedFd, message: u16, family: Family) -> io::Result<Vec<Vec<u8>>> {
+/// The chains of whatever table through which packets are routed and that drop what none of their rules lets through,
+/// each as nft calls it: family, table, chain.
+pub fn dropping(socket: &OwnedFd) -> io::Result<Vec<String>> {
+    const FORWARD: u32 = 2;
+    const DROP: u32 = 0;
+    let of = |family: u8, attrs: &[u8]| {
+        let family = match family {
+            1 => "inet",
+            2 => "ip",
+            10 => "ip6",
+            _ => return None,
+        };
+        let (table, chain) = (text_attr(attrs, 1)?, text_attr(attrs, 3)?);
+        let forwards = number_attr(attr(attrs, 4)?, 1)? == FORWARD;
+        (forwards && number_attr(attrs, 5)? == DROP).then(|| format!("{family} {table} {chain}"))
+    };
+    // Of all families.
+    Ok(dump(socket, 4, 0)?.iter().filter_map(|(family, attrs)| of(*family, attrs)).collect())
+}
+
+/// All that the kernel lists when it is asked with that message: the family and the attributes of each.
+fn dump(socket: &OwnedFd, message: u16, family: u8) -> io::Result<Vec<(u8, Vec<u8>)>> {
     let mut request = Vec::new();
-    push_message(&mut request, SUBSYS | message, DUMP, 1, family as u8, 0, &Attrs::default());
+    push_message(&mut request, SUBSYS | message, DUMP, 1, family, 0, &Attrs::default());
     send(socket, &request)?;
     let mut found = Vec::new();
     loop {
@@ -285,13 +304,14 @@ fn dump(socket: &OwnedFd, message: u16, family: Family) -> io::Result<Vec<Vec<u8
         let mut rest = answers.as_slice();
         while let Some((kind, _, body, next)) = split_message(rest) {
             rest = next;
-            match kind {
-                DONE => return Ok(found),
-                ERROR => {
+            match (kind, body) {
+                (DONE, _) => return Ok(found),
+                (ERROR, _) => {
                     let code = body.get(..4).map_or(0, |b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
                     return if code == 0 { Ok(found) } else { Err(io::Error::from_raw_os_error(-code)) };
                 }
-                _ => found.push(body.get(4..).unwrap_or_default().to_vec()),
+                (_, [family, _, _, _, attrs @ ..]) => found.push((*family, attrs.to_vec())),
+                _ => {}
             }
         }
     }
@@ -324,6 +344,10 @@ pub fn port(socket: &OwnedFd) -> io::Result<u32> {
 fn text_attr(attrs: &[u8], wanted: u16) -> Option<String> {
     let value = attr(attrs, wanted)?;
     String::from_utf8(value.strip_suffix(&[0]).unwrap_or(value).to_vec()).ok()
+}
+
+fn number_attr(attrs: &[u8], wanted: u16) -> Option<u32> {
+    Some(u32::from_be_bytes(attr(attrs, wanted)?.try_into().ok()?))
 }
 
 fn attr(mut attrs: &[u8], wanted: u16) -> Option<&[u8]> {
