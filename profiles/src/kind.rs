@@ -37,6 +37,8 @@ pub enum Kind {
     Rlimit,
     /// A MAC address.
     Mac,
+    /// A MAC address with `x` for digits that are made up.
+    MacPattern,
     /// The name of an interface.
     Interface,
     /// The name of a managed network.
@@ -104,6 +106,7 @@ impl Kind {
             Kind::Allowance => cpu::allowance(text).map(drop),
             Kind::Rlimit => number::rlimit(text).map(drop),
             Kind::Mac => address::mac(text).map(drop),
+            Kind::MacPattern => address::mac_pattern(text),
             Kind::Interface => name::interface(text),
             Kind::Network => name::network(text),
             Kind::Pool => name::object(text),

@@ -211,6 +211,13 @@ pub const SERVER: &[Key] = &[
     )
     .default("10")
     .live(),
+    Key::new(
+        "network.hwaddr_pattern",
+        Kind::MacPattern,
+        "How the MAC addresses of nics are made up that are given none: `x` is any digit",
+    )
+    .default("10:66:6a:xx:xx:xx")
+    .live(),
     Key::new("user.*", Kind::Blob, "Anything you like").live(),
 ];
 

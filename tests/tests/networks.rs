@@ -81,6 +81,43 @@ fn an_instance_cannot_speak_with_the_address_of_another() {
     }
 }
 
+#[test]
+fn no_two_nics_of_a_network_have_one_hardware_address() {
+    let lab = Lab::own();
+    lab.image("busybox").busybox("mac1");
+    let mac_of = |name: &str| {
+        lab.get(&format!("/1.0/instances/{name}"))["config"]["volatile.eth0.hwaddr"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    // One that was made up is made up again.
+    let taken = mac_of("mac1");
+    lab.cabin(&["create", "busybox", "mac2"]).ok();
+    lab.cabin(&["config", "set", "mac2", &format!("volatile.eth0.hwaddr={taken}")]).ok();
+    lab.cabin(&["start", "mac2"]).ok();
+    assert_ne!(mac_of("mac2"), taken);
+    assert_ne!(lab.wait_address("mac2", 20), lab.wait_address("mac1", 20));
+    assert!(lab.sh("mac2", "cat /sys/class/net/eth0/address").contains(&mac_of("mac2")));
+    // One that somebody chose is refused as long as the other runs, started or plugged in.
+    let own = format!("hwaddr={taken}");
+    lab.cabin(&["create", "busybox", "mac3", "-d", &format!("eth0,{own}")]).ok();
+    let refused = lab.cabin(&["start", "mac3"]).refused();
+    assert!(refused.contains(&taken) && refused.contains("in use by instance `mac1`"), "{refused}");
+    let refused = lab.cabin(&["config", "device", "override", "mac2", "eth0", &own]).refused();
+    assert!(refused.contains("in use by instance `mac1`"), "{refused}");
+    lab.cabin(&["stop", "-f", "mac1"]).ok();
+    lab.cabin(&["start", "mac3"]).ok();
+    for wrong in ["10:66:6a", "11:xx:xx:xx:xx:xx", "yy:xx:xx:xx:xx:xx"] {
+        let _ = lab.cabin(&["config", "set", &format!("network.hwaddr_pattern={wrong}")]).refused();
+    }
+    lab.cabin(&["config", "set", "network.hwaddr_pattern=02:00:xx:xx:xx:07"]).ok();
+    lab.cabin(&["create", "busybox", "mac4"]).ok();
+    let made = mac_of("mac4");
+    assert!(made.starts_with("02:00:") && made.ends_with(":07"), "{made}");
+    lab.cabin(&["delete", "-f", "mac1", "mac2", "mac3", "mac4"]).ok();
+}
+
 /// Addresses outside of the bridge's network, which no guest has a right to, unless the filter is off.
 #[test]
 fn an_ipv6_address_from_elsewhere_passes_only_without_the_filter() {

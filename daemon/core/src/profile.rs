@@ -194,7 +194,7 @@ fn change_of(
     profiles.insert(name.to_owned(), changed.clone());
     let mut row = found.row.clone();
     let expanded = instance::expand(&row, &profiles);
-    instance::give_macs(&mut row, &expanded);
+    instance::give_macs(host, &mut row, &expanded)?;
     let after = instance::expand(&row, &profiles);
     let change = instance::Change::of(host, user, (&found.row, &before), (&row, &after))?;
     change.note(&mut row);

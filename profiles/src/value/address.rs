@@ -30,6 +30,18 @@ pub fn mac(text: &str) -> Result<[u8; 6], Invalid> {
     Ok(bytes)
 }
 
+/// A MAC address with `x` for each digit that is made up.
+///
+/// # Errors
+/// When none can be made after it.
+pub fn mac_pattern(text: &str) -> Result<(), Invalid> {
+    let fixed = text.replace(['x', 'X'], "2");
+    match mac(&fixed) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Invalid::new(text, "a pattern of MAC addresses such as `10:66:6a:xx:xx:xx`")),
+    }
+}
+
 /// A setting that is an address with its subnet, made up on creation, or switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subnet<Net> {

@@ -200,6 +200,7 @@ fn disks_differ(
 }
 
 fn put_in(host: &Host, live: &Live, nic: &Nic, undo: &mut Undo) -> Result<(), Error> {
+    super::mac::refuse_taken(host, &live.name, &nic.1)?;
     let netns = live.netns()?;
     plug::plug(host, nic.0.as_ref(), &nic.1, netns.as_fd(), undo)
 }

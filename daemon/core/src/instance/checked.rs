@@ -4,7 +4,8 @@
 use cabin_profiles::Who;
 use cabin_store::{Revision, Transaction, rows};
 
-use super::create::{check_expanded, give_macs};
+use super::create::check_expanded;
+use super::mac::give_macs;
 use super::{Expanded, Profiles, expand, root_pool};
 use crate::{Error, Host, profile};
 
@@ -35,7 +36,7 @@ impl Checked {
             known.insert(name.clone(), found.row);
         }
         let expanded = expand(&row, &known);
-        give_macs(&mut row, &expanded);
+        give_macs(host, &mut row, &expanded)?;
         let expanded = expand(&row, &known);
         check_expanded(host, &expanded)?;
         Ok(Checked { row, expanded, profiles })

@@ -297,20 +297,6 @@ pub(super) fn volatile(image: Option<&Resolved>) -> Config {
     config
 }
 
-/// Every nic without an address of its own gets one that stays.
-pub(crate) fn give_macs(row: &mut rows::Instance, expanded: &super::Expanded) {
-    for (device, properties) in &expanded.devices {
-        let nic = properties.get("type").is_some_and(|kind| kind == "nic");
-        let key = format!("volatile.{device}.hwaddr");
-        if nic && !properties.contains_key("hwaddr") && !row.config.contains_key(&key) {
-            let bytes: [u8; 3] = rand::rng().random();
-            // 10:66:6a is Incus's prefix; clients and tests look for it.
-            let mac = format!("10:66:6a:{:02x}:{:02x}:{:02x}", bytes[0], bytes[1], bytes[2]);
-            row.config.insert(key, mac);
-        }
-    }
-}
-
 const FIRST: &[&str] = &[
     "able", "brave", "bright", "calm", "civil", "clever", "daring", "eager", "fair", "gentle", "glad",
     "happy", "keen", "kind", "lively", "loyal", "merry", "noble", "open", "proud", "quick", "quiet", "ready",

@@ -16,6 +16,7 @@ mod image_metadata;
 pub(crate) mod import;
 mod intent;
 mod logs;
+mod mac;
 pub(crate) mod plug;
 mod power;
 mod rebuild;
@@ -72,8 +73,9 @@ pub use update::{patch, update};
 
 pub(crate) use backup::{metadata, sweep as sweep_backups};
 pub(crate) use change::Change;
-pub(crate) use create::{give_macs, relink};
+pub(crate) use create::relink;
 pub(crate) use intent::{forget as forget_intent, intend_restart, is_of_a_run};
+pub(crate) use mac::give_macs;
 pub(crate) use power::{start_again, start_one, stop_one};
 use rename::take_back;
 pub(crate) use snapshot::{delete_expired_snapshots, finish_rename, finish_snapshots, watch_snapshots};

@@ -6,7 +6,7 @@ use cabin_storage::VolumeName;
 use cabin_store::rows::{self, Power};
 use cabin_undo::{Undo, atomically};
 
-use super::{WHAT, expand, load, plug, profiles_of};
+use super::{WHAT, expand, load, mac, plug, profiles_of};
 use crate::live::{Live, Plugged};
 use crate::resolve::{self, Start};
 use crate::{Error, Host, Kind, clock, quota, recover};
@@ -30,12 +30,14 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     // Volumes stay where they are until the container is known to have them.
     let volumes = expanded.devices.values().any(|device| resolve::volume_of(device).is_some());
     let _kept = volumes.then(|| host.keep_layout());
-    let spec = Start::resolve(host, project, name, &found.row, &expanded)?;
+    let mut row = found.row.clone();
+    mac::avoid_taken(host, name, &mut row, &expanded)?;
+    let spec = Start::resolve(host, project, name, &row, &expanded)?;
+    spec.nics.iter().try_for_each(|(_, plugged)| mac::refuse_taken(host, name, plugged))?;
     // What an earlier run may have left (the daemon died between its end and the cleaning up).
     super::stop::sweep(host, name)?;
     let size = quota::of_root(&expanded)?;
     quota::set(host, &found.row.pool, &VolumeName::container(name)?, size)?;
-    let mut row = found.row.clone();
     row.power = Power::Running;
     row.last_used_at = clock::now();
     row.config.remove("volatile.apply_template");

@@ -1,0 +1,126 @@
+//! The MAC addresses of nics: made up after a pattern, kept, and never two alike on one network at a time.
+
+use cabin_store::rows;
+use rand::RngExt as _;
+
+use super::Expanded;
+use crate::live::Plugged;
+use crate::{Error, Host, server};
+
+/// The server's key that says how one is made up.
+const PATTERN: &str = "network.hwaddr_pattern";
+
+/// Incus's own: clients and tests look for it.
+const USUAL: &str = "10:66:6a:xx:xx:xx";
+
+/// How often another is tried before that many are taken that none is left.
+const TRIES: usize = 1000;
+
+/// Every nic without an address of its own gets one that stays.
+///
+/// # Errors
+/// When the pattern cannot be read.
+pub(crate) fn give_macs(host: &Host, row: &mut rows::Instance, expanded: &Expanded) -> Result<(), Error> {
+    for key in made_up(expanded) {
+        if !row.config.contains_key(&key) {
+            row.config.insert(key, another(&pattern(host)?));
+        }
+    }
+    Ok(())
+}
+
+/// A nic whose made-up address a running instance has by now gets another one: among a thousand instances it is one of
+/// thirty that there are two alike.
+///
+/// # Errors
+/// When the pattern cannot be read, or none is left.
+pub(super) fn avoid_taken(
+    host: &Host,
+    name: &str,
+    row: &mut rows::Instance,
+    expanded: &Expanded,
+) -> Result<(), Error> {
+    for key in made_up(expanded) {
+        let Some(mac) = row.config.get_mut(&key) else { continue };
+        for _ in 0..TRIES {
+            if holder(host, name, |nic| nic.nic.mac.to_string() == *mac).is_none() {
+                break;
+            }
+            *mac = another(&pattern(host)?);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a nic whose address a running instance has on the same network: the two would take each other's frames, and
+/// have one reservation together.
+///
+/// # Errors
+/// [`Error::InUse`] then.
+pub(super) fn refuse_taken(host: &Host, name: &str, plugged: &Plugged) -> Result<(), Error> {
+    let same = |other: &Plugged| {
+        other.network.is_some() && other.network == plugged.network && other.nic.mac == plugged.nic.mac
+    };
+    match holder(host, name, same) {
+        None => Ok(()),
+        Some(by) => Err(Error::InUse {
+            what: "MAC address",
+            name: plugged.nic.mac.to_string(),
+            by: format!("instance `{by}`"),
+        }),
+    }
+}
+
+/// The running instance other than `name` that has such a nic.
+fn holder(host: &Host, name: &str, such: impl Fn(&Plugged) -> bool) -> Option<String> {
+    let others = host.live().list().into_iter().filter(|live| live.name != name && live.exit().is_none());
+    others.into_iter().find(|live| live.nics.lock().iter().any(&such)).map(|live| live.name.clone())
+}
+
+/// The keys that keep the addresses of nics without one of their own.
+fn made_up(expanded: &Expanded) -> impl Iterator<Item = String> {
+    let nics = expanded.devices.iter().filter(|(_, device)| {
+        device.get("type").is_some_and(|kind| kind == "nic") && !device.contains_key("hwaddr")
+    });
+    nics.map(|(device, _)| format!("volatile.{device}.hwaddr"))
+}
+
+fn pattern(host: &Host) -> Result<String, Error> {
+    let set = server::setting(host, PATTERN)?;
+    Ok(if set.is_empty() { USUAL.to_owned() } else { set })
+}
+
+/// An address of that pattern, of one station.
+fn another(pattern: &str) -> String {
+    let mut random = rand::rng();
+    let digit = |(at, sign): (usize, char)| match sign {
+        'x' | 'X' => {
+            let number: u32 = random.random_range(0..16);
+            // The lowest bit of the first byte would make it one of many stations.
+            let number = if at == 1 { number & !1 } else { number };
+            char::from_digit(number, 16).unwrap_or('0')
+        }
+        other => other.to_ascii_lowercase(),
+    };
+    pattern.chars().enumerate().map(digit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_follows_its_pattern_and_is_of_one_station() {
+        for pattern in [USUAL, "xx:xx:xx:xx:xx:xx", "02:AB:xx:00:0x:x1"] {
+            for _ in 0..200 {
+                let made = another(pattern);
+                assert!(
+                    cabin_profiles::value::address::mac(&made).is_ok_and(|mac| mac[0] & 1 == 0),
+                    "{made}"
+                );
+                let fits = |(sign, digit): (char, char)| sign == 'x' || sign.to_ascii_lowercase() == digit;
+                assert!(pattern.chars().zip(made.chars()).all(fits), "{made} of {pattern}");
+            }
+        }
+    }
+}
