@@ -10,18 +10,25 @@ enum Act {
     Timed(&'static str, &'static str, Option<&'static str>),
     /// Done on the way.
     Quiet(&'static str, Option<&'static str>),
+    /// How long the instance stands still for one more snapshot: only ours tells.
+    Frozen(&'static str, &'static str),
 }
 
-use Act::{Quiet, Timed};
+use Act::{Frozen, Quiet, Timed};
 
 /// In the order of a life. `{i}` is the image, `{n}` the instance, `{f}` a file.
 const ACTS: &[Act] = &[
     Quiet("launch {i} {n}", None),
     Quiet("exec {n} -- dd if=/dev/urandom of=/root/small bs=1M count=10 status=none", None),
     Timed("snapshot, running, 10 MB changed", "snapshot create {n} a", Some("snapshot {n} a")),
+    Quiet("exec {n} -- dd if=/dev/urandom of=/root/small bs=1M count=10 status=none", None),
+    Frozen("of that standing still", "frozen"),
     Quiet("exec {n} -- dd if=/dev/urandom of=/root/big bs=1M count=1000 status=none", None),
     Quiet("exec {n} -- sync", None),
     Timed("snapshot, running, 1 GB changed", "snapshot create {n} b", Some("snapshot {n} b")),
+    Quiet("exec {n} -- dd if=/dev/urandom of=/root/big bs=1M count=1000 status=none", None),
+    Quiet("exec {n} -- sync", None),
+    Frozen("of that standing still, 1 GB changed", "frozen-big"),
     Quiet("stop -f {n}", None),
     Timed("snapshot, stopped, 1 GB changed", "snapshot create {n} c", Some("snapshot {n} c")),
     Timed("restore, 1 GB changed", "snapshot restore {n} a", Some("restore {n} a")),
@@ -36,7 +43,7 @@ const ACTS: &[Act] = &[
 /// The labels, in order.
 pub fn labels() -> impl Iterator<Item = &'static str> {
     ACTS.iter().filter_map(|act| match act {
-        Timed(label, ..) => Some(*label),
+        Timed(label, ..) | Frozen(label, _) => Some(*label),
         Quiet(..) => None,
     })
 }
@@ -57,6 +64,11 @@ pub fn live(table: &mut Table, tool: &mut Tool, image: &str, round: usize) {
                 let took = tool.run(&say(line));
                 table.note(tool, label, round, took);
             }
+            Frozen(label, snapshot) if tool.is_ours() => {
+                let took = frozen(tool, &name, snapshot);
+                table.note(tool, label, round, took);
+            }
+            Frozen(..) => {}
             Quiet(line, lxd) => {
                 let line = lxd.filter(|_| tool.is_lxd()).unwrap_or(line);
                 // A step that cannot be done shows in the timed ones after it.
@@ -67,4 +79,15 @@ pub fn live(table: &mut Table, tool: &mut Tool, image: &str, round: usize) {
     let _ = tool.run(&say("delete -f {n}c"));
     let _ = tool.run(&say("delete -f {n}"));
     let _ = std::fs::remove_file(&file);
+}
+
+/// Takes a snapshot, gives how long the instance stood still, and takes it away again.
+fn frozen(tool: &Tool, name: &str, snapshot: &str) -> Result<Duration, String> {
+    let body = format!(r#"{{"name":"{snapshot}"}}"#);
+    let address = format!("/1.0/instances/{name}/snapshots");
+    let said = tool.said(&["query", "--wait", "-X", "POST", "-d", &body, &address])?;
+    let operation: serde_json::Value = serde_json::from_str(&said).map_err(|why| why.to_string())?;
+    let frozen = operation["metadata"]["frozen_us"].as_u64();
+    tool.said(&["snapshot", "delete", name, snapshot])?;
+    frozen.map(Duration::from_micros).ok_or_else(|| format!("it does not say how long: {said}"))
 }

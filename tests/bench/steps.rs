@@ -74,7 +74,8 @@ impl Tool {
         self.words.last().is_some_and(|word| word == "lxc" || word.ends_with("/lxc"))
     }
 
-    fn is_ours(&self) -> bool {
+    /// Whether it is our own.
+    pub fn is_ours(&self) -> bool {
         self.name == "cabin"
     }
 

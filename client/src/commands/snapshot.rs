@@ -10,7 +10,7 @@ use jiff::{Span, Timestamp, Zoned};
 use super::Context;
 use crate::cli::snapshot::{One, Restore, Snapshot, Take, Verb};
 use crate::output::{self, Table, table, text};
-use crate::remote;
+use crate::{remote, terminal};
 
 /// `snapshot`.
 pub async fn run(context: &Context, args: Snapshot) -> anyhow::Result<()> {
@@ -96,7 +96,12 @@ async fn create(context: &Context, args: &Take) -> anyhow::Result<()> {
     let post =
         InstanceSnapshotsPost { name: new.clone(), stateful: false, volumes: args.volumes, expires_at };
     let reply = client.create_snapshot(instance, &post).await?;
-    context.finish(&client, reply, &format!("Taking a snapshot of {instance}")).await?;
+    let done = context.finish(&client, reply, &format!("Taking a snapshot of {instance}")).await?;
+    if let Some(frozen) = done["frozen_us"].as_u64().filter(|frozen| *frozen > 0)
+        && terminal::person_watches()
+    {
+        output::note(format!("{instance} stood still for {}.{} ms", frozen / 1000, frozen % 1000 / 100));
+    }
     if replaces {
         take_the_place(context, &client, instance, (&new, name)).await?;
     }
