@@ -229,11 +229,20 @@ fn an_expired_snapshot_goes_by_itself() {
     lab.cabin(&["create", "busybox", "short"]).ok();
     lab.cabin(&["snapshot", "create", "short", "gone", "--expiry", "1S"]).ok();
     lab.cabin(&["snapshot", "create", "short", "kept", "--expiry", "1d"]).ok();
+    lab.cabin(&["storage", "volume", "create", "default", "brief"]).ok();
+    for (name, expiry) in [("gone", "1S"), ("kept", "1d")] {
+        let create =
+            ["storage", "volume", "snapshot", "create", "default", "brief", name, "--expiry", expiry];
+        lab.cabin(&create).ok();
+    }
     lab.daemon_mut().terminate();
     // The daemon looks when it starts, and once a minute.
     lab.daemon_mut().boot();
-    until_true("the snapshot to expire", 90, || snapshots(&lab, "short") == ["kept"]);
+    until_true("the snapshots to expire", 90, || {
+        snapshots(&lab, "short") == ["kept"] && of_volume(&lab, "brief") == ["kept"]
+    });
     lab.cabin(&["delete", "short"]).ok();
+    lab.cabin(&["storage", "volume", "delete", "default", "brief"]).ok();
 }
 
 #[test]
@@ -245,6 +254,9 @@ fn snapshots_are_taken_by_the_clock_and_at_a_start() {
     lab.cabin(&["config", "set", "both", "snapshots.schedule.stopped=true", "snapshots.pattern=auto%d"]).ok();
     lab.cabin(&["config", "set", "both", "snapshots.expiry=1d"]).ok();
     lab.cabin(&["create", "busybox", "boot", "-c", "snapshots.schedule=@startup"]).ok();
+    let volume = |words: &[&str]| lab.cabin(&[&["storage", "volume"], words].concat()).ok();
+    volume(&["create", "default", "clocked", "snapshots.schedule=* * * * *", "snapshots.pattern=auto%d"]);
+    volume(&["set", "default", "clocked", "snapshots.expiry=1d"]);
     lab.cabin(&["start", "boot"]).ok();
     assert_eq!(snapshots(&lab, "boot"), ["snap0"], "what it was before the start");
     lab.cabin(&["restart", "--force", "boot"]).ok();
@@ -254,12 +266,25 @@ fn snapshots_are_taken_by_the_clock_and_at_a_start() {
     // The daemon looks when it starts, and once a minute.
     lab.daemon_mut().terminate();
     lab.daemon_mut().boot();
-    until_true("the snapshot of the minute", 90, || !snapshots(&lab, "both").is_empty());
+    until_true("the snapshots of the minute", 90, || {
+        !snapshots(&lab, "both").is_empty() && !of_volume(&lab, "clocked").is_empty()
+    });
+    let taken = lab.get("/1.0/storage-pools/default/volumes/custom/clocked/snapshots/auto0");
+    assert!(taken["expires_at"].as_str().is_some_and(|at| at > "2000"), "{taken}");
     assert_eq!(snapshots(&lab, "both").first().map(String::as_str), Some("auto0"));
     let shown = lab.cabin(&["snapshot", "show", "both", "auto0"]).ok();
     assert!(!shown.contains("expires_at: \"0001") && !shown.contains("expires_at: 0001"), "{shown}");
     assert!(snapshots(&lab, "still").is_empty(), "stopped, and not asked for then");
     lab.cabin(&["delete", "-f", "still", "both", "boot"]).ok();
+    lab.cabin(&["storage", "volume", "delete", "default", "clocked"]).ok();
+}
+
+/// The names of a volume's snapshots.
+fn of_volume(lab: &Lab, volume: &str) -> Vec<String> {
+    let all = lab.get(&format!("/1.0/storage-pools/default/volumes/custom/{volume}/snapshots"));
+    let names =
+        all.as_array().into_iter().flatten().filter_map(|address| address.as_str()?.rsplit('/').next());
+    names.map(str::to_owned).collect()
 }
 
 #[test]
