@@ -91,7 +91,12 @@ async fn create(context: &Context, args: &Take) -> anyhow::Result<()> {
         None => None,
     };
     let client = context.client().await?;
-    let replaces = args.reuse && exists(&client, instance, name).await?;
+    let mut replaces = args.reuse && exists(&client, instance, name).await?;
+    if replaces && args.volumes {
+        // Those of its volumes have its name, and keep the one they are made with.
+        delete(context, &client, instance, name).await?;
+        replaces = false;
+    }
     let new = if replaces { stand_in(name) } else { name.to_owned() };
     let post =
         InstanceSnapshotsPost { name: new.clone(), stateful: false, volumes: args.volumes, expires_at };
