@@ -16,6 +16,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
+
 use crate::error::{Error, Result};
 use crate::name::{IfName, Mac};
 use crate::spec::{BridgeSpec, HostAccess, NatOrder, NicSpec};
@@ -54,7 +56,7 @@ impl Firewall {
             source,
         })?;
         let firewall = Firewall { table: table.to_owned(), socket: Mutex::new(socket) };
-        firewall.drop_shelves(|_, used| used == 0)?;
+        firewall.drop_shelves(|_| true)?;
         Ok(firewall)
     }
 
@@ -99,12 +101,10 @@ impl Firewall {
         let name = spec.name.as_str();
         self.apply("set up a bridge", |batch| {
             let (book, table) = (Book::of(name), self.bridging());
-            book.sets(batch, table);
+            self.set_book(batch, &book);
             let keys = |list: &[Ipv6Addr]| list.iter().map(|a| a.octets().to_vec()).collect::<Vec<_>>();
             batch.drop_elements(table, &book.held, &keys(gone));
             batch.elements(table, &book.held, &keys(&own_addresses(spec, mac)));
-            let arriving = Hook { kind: "filter", number: PREROUTING, priority: FIRST, device: None };
-            batch.replace_chain(table, &book.chain, arriving, &book.rules());
             let filter = |number| Hook { kind: "filter", number, priority: 0, device: None };
             self.set_or_drop(batch, &format!("in.{name}"), filter(INPUT), &input_rules(spec));
             // Always there, be it empty: it says that the bridge exists.
@@ -113,6 +113,13 @@ impl Firewall {
             self.set_or_drop(batch, &format!("nat4.{name}"), nat_hook(four.0), &four.1);
             self.set_or_drop(batch, &format!("nat6.{name}"), nat_hook(six.0), &six.1);
         })
+    }
+
+    /// Makes the chain of a bridge's book what it should be; what stands in its sets stays.
+    fn set_book(&self, batch: &mut Batch, book: &Book) {
+        book.sets(batch, self.bridging());
+        let arriving = Hook { kind: "filter", number: PREROUTING, priority: FIRST, device: None };
+        batch.replace_chain(self.bridging(), &book.chain, arriving, &book.rules());
     }
 
     fn set_or_drop(&self, batch: &mut Batch, name: &str, hook: Hook<'_>, rules: &[Rule]) {
@@ -141,7 +148,7 @@ impl Firewall {
                 batch.drop_table(self.bridging());
             })?;
         }
-        self.drop_shelves(|_, used| used == 0)
+        self.drop_shelves(|_| true)
     }
 
     /// Puts the filter of a port in place, at once instead of what was there.
@@ -168,7 +175,12 @@ impl Firewall {
             prefix6: bridge.ipv6.as_ref().map(|side| side.address),
             book: book.mark,
         };
+        // There since the bridge was made, unless somebody flushed the rules of the host.
+        let has_book = self.chains(self.bridging())?.contains(&book.chain);
         self.apply("set up a port", |batch| {
+            if !has_book {
+                self.set_book(batch, &book);
+            }
             self.fixed_address(batch, &book, nic, Batch::elements);
             let name = nic.host_name.as_str();
             let shelf = self.shelf(name);
@@ -220,24 +232,28 @@ impl Firewall {
 
     fn drop_shelf_of(&self, port: &str) -> Result<()> {
         let shelf = self.shelf(port);
-        self.drop_shelves(|table, used| table == shelf && used == 0)
+        self.drop_shelves(|table| table == shelf)
     }
 
-    /// Removes those tables for ports of which that is true, told their name and how many chains are in them.
-    fn drop_shelves(&self, which: impl Fn(&str, u32) -> bool) -> Result<()> {
-        let tables = wire::tables(&self.turn(), Family::Netdev).map_err(|source| self.unread(source))?;
-        let gone: Vec<String> = tables
-            .into_iter()
-            .filter(|(table, used)| self.is_shelf(table) && which(table, *used))
-            .map(|(table, _)| table)
-            .collect();
-        if gone.is_empty() {
-            return Ok(());
+    /// Removes those empty tables for ports of which that is true, told their name. Nobody puts a port into one meanwhile,
+    /// and the kernel removes none that is not empty.
+    fn drop_shelves(&self, which: impl Fn(&str) -> bool) -> Result<()> {
+        let socket = self.turn();
+        let tables = wire::tables(&socket, Family::Netdev).map_err(|source| self.unread(source))?;
+        for (table, used) in tables {
+            if used > 0 || !self.is_shelf(&table) || !which(&table) {
+                continue;
+            }
+            let mut batch = Batch::new();
+            batch.drop_empty_table(Table(Family::Netdev, &table));
+            match batch.commit(&socket) {
+                Err(gone) if gone.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
+                other => {
+                    other.map_err(|source| Error::Filter { act: "remove a table of ports", table, source })?
+                }
+            }
         }
-        let mut batch = Batch::new();
-        gone.iter().for_each(|table| batch.drop_table(Table(Family::Netdev, table)));
-        let act = "remove tables of ports";
-        batch.commit(&self.turn()).map_err(|source| Error::Filter { act, table: self.table.clone(), source })
+        Ok(())
     }
 
     /// The names of the ports that have a filter.

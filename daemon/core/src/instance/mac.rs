@@ -1,5 +1,7 @@
 //! The MAC addresses of nics: made up after a pattern, kept, and never two alike on one network at a time.
 
+use std::collections::btree_map::Entry;
+
 use cabin_store::rows;
 use rand::RngExt as _;
 
@@ -21,9 +23,9 @@ const TRIES: usize = 1000;
 /// # Errors
 /// When the pattern cannot be read.
 pub(crate) fn give_macs(host: &Host, row: &mut rows::Instance, expanded: &Expanded) -> Result<(), Error> {
-    for key in made_up(expanded) {
-        if !row.config.contains_key(&key) {
-            row.config.insert(key, another(&pattern(host)?));
+    for (key, _) in made_up(expanded) {
+        if let Entry::Vacant(entry) = row.config.entry(key) {
+            entry.insert(another(&pattern(host)?));
         }
     }
     Ok(())
@@ -33,17 +35,19 @@ pub(crate) fn give_macs(host: &Host, row: &mut rows::Instance, expanded: &Expand
 /// thirty that there are two alike.
 ///
 /// # Errors
-/// When the pattern cannot be read, or none is left.
+/// When the pattern cannot be read.
 pub(super) fn avoid_taken(
     host: &Host,
     name: &str,
     row: &mut rows::Instance,
     expanded: &Expanded,
 ) -> Result<(), Error> {
-    for key in made_up(expanded) {
-        let Some(mac) = row.config.get_mut(&key) else { continue };
+    for (key, network) in made_up(expanded) {
+        let (Some(mac), Some(network)) = (row.config.get_mut(&key), network) else { continue };
         for _ in 0..TRIES {
-            if holder(host, name, |nic| nic.nic.mac.to_string() == *mac).is_none() {
+            let same =
+                |nic: &Plugged| nic.network.as_ref() == Some(network) && nic.nic.mac.to_string() == *mac;
+            if holder(host, name, same).is_none() {
                 break;
             }
             *mac = another(&pattern(host)?);
@@ -77,12 +81,14 @@ fn holder(host: &Host, name: &str, such: impl Fn(&Plugged) -> bool) -> Option<St
     others.into_iter().find(|live| live.nics.lock().iter().any(&such)).map(|live| live.name.clone())
 }
 
-/// The keys that keep the addresses of nics without one of their own.
-fn made_up(expanded: &Expanded) -> impl Iterator<Item = String> {
+/// The keys that keep the addresses of nics without one of their own, each with the network of its nic.
+fn made_up(expanded: &Expanded) -> impl Iterator<Item = (String, Option<&String>)> {
     let nics = expanded.devices.iter().filter(|(_, device)| {
         device.get("type").is_some_and(|kind| kind == "nic") && !device.contains_key("hwaddr")
     });
-    nics.map(|(device, _)| format!("volatile.{device}.hwaddr"))
+    nics.map(|(name, device)| {
+        (format!("volatile.{name}.hwaddr"), device.get("network").or_else(|| device.get("parent")))
+    })
 }
 
 fn pattern(host: &Host) -> Result<String, Error> {

@@ -67,6 +67,7 @@ const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
+const NONREC: u16 = 0x100;
 const SUBSYS: u16 = 10 << 8;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -148,6 +149,11 @@ impl Batch {
     /// Removes the table and all in it.
     pub fn drop_table(&mut self, table: Table<'_>) {
         self.change(2, 0, table, &table.named());
+    }
+
+    /// Removes the table if nothing is in it; else it is EBUSY.
+    pub fn drop_empty_table(&mut self, table: Table<'_>) {
+        self.change(2, NONREC, table, &table.named());
     }
 
     /// Puts a base chain with these rules in the place of whatever has its name.

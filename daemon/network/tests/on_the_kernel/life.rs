@@ -261,3 +261,39 @@ time.sleep(0.3)";
         holder.wait().unwrap();
     });
 }
+
+/// Ports whose chains are in one table come and go at once: none that is plugged in is ever without its filter.
+#[test]
+fn a_port_keeps_its_filter_while_its_neighbours_go() {
+    in_own_world("life::a_port_keeps_its_filter_while_its_neighbours_go", || {
+        let host = Host::new();
+        let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+        keep(|undo| host.network.create_bridge(&spec, undo));
+        // As the daemon spreads them: FNV-1a of the name, one of 64.
+        let shelf = |name: &str| {
+            name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            }) % 64
+        };
+        let names: Vec<String> =
+            (0..).map(|n| format!("vethx{n}")).filter(|name| shelf(name) == 7).take(3).collect();
+        std::thread::scope(|threads| {
+            for (number, name) in names.iter().enumerate() {
+                let (host, spec) = (&host, &spec);
+                threads.spawn(move || {
+                    let own = nic(&format!("web{number}"), u8::try_from(number).unwrap() + 1);
+                    let own = cabin_network::NicSpec { host_name: name.parse().unwrap(), ..own };
+                    for _ in 0..60 {
+                        let guest = Guest::new();
+                        keep(|undo| host.network.plug(spec, &own, guest.netns(), undo));
+                        for _ in 0..5 {
+                            assert!(host.network.filtered().unwrap().ports.contains(&own.host_name));
+                        }
+                        host.network.unplug(&spec.name, &own).unwrap();
+                    }
+                });
+            }
+        });
+        assert!(!run("nft", &["list", "tables"]).contains("netdev"));
+    });
+}
