@@ -38,9 +38,7 @@ pub async fn run(context: &Context, args: Snapshot) -> anyhow::Result<()> {
         }
         (Some(Verb::Rename { instance, name, new }), _) => {
             let client = context.client().await?;
-            let reply = client.rename_snapshot(remote::local(&instance)?, &name, &new).await?;
-            context.finish(&client, reply, &format!("Renaming {instance}/{name}")).await?;
-            Ok(())
+            rename(context, &client, remote::local(&instance)?, (&name, &new)).await
         }
         (Some(Verb::Delete { instance, names, interactive }), _) => {
             let client = context.client().await?;
@@ -141,8 +139,17 @@ async fn take_the_place(
         delete(context, client, instance, new).await?;
         return Err(error);
     }
-    let reply = client.rename_snapshot(instance, new, name).await?;
-    context.finish(client, reply, &format!("Renaming {instance}/{new}")).await?;
+    rename(context, client, instance, (new, name)).await
+}
+
+async fn rename(
+    context: &Context,
+    client: &Client,
+    instance: &str,
+    (old, new): (&str, &str),
+) -> anyhow::Result<()> {
+    let reply = client.rename_snapshot(instance, old, new).await?;
+    context.finish(client, reply, &format!("Renaming {instance}/{old}")).await?;
     Ok(())
 }
 

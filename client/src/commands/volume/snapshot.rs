@@ -47,9 +47,7 @@ pub async fn run(context: &Context, client: &Client, command: VolumeSnapshot) ->
         }
         VolumeSnapshot::Rename { place, name, new } => {
             let (pool, volume) = custom(&place)?;
-            let reply = client.rename_volume_snapshot(pool, volume, &name, &new).await?;
-            context.finish(client, reply, &format!("Renaming {volume}/{name}")).await?;
-            Ok(())
+            rename(context, client, (pool, volume), (&name, &new)).await
         }
         VolumeSnapshot::Restore { place, name } => {
             let (pool, volume) = custom(&place)?;
@@ -97,8 +95,17 @@ async fn take_the_place(
         delete(context, client, (pool, volume), new).await?;
         return Err(error);
     }
-    let reply = client.rename_volume_snapshot(pool, volume, new, name).await?;
-    context.finish(client, reply, &format!("Renaming {volume}/{new}")).await?;
+    rename(context, client, (pool, volume), (new, name)).await
+}
+
+async fn rename(
+    context: &Context,
+    client: &Client,
+    (pool, volume): (&str, &str),
+    (old, new): (&str, &str),
+) -> anyhow::Result<()> {
+    let reply = client.rename_volume_snapshot(pool, volume, old, new).await?;
+    context.finish(client, reply, &format!("Renaming {volume}/{old}")).await?;
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::btree_map::Entry;
 
+use cabin_network::Mac;
+use cabin_profiles::value::address;
 use cabin_store::rows;
 use rand::RngExt as _;
 
@@ -35,7 +37,7 @@ pub(crate) fn give_macs(host: &Host, row: &mut rows::Instance, expanded: &Expand
 /// thirty that there are two alike.
 ///
 /// # Errors
-/// When the pattern cannot be read.
+/// When what is kept is no address, or the pattern cannot be read.
 pub(super) fn avoid_taken(
     host: &Host,
     name: &str,
@@ -45,8 +47,8 @@ pub(super) fn avoid_taken(
     for (key, network) in made_up(expanded) {
         let (Some(mac), Some(network)) = (row.config.get_mut(&key), network) else { continue };
         for _ in 0..TRIES {
-            let same =
-                |nic: &Plugged| nic.network.as_ref() == Some(network) && nic.nic.mac.to_string() == *mac;
+            let bytes = Mac(address::mac(mac)?);
+            let same = |other: &Plugged| other.network.as_ref() == Some(network) && other.nic.mac == bytes;
             if holder(host, name, same).is_none() {
                 break;
             }
@@ -120,10 +122,7 @@ mod tests {
         for pattern in [USUAL, "xx:xx:xx:xx:xx:xx", "02:AB:xx:00:0x:x1"] {
             for _ in 0..200 {
                 let made = another(pattern);
-                assert!(
-                    cabin_profiles::value::address::mac(&made).is_ok_and(|mac| mac[0] & 1 == 0),
-                    "{made}"
-                );
+                assert!(address::mac(&made).is_ok_and(|mac| mac[0] & 1 == 0), "{made}");
                 let fits = |(sign, digit): (char, char)| sign == 'x' || sign.to_ascii_lowercase() == digit;
                 assert!(pattern.chars().zip(made.chars()).all(fits), "{made} of {pattern}");
             }

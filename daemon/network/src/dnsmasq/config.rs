@@ -10,11 +10,6 @@ use crate::spec::{BridgeSpec, Dhcp6, DnsMode, Expiry, Ipv4Side, Ipv6Side};
 /// Addresses a server gives out at most.
 const LEASES: u32 = 65_536;
 
-/// Names a server remembers. Its table of names has a tenth as many places, which stay as many however many names there
-/// are of instances, and with each new one it looks for all of them there (cache.c and lease.c of dnsmasq 2.90): with its
-/// own 150 one start among a thousand instances cost it two thirds of a second.
-const REMEMBERED: u32 = 8192;
-
 /// Whom the server runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -72,10 +67,6 @@ pub fn render(spec: &BridgeSpec, home: &Path, account: &Account) -> String {
     if !routed {
         // What cannot send packets out must not send them as questions either (CVE-2024-29018).
         conf.flag("no-resolv");
-    }
-    // Said twice it would not start.
-    if spec.raw_dnsmasq.as_ref().is_none_or(|raw| !raw.contains("cache-size")) {
-        conf.set("cache-size", REMEMBERED);
     }
     names(&mut conf, spec);
     if let Some(side) = &spec.ipv4 {
@@ -240,7 +231,6 @@ domain-needed
 quiet-dhcp
 quiet-dhcp6
 quiet-ra
-cache-size=8192
 domain=cabin
 local=/cabin/
 expand-hosts
@@ -253,8 +243,6 @@ enable-ra
 dhcp-range=::,constructor:cabinbr0,ra-stateless,ra-names
 ";
         assert_eq!(render(&spec, Path::new("/n/cabinbr0"), &account), wanted);
-        spec.raw_dnsmasq = Some("cache-size=5".to_owned());
-        assert!(!render(&spec, Path::new("/n/cabinbr0"), &account).contains("cache-size"));
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub enum Meta {
     In = 4,
     /// The name of the interface it came in by.
     InName = 6,
+    /// The name of the interface it leaves by.
+    OutName = 7,
     /// IPv4 or IPv6, in the inet family.
     Family = 15,
     /// The transport protocol, behind IPv6's extension headers.
@@ -129,22 +131,22 @@ impl Rule {
 
     /// Goes on when a fact is `value`.
     pub fn meta_is(self, key: Meta, value: &[u8]) -> Rule {
-        self.meta(key, REG_1).compare(0, value)
+        self.meta(key).compare(0, value)
     }
 
     /// Goes on when the bits of the mark under `mask` are those of `value`.
     pub fn mark_is(self, mask: u32, value: u32) -> Rule {
-        self.meta(Meta::Mark, REG_1).mask(&mask.to_ne_bytes()).compare(0, &value.to_ne_bytes())
+        self.meta(Meta::Mark).mask(&mask.to_ne_bytes()).compare(0, &value.to_ne_bytes())
     }
 
     /// Goes on when the bits of the mark under `mask` are anything but those of `value`.
     pub fn mark_is_not(self, mask: u32, value: u32) -> Rule {
-        self.meta(Meta::Mark, REG_1).mask(&mask.to_ne_bytes()).compare(1, &value.to_ne_bytes())
+        self.meta(Meta::Mark).mask(&mask.to_ne_bytes()).compare(1, &value.to_ne_bytes())
     }
 
-    fn meta(self, key: Meta, register: u32) -> Rule {
+    fn meta(self, key: Meta) -> Rule {
         self.expression("meta", |data| {
-            data.number(1, register).number(2, key as u32);
+            data.number(1, REG_1).number(2, key as u32);
         })
     }
 
@@ -155,23 +157,17 @@ impl Rule {
 
     /// Goes on for what leaves by this interface.
     pub fn leaving_by(self, name: &str) -> Rule {
-        self.out_name().compare(0, &padded_name(name))
+        self.meta_is(Meta::OutName, &padded_name(name))
     }
 
     /// Goes on for what leaves by any other interface.
     pub fn leaving_elsewhere(self, name: &str) -> Rule {
-        self.out_name().compare(1, &padded_name(name))
+        self.meta(Meta::OutName).compare(1, &padded_name(name))
     }
 
     /// Goes on for what came in by any other interface.
     pub fn arriving_elsewhere(self, name: &str) -> Rule {
-        self.meta(Meta::InName, REG_1).compare(1, &padded_name(name))
-    }
-
-    fn out_name(self) -> Rule {
-        self.expression("meta", |data| {
-            data.number(1, REG_1).number(2, 7);
-        })
+        self.meta(Meta::InName).compare(1, &padded_name(name))
     }
 
     /// Goes on for packets of connections the host knows already.
@@ -224,7 +220,7 @@ impl Rule {
     /// Goes on once more than `rate` packets a minute (and `burst` at once) of the port they came in by came to rules with
     /// that set; it is forgotten after so many milliseconds without any.
     pub fn over_per_minute_of_port(self, set: &str, milliseconds: u64, rate: u64, burst: u32) -> Rule {
-        self.meta(Meta::In, REG_1).expression("dynset", |data| {
+        self.meta(Meta::In).expression("dynset", |data| {
             data.text(1, set).number(3, 1).number(4, REG_1).long(6, milliseconds);
             data.nest(7, |each| {
                 each.text(1, "limit").nest(2, |limit| over(limit, rate, 60, burst));
