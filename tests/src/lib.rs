@@ -9,6 +9,7 @@ pub mod backup_verbs;
 pub mod carry_verbs;
 pub mod cli;
 pub mod clients;
+pub mod clock_verbs;
 pub mod content;
 pub mod daemon;
 pub mod descriptors;

@@ -1,7 +1,9 @@
 //! Which verb of the sweeps stands for each route that changes something, or why none does.
 
 use crate::verbs::Verb;
-use crate::{backup_verbs, carry_verbs, pool_verbs, power_verbs, snapshot_verbs, verbs, volume_verbs};
+use crate::{
+    backup_verbs, carry_verbs, clock_verbs, pool_verbs, power_verbs, snapshot_verbs, verbs, volume_verbs,
+};
 
 /// How a route is swept.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +29,7 @@ pub fn all() -> impl Iterator<Item = &'static Verb> {
         power_verbs::VERBS,
         snapshot_verbs::KEPT,
         backup_verbs::VERBS,
+        clock_verbs::VERBS,
         carry_verbs::CARRIED,
         carry_verbs::REFRESHED,
         carry_verbs::MORE,
@@ -69,7 +72,19 @@ pub const SERVER: &[Entry] = &[
         Not("each stop in it is `instance stop`, and the end is looked at by every test"),
     ),
     ("POST", "/internal/doctor", Not("settings of the kernel, of which any may be raised by itself")),
-    ("PUT", "/internal/clock", Not("for tests alone")),
+    (
+        "PUT",
+        "/internal/clock",
+        By(&[
+            "scheduled snapshot, stopped",
+            "scheduled snapshot, running",
+            "snapshot that is over",
+            "backup that is over",
+            "scheduled snapshot of a volume",
+            "snapshot of a volume that is over",
+            "backup of a volume that is over",
+        ]),
+    ),
     ("PUT", "/internal/fault", Not("for tests alone")),
 ];
 

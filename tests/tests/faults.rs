@@ -3,6 +3,7 @@
 
 use cabin_tests::backup_verbs;
 use cabin_tests::carry_verbs;
+use cabin_tests::clock_verbs;
 use cabin_tests::pool_verbs;
 use cabin_tests::power_verbs;
 use cabin_tests::snapshot_verbs;
@@ -74,6 +75,11 @@ fn a_step_of_bringing_a_copy_up_to_date_that_fails_leaves_nothing() {
 #[test]
 fn a_step_of_a_backup_publication_or_rebuild_that_fails_leaves_nothing() {
     swept("backups, publications and rebuilds", backup_verbs::VERBS);
+}
+
+#[test]
+fn a_step_of_what_the_daemon_does_by_the_clock_that_fails_leaves_nothing() {
+    swept("what is done by the clock", clock_verbs::VERBS);
 }
 
 #[test]

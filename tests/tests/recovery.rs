@@ -3,6 +3,7 @@
 
 use cabin_tests::backup_verbs;
 use cabin_tests::carry_verbs;
+use cabin_tests::clock_verbs;
 use cabin_tests::lab::Lab;
 use cabin_tests::pool_verbs;
 use cabin_tests::power_verbs;
@@ -95,6 +96,11 @@ fn a_daemon_that_dies_changing_networks_leaves_the_old_or_the_new() {
 #[test]
 fn a_daemon_that_dies_at_a_backup_publication_or_rebuild_leaves_the_old_or_the_new() {
     swept("deaths in backups, publications and rebuilds", backup_verbs::VERBS, Again::Once);
+}
+
+#[test]
+fn a_daemon_that_dies_at_what_it_does_by_the_clock_leaves_the_old_or_the_new() {
+    swept("deaths in what is done by the clock", clock_verbs::VERBS, Again::Once);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Zoned};
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -63,6 +63,29 @@ pub fn now_to_delete() -> Option<Timestamp> {
     // Suspended time counts: the clock goes on meanwhile too.
     let boot = clock_gettime(ClockId::Boottime).tv_sec;
     TRUST.lock().look(boot, now.as_second()).then_some(now)
+}
+
+/// A stretch of time that is gone through for what is to be done in it by the clock.
+#[derive(Debug, Clone)]
+pub(crate) struct Stretch {
+    /// When it was looked before: what fell due later is taken now.
+    pub since: Zoned,
+    /// Now.
+    pub until: Zoned,
+    /// What goes by then is deleted; nothing while the clock is not to be trusted.
+    pub to_delete: Option<Timestamp>,
+}
+
+impl Stretch {
+    /// From then to now.
+    pub fn from(since: Zoned) -> Stretch {
+        Stretch { since, until: Zoned::now(), to_delete: now_to_delete() }
+    }
+
+    /// Whether what goes at that time (RFC 3339; empty: never) is to be deleted.
+    pub fn is_over(&self, goes_at: &str) -> bool {
+        self.to_delete.is_some_and(|now| goes_at.parse::<Timestamp>().is_ok_and(|at| at <= now))
+    }
 }
 
 /// By how many seconds the clock was set since the last call, if it was.

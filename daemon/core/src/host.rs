@@ -12,7 +12,10 @@ use cabin_store::Store;
 use cabin_sys::command::Programs;
 use cabin_sys::dir::HostDir;
 
+use jiff::Zoned;
+
 use crate::busy::Busy;
+use crate::clock::Stretch;
 use crate::live::LiveTable;
 use crate::measured::Measured;
 use crate::warning::Warnings;
@@ -154,7 +157,14 @@ impl Host {
     /// tests: the host has but one clock.
     pub fn set_clock(self: &Arc<Self>, ahead: i64) {
         crate::clock::put_ahead(ahead);
-        crate::instance::delete_expired_snapshots(self);
+        crate::instance::look_at_clock(self);
+        crate::instance::go_through(self, &Stretch::from(Zoned::now()));
+    }
+
+    /// Does what is to be done by the clock between these times, at once. For tests, that need not wait for them.
+    pub fn go_through(self: &Arc<Self>, since: Zoned, until: Zoned) {
+        let to_delete = Some(until.timestamp());
+        crate::instance::go_through(self, &Stretch { since, until, to_delete });
     }
 
     /// Whether everything is being stopped: then nothing is to be started or mended any more.

@@ -1,6 +1,8 @@
 //! `/internal`: readiness, shutdown, doctor, audit, images to build, fault plans. For the tools that come with the daemon.
 
 use cabin_undo::fault::{self, Plan};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -83,17 +85,27 @@ pub async fn arm_fault(mut call: Call) -> Result<Reply, Fault> {
     Ok(Reply::empty())
 }
 
+/// Either may be left out.
 #[derive(Deserialize)]
 struct Clock {
-    ahead: i64,
+    /// Seconds.
+    ahead: Option<i64>,
+    /// From when to when.
+    through: Option<(Timestamp, Timestamp)>,
 }
 
-/// PUT: puts the daemon's clock ahead, or back, and lets it look what is to be deleted by then.
+/// PUT: puts the daemon's clock ahead, or back, and lets it look what is to be deleted by then; or lets it do at once
+/// what is to be done between two times.
 pub async fn set_clock(mut call: Call) -> Result<Reply, Fault> {
     for_tests(&call)?;
     let sent: Clock = call.json().await?;
     call.blocking(move |host| {
-        host.set_clock(sent.ahead);
+        if let Some(ahead) = sent.ahead {
+            host.set_clock(ahead);
+        }
+        if let Some((since, until)) = sent.through {
+            host.go_through(since.to_zoned(TimeZone::UTC), until.to_zoned(TimeZone::UTC));
+        }
         Ok(())
     })
     .await?;

@@ -78,8 +78,8 @@ pub(crate) use intent::{forget as forget_intent, intend_restart, is_of_a_run};
 pub(crate) use mac::give_macs;
 pub(crate) use power::{start_again, start_one, stop_one};
 use rename::take_back;
-pub(crate) use snapshot::{delete_expired_snapshots, finish_rename, finish_snapshots, watch_snapshots};
 pub(crate) use snapshot::{expiry, load_snapshot};
+pub(crate) use snapshot::{finish_rename, finish_snapshots, go_through, look_at_clock, watch_snapshots};
 pub(crate) use state::rendered_interface;
 pub(crate) use stop::{
     clean_up, delete_if_ephemeral, keep_last_console, restarts_by_itself, store_power, write_power,

@@ -8,23 +8,23 @@ use cabin_store::rows;
 use jiff::{Timestamp, Zoned};
 
 use super::snapshot::{check_new_snapshot, create_snapshot, delete_snapshot, goes_at, rows_of};
+use crate::clock::Stretch;
 use crate::{DEFAULT_PROJECT, Error, Host};
 
-/// Looks once; `last` is when it was looked before.
-pub(crate) fn look(host: &Arc<Host>, last: &Zoned) {
-    super::kept::delete_expired(host);
-    match due(host, last) {
+/// Takes what fell due and deletes what is over.
+pub(crate) fn go_through(host: &Arc<Host>, stretch: &Stretch) {
+    super::kept::delete_expired(host, stretch);
+    match due(host, &stretch.since, &stretch.until) {
         Ok(due) => due.iter().for_each(|(pool, volume)| take(host, pool, volume)),
         Err(error) => tracing::error!(error = %error.report(), "schedules of volumes cannot be read"),
     }
-    match expired(host) {
+    match expired(host, stretch) {
         Ok(expired) => expired.iter().for_each(|name| delete(host, name)),
         Err(error) => tracing::error!(error = %error.report(), "snapshots of volumes cannot be read"),
     }
 }
 
-fn due(host: &Host, last: &Zoned) -> Result<Vec<(String, String)>, Error> {
-    let now = Zoned::now();
+fn due(host: &Host, last: &Zoned, now: &Zoned) -> Result<Vec<(String, String)>, Error> {
     let mut due = Vec::new();
     for found in host.store().rows::<rows::Volume>().list(DEFAULT_PROJECT)? {
         let Some(text) = found.row.config.get("snapshots.schedule").filter(|text| !text.is_empty()) else {
@@ -33,7 +33,7 @@ fn due(host: &Host, last: &Zoned) -> Result<Vec<(String, String)>, Error> {
         let spread =
             found.name.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
         let Some((pool, volume)) = found.name.split_once('/') else { continue };
-        if schedule::parse(text, spread).is_ok_and(|schedule| schedule.is_due(last, &now)) {
+        if schedule::parse(text, spread).is_ok_and(|schedule| schedule.is_due(last, now)) {
             let newest = rows_of(host, DEFAULT_PROJECT, pool, volume)?.pop();
             let taken = newest.and_then(|newest| newest.row.created_at.parse::<Timestamp>().ok());
             if taken.is_none_or(|at| at <= last.timestamp()) {
@@ -60,14 +60,10 @@ fn take(host: &Arc<Host>, pool: &str, volume: &str) {
     }
 }
 
-fn expired(host: &Host) -> Result<Vec<String>, Error> {
-    let Some(now) = crate::clock::now_to_delete() else { return Ok(Vec::new()) };
+fn expired(host: &Host, stretch: &Stretch) -> Result<Vec<String>, Error> {
     let found = host.store().rows::<rows::VolumeSnapshot>().list(DEFAULT_PROJECT)?;
-    Ok(found
-        .into_iter()
-        .filter(|found| found.row.expires_at.parse::<Timestamp>().is_ok_and(|at| at <= now))
-        .map(|found| found.name)
-        .collect())
+    let over = found.into_iter().filter(|found| stretch.is_over(&found.row.expires_at));
+    Ok(over.map(|found| found.name).collect())
 }
 
 fn delete(host: &Arc<Host>, name: &str) {

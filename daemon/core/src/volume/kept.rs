@@ -8,7 +8,6 @@ use cabin_api::ZERO_TIME;
 use cabin_api::volume::{VolumeBackup, VolumeBackupsPost};
 use cabin_store::{Versioned, rows};
 use cabin_undo::{atomically, fault};
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::backup::{check_new_export, export};
@@ -230,14 +229,13 @@ pub(super) fn remove_file(host: &Host, row: &rows::VolumeBackup) -> Result<(), E
 }
 
 /// Deletes the backups whose time is over.
-pub(super) fn delete_expired(host: &Arc<Host>) {
-    let Some(now) = crate::clock::now_to_delete() else { return };
+pub(super) fn delete_expired(host: &Arc<Host>, stretch: &crate::clock::Stretch) {
     for found in host.store().rows::<rows::VolumeBackup>().list(DEFAULT_PROJECT).unwrap_or_default() {
         let mut parts = found.name.splitn(3, '/');
         let (Some(pool), Some(volume), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
             continue;
         };
-        if !found.row.expires_at.parse::<Timestamp>().is_ok_and(|at| at <= now) {
+        if !stretch.is_over(&found.row.expires_at) {
             continue;
         }
         if let Err(error) = delete_backup(host, None, DEFAULT_PROJECT, (pool, volume, name)) {

@@ -51,7 +51,7 @@ pub use snapshot::{
 pub use update::{patch, update};
 
 pub(crate) use intent::{finish, with_old_trees};
-pub(crate) use keep::look;
+pub(crate) use keep::go_through;
 pub(crate) use own::render as render_own;
 use returning::undecided;
 pub(crate) use returning::{Returning, check as check_return, forget_returned, take_back};

@@ -9,7 +9,6 @@ use cabin_api::ZERO_TIME;
 use cabin_api::backup::{InstanceBackup, InstanceBackupsPost};
 use cabin_store::{Transaction, Versioned, rows};
 use cabin_undo::{atomically, fault};
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{check_export, check_form, export};
@@ -284,11 +283,10 @@ pub(in crate::instance) fn remove_file(host: &Host, row: &rows::Backup) -> Resul
 }
 
 /// Deletes the backups whose time is over.
-pub(in crate::instance) fn delete_expired(host: &Arc<Host>) {
-    let Some(now) = crate::clock::now_to_delete() else { return };
+pub(in crate::instance) fn delete_expired(host: &Arc<Host>, stretch: &crate::clock::Stretch) {
     for found in host.store().rows::<rows::Backup>().list(DEFAULT_PROJECT).unwrap_or_default() {
         let Some((instance, name)) = found.name.split_once('/') else { continue };
-        if !found.row.expires_at.parse::<Timestamp>().is_ok_and(|at| at <= now) {
+        if !stretch.is_over(&found.row.expires_at) {
             continue;
         }
         match delete_backup(host, None, DEFAULT_PROJECT, instance, name) {

@@ -5,9 +5,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use cabin_store::rows;
-use jiff::{Span, Timestamp, Zoned};
+use jiff::{Span, Zoned};
 
 use super::{delete_snapshot, schedule};
+use crate::clock::Stretch;
 use crate::fence::again_after_panics;
 use crate::warning::Trouble;
 use crate::{DEFAULT_PROJECT, Error, Host, clock};
@@ -32,17 +33,24 @@ fn keep_looking(host: &Weak<Host>) {
     let mut last = Zoned::now().saturating_sub(Span::new().minutes(1));
     while let Some(host) = host.upgrade() {
         look_at_clock(&host);
-        crate::volume::look(&host, &last);
-        last = schedule::take_due(&host, &last);
-        delete_expired(&host);
+        let stretch = Stretch::from(last);
+        go_through(&host, &stretch);
+        last = stretch.until;
         drop(host);
         // A clock, not a wait for something.
         std::thread::sleep(EVERY);
     }
 }
 
+/// Takes what fell due and deletes what is over.
+pub(crate) fn go_through(host: &Arc<Host>, stretch: &Stretch) {
+    crate::volume::go_through(host, stretch);
+    schedule::take_due(host, stretch);
+    delete_expired(host, stretch);
+}
+
 /// Tells that the host's clock was set.
-fn look_at_clock(host: &Host) {
+pub(crate) fn look_at_clock(host: &Host) {
     let trusted = clock::now_to_delete().is_some();
     if let Some(by) = clock::was_set_by() {
         let message = format!("it was set by {by} s; nothing is deleted by date for ten minutes");
@@ -54,23 +62,18 @@ fn look_at_clock(host: &Host) {
 }
 
 /// Deletes backups and snapshots whose time is over.
-pub(crate) fn delete_expired(host: &Arc<Host>) {
-    look_at_clock(host);
-    crate::instance::backup::delete_expired(host);
-    match expired(host) {
+fn delete_expired(host: &Arc<Host>, stretch: &Stretch) {
+    crate::instance::backup::delete_expired(host, stretch);
+    match expired(host, stretch) {
         Ok(due) => due.iter().for_each(|name| delete(host, name)),
         Err(error) => tracing::error!(error = %error.report(), "snapshots cannot be read"),
     }
 }
 
-fn expired(host: &Host) -> Result<Vec<String>, Error> {
-    let Some(now) = clock::now_to_delete() else { return Ok(Vec::new()) };
+fn expired(host: &Host, stretch: &Stretch) -> Result<Vec<String>, Error> {
     let found = host.store().rows::<rows::Snapshot>().list(DEFAULT_PROJECT)?;
-    Ok(found
-        .into_iter()
-        .filter(|found| found.row.expires_at.parse::<Timestamp>().is_ok_and(|at| at <= now))
-        .map(|found| found.name)
-        .collect())
+    let over = found.into_iter().filter(|found| stretch.is_over(&found.row.expires_at));
+    Ok(over.map(|found| found.name).collect())
 }
 
 fn delete(host: &Arc<Host>, name: &str) {

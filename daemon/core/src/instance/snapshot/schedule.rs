@@ -10,18 +10,16 @@ use serde_json::json;
 
 use super::create::{after, next_name, take};
 use super::{address, row_name, rows_of};
+use crate::clock::Stretch;
 use crate::instance::{expand, load, profiles, profiles_of, status, turn};
 use crate::{DEFAULT_PROJECT, Error, Host, limits};
 
-/// Takes the snapshots whose time came after `last`; gives the time up to which was looked. One that cannot be
-/// taken is logged, and not tried again before its next time.
-pub(super) fn take_due(host: &Arc<Host>, last: &Zoned) -> Zoned {
-    let now = Zoned::now();
-    match due(host, last, &now) {
+/// Takes the snapshots whose time came. One that cannot be taken is logged, and not tried again before its next time.
+pub(super) fn take_due(host: &Arc<Host>, stretch: &Stretch) {
+    match due(host, &stretch.since, &stretch.until) {
         Ok(due) => due.iter().for_each(|name| take_one(host, name, "scheduled", false)),
         Err(error) => tracing::error!(error = %error.report(), "schedules of snapshots cannot be read"),
     }
-    now
 }
 
 /// Takes the snapshot that is asked for at the start of an instance, of what it is before it. The caller holds
