@@ -7,11 +7,20 @@ use crate::snapshot_verbs::{changed, delete, make, run, take, there, with_snapsh
 use crate::subject::Subject;
 use crate::verbs::{Attempt, Verb};
 
-fn second(subject: &Subject) {
-    if !there(subject, "/1.0/storage-pools/second") {
-        let body = json!({ "name": "second", "driver": "dir", "config": {} });
+fn pool(subject: &Subject, name: &str, driver: &str) {
+    if !there(subject, &format!("/1.0/storage-pools/{name}")) {
+        let body = json!({ "name": name, "driver": driver, "config": {} });
         subject.must("POST", "/1.0/storage-pools", &body);
     }
+}
+
+fn second(subject: &Subject) {
+    pool(subject, "second", "dir");
+}
+
+/// One that can take from `default` what that has layer by layer.
+fn alike(subject: &Subject) {
+    pool(subject, "alike", "overlay");
 }
 
 fn copy(subject: &Subject, (of, name): (&str, &str), pool: &str, more: &Value) -> Attempt {
@@ -98,6 +107,58 @@ pub const REFRESHED: &[Verb] = &[Verb {
     back: |subject| behind(subject, "base2", "second"),
     halfway: None,
 }];
+
+/// To another pool of layers, with the layers that it lacks.
+pub const LAYERED: &[Verb] = &[
+    Verb {
+        name: "copy to another pool of layers",
+        before: layered,
+        act: |subject| copy(subject, ("grew", "twin"), "alike", &Value::Null),
+        back: layered,
+        halfway: None,
+    },
+    Verb {
+        name: "copy of a running one to another pool of layers",
+        before: |subject| {
+            alike(subject);
+            run(subject, "runs");
+        },
+        act: |subject| copy(subject, ("runs", "twin"), "alike", &Value::Null),
+        back: |subject| delete(subject, "/1.0/instances/twin"),
+        halfway: None,
+    },
+    Verb {
+        name: "refresh of a copy in another pool of layers",
+        before: |subject| {
+            alike(subject);
+            apart(subject, "base3", "alike");
+        },
+        act: |subject| refresh(subject, "alike"),
+        back: |subject| behind(subject, "base3", "alike"),
+        halfway: None,
+    },
+    Verb {
+        name: "move to another pool of layers",
+        before: |subject| {
+            alike(subject);
+            moving(subject);
+        },
+        act: |subject| shift(subject, ("goes", "went"), "alike"),
+        back: |subject| back_home(subject, "goes"),
+        halfway: None,
+    },
+];
+
+/// An instance that has files of its own since its snapshot, which are to be frozen, and no copy.
+fn layered(subject: &Subject) {
+    alike(subject);
+    delete(subject, "/1.0/instances/twin");
+    delete(subject, "/1.0/instances/grew");
+    make(subject, "grew");
+    content::write(subject, "grew", "old");
+    take(subject, "grew", "s").expect("a snapshot");
+    content::write(subject, "grew", "new");
+}
 
 /// What differs from those only in steps that other verbs have too: swept when there is time.
 pub const MORE: &[Verb] = &[

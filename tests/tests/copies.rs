@@ -190,7 +190,9 @@ fn a_copy_is_brought_up_to_date_with_the_snapshots_it_lacks() {
     write("one");
     take("s1");
     lab.cabin(&["storage", "create", "subvolumes", "btrfs", "size=512MiB"]).ok();
-    for (copy, place) in [("near", "default"), ("far", "mirror"), ("apart", "subvolumes")] {
+    pool(&lab, "alike", "overlay");
+    let all = [("near", "default"), ("far", "mirror"), ("layered", "alike"), ("apart", "subvolumes")];
+    for (copy, place) in all {
         // One that is not there is a plain copy.
         lab.cabin(&["copy", "main", copy, "--refresh", "-s", place]).ok();
         lab.cabin(&["config", "set", copy, "user.own=mine"]).ok();
@@ -204,7 +206,7 @@ fn a_copy_is_brought_up_to_date_with_the_snapshots_it_lacks() {
     write("three");
     take("s1");
     write("four");
-    for copy in ["near", "far", "apart"] {
+    for (copy, _) in all {
         lab.cabin(&["copy", "main", copy, "--refresh"]).ok();
         assert_eq!(snapshots(&lab, copy), ["s2", "s1"], "{copy}");
         assert_eq!(lab.get(&format!("/1.0/instances/{copy}"))["config"]["user.own"], "mine");
@@ -235,7 +237,7 @@ fn a_copy_is_brought_up_to_date_with_the_snapshots_it_lacks() {
     lab.cabin(&["copy", "apart", "apart2", "--refresh"]).ok();
     lab.cabin(&["start", "apart2"]).ok();
     assert_eq!(lab.sh("apart2", "cat /root/note"), "five");
-    lab.cabin(&["delete", "-f", "main", "near", "far", "apart", "apart2"]).ok();
+    lab.cabin(&["delete", "-f", "main", "near", "far", "layered", "apart", "apart2"]).ok();
     lab.cabin(&["storage", "delete", "subvolumes"]).ok();
 }
 

@@ -68,6 +68,11 @@ fn a_step_of_a_copy_or_move_between_pools_that_fails_leaves_nothing() {
 }
 
 #[test]
+fn a_step_of_a_copy_or_move_to_another_pool_of_layers_that_fails_leaves_nothing() {
+    swept("copies and moves between pools of layers", carry_verbs::LAYERED);
+}
+
+#[test]
 fn a_step_of_bringing_a_copy_up_to_date_that_fails_leaves_nothing() {
     swept("copies brought up to date", carry_verbs::REFRESHED);
 }

@@ -114,6 +114,11 @@ fn a_daemon_that_dies_at_a_copy_or_move_between_pools_leaves_the_old_or_the_new(
 }
 
 #[test]
+fn a_daemon_that_dies_at_a_copy_or_move_to_another_pool_of_layers_leaves_the_old_or_the_new() {
+    swept("deaths in copies and moves between pools of layers", carry_verbs::LAYERED, Again::Once);
+}
+
+#[test]
 fn a_daemon_that_dies_at_other_copies_and_moves_leaves_the_old_or_the_new() {
     let what = "deaths in plain copies and moves between pools, and in refreshing";
     swept(what, carry_verbs::MORE, Again::Once);

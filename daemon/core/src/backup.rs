@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cabin_images::{
     BackupWriter, Compression, Metadata, Place, RestoreTo, ShiftRun, StreamSource, TreeSource,
 };
-use cabin_storage::{Layers, Pool, Staged, VolumeKind, VolumeName};
+use cabin_storage::{Destination, Layers, Pool, Staged, VolumeKind, VolumeName};
 use cabin_undo::{Undo, fault};
 
 use crate::{Error, Host, server, storage};
@@ -226,10 +226,10 @@ impl Coming {
         let mut coming = Coming { form, staged: Vec::new(), places: Vec::new() };
         let snapshots = snapshots.into_iter().map(|(name, shift)| (Some(name), shift));
         for (snapshot, shift) in [(None, shift)].into_iter().chain(snapshots) {
-            let (staged, tree) = match (form, snapshot) {
-                (Form::Streams, snapshot) => pool.stage_received(volume, snapshot, undo)?,
-                (Form::Trees, Some(snapshot)) => pool.stage_snapshot_tree(volume, snapshot, undo)?,
-                (Form::Trees, None) => pool.stage_tree(volume, undo)?,
+            let to = snapshot.map_or(Destination::New(volume), |name| Destination::Snapshot(volume, name));
+            let (staged, tree) = match form {
+                Form::Streams => pool.stage_received(to, undo)?,
+                Form::Trees => pool.stage_tree(to, undo)?,
             };
             coming.staged.push(staged);
             coming.places.push(RestoreTo { place: place(volume, snapshot), shift, tree });

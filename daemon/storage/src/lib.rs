@@ -24,6 +24,6 @@ pub use disk::{DiskSpec, MIN_DISK};
 pub use driver::{DriverKind, Layers};
 pub use error::{Error, Kind, Result};
 pub use name::{VolumeKind, VolumeName, check_snapshot as check_snapshot_name};
-pub use pool::{Activity, ImageGone, Moment, Origin, Pool, Staged, make_coming};
+pub use pool::{Activity, Destination, ImageGone, Moment, Origin, Pool, Staged, make_coming};
 pub use storage::{PoolSpec, Storage};
 pub use usage::Resources;

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cabin_sys::dir::{EntryKind, HostDir};
 use cabin_undo::{Undo, fault};
@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
 use crate::usage::{self, Resources};
 
+mod carried;
 mod custom;
 mod diff;
 mod fill;
@@ -28,6 +29,7 @@ mod replace;
 mod snapshots;
 
 pub use diff::Moment;
+pub use fill::Destination;
 use layers::LAYERS;
 pub use received::make_coming;
 pub use snapshots::{Activity, Origin, Staged};
@@ -68,6 +70,8 @@ struct Inner {
     mounted: bool,
     /// Held for reading while a volume is made from an image, for writing while an image may be removed.
     images: RwLock<()>,
+    /// Held while it is decided whether a layer goes, or is one that something new stands on.
+    layers: Mutex<()>,
 }
 
 /// What a volume stood on.
@@ -98,7 +102,14 @@ impl Inner {
 impl Pool {
     pub(crate) fn new(name: &str, kind: DriverKind, root: HostDir, mounted: bool) -> Pool {
         Pool {
-            inner: Arc::new(Inner { name: name.to_owned(), kind, root, mounted, images: RwLock::new(()) }),
+            inner: Arc::new(Inner {
+                name: name.to_owned(),
+                kind,
+                root,
+                mounted,
+                images: RwLock::new(()),
+                layers: Mutex::new(()),
+            }),
         }
     }
 
@@ -430,22 +441,22 @@ impl Pool {
 
     /// Names of directories in one of the pool's directories, strays left out.
     fn names(&self, directory: &str) -> Result<Vec<String>> {
-        self.names_if(directory, check)
+        self.names_if(directory, |name| check(name).is_ok())
     }
 
     /// Names of the snapshots in a directory of snapshots, strays left out.
     fn snapshot_names(&self, directory: &str) -> Result<Vec<String>> {
-        self.names_if(directory, check_snapshot)
+        self.names_if(directory, |name| check_snapshot(name).is_ok())
     }
 
-    fn names_if(&self, directory: &str, good: impl Fn(&str) -> Result<()>) -> Result<Vec<String>> {
+    fn names_if(&self, directory: &str, good: impl Fn(&str) -> bool) -> Result<Vec<String>> {
         let entries = match self.inner.root.open_dir(directory).and_then(|dir| dir.list()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.map_err(|source| self.pool_error("list", source))?,
         };
         Ok(entries
             .into_iter()
-            .filter(|entry| entry.kind == EntryKind::Dir && good(&entry.name).is_ok())
+            .filter(|entry| entry.kind == EntryKind::Dir && good(&entry.name))
             .map(|entry| entry.name)
             .collect())
     }
@@ -466,6 +477,10 @@ impl Pool {
 
     fn write_images(&self) -> RwLockWriteGuard<'_, ()> {
         self.inner.images.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_layers(&self) -> MutexGuard<'_, ()> {
+        self.inner.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn pool_error(&self, act: &'static str, source: io::Error) -> Error {

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use cabin_storage::{Activity, DriverKind, Error, Origin, Pool, PoolSpec, Storage, VolumeName};
+use cabin_storage::{Activity, Destination, DriverKind, Error, Origin, Pool, PoolSpec, Storage, VolumeName};
 use cabin_sys::btrfs;
 use cabin_sys::dir::HostDir;
 use cabin_undo::atomically;
@@ -40,7 +40,7 @@ fn everything(storage: &Storage, spec: &PoolSpec) -> Result<(), cabin_undo::Fail
     let (web, db) = (VolumeName::container("web").unwrap(), VolumeName::container("db").unwrap());
     atomically(|undo| {
         let new = PoolSpec { name: "new".into(), source: storage.default_source("new"), ..spec.clone() };
-        storage.create_pool(&new, undo)?;
+        let far = storage.create_pool(&new, undo)?;
         pool.create_image(OTHER, fill, undo)?;
         pool.create_from_image(&web, OTHER, undo)?;
         write(&pool, "containers/web", "one");
@@ -57,6 +57,17 @@ fn everything(storage: &Storage, spec: &PoolSpec) -> Result<(), cabin_undo::Fail
         pool.stage_copy(Origin::Snapshot(&web, "t"), &VolumeName::container("copy").unwrap(), undo)?
             .show(undo)?;
         pool.stage_snapshot_copy((&web, "t"), &VolumeName::container("copy").unwrap(), undo)?.show(undo)?;
+        if far.takes_layers_of(&pool) {
+            write(&pool, "containers/web", "three");
+            far.take_image(&pool, OTHER, undo)?;
+            for (to, origin) in [
+                (Destination::Snapshot(&web, "r"), Origin::Snapshot(&web, "r")),
+                (Destination::New(&web), Origin::Volume(&web, Activity::Stopped)),
+                (Destination::Replaces(&web, "m"), Origin::Snapshot(&web, "t")),
+            ] {
+                far.stage_layers(to, (&pool, origin), &mut |_| (), undo)?.show(undo)?;
+            }
+        }
         pool.rename(&web, &db, undo)
     })
 }
@@ -93,12 +104,22 @@ fn a_failure_at_any_step_leaves_nothing_and_a_kill_leaves_nothing_visible() {
             let world = with_image(driver);
             let ended = dying(&world, driver, killed).output().unwrap();
             assert!(!ended.status.success(), "step {killed} was passed alive");
-            let pool = Storage::new(world.dir.path()).unwrap().open_pool(&world.spec).unwrap();
-            pool.sweep().unwrap();
-            for volume in pool.list().unwrap() {
-                pool.layers(&volume).unwrap();
+            let storage = Storage::new(world.dir.path()).unwrap();
+            let pool = storage.open_pool(&world.spec).unwrap();
+            let new =
+                PoolSpec { name: "new".into(), source: storage.default_source("new"), ..world.spec.clone() };
+            for pool in storage.open_pool(&new).iter().chain([&pool]) {
+                pool.sweep().unwrap();
+                for volume in pool.list().unwrap() {
+                    pool.layers(&volume).unwrap();
+                }
+                for owner in pool.owners_of_snapshots().unwrap() {
+                    for snapshot in pool.list_snapshots(&owner).unwrap() {
+                        pool.snapshot_layers(&owner, &snapshot).unwrap();
+                    }
+                }
             }
-            let strays: Vec<_> = paths(world.pool.path())
+            let strays: Vec<_> = paths(&world.dir.path().join("storage-pools"))
                 .into_iter()
                 .filter(|path| {
                     path.to_string_lossy().contains("/.staging")

@@ -23,7 +23,9 @@ pub use publish::{Publication, check_publish, publish};
 
 pub(crate) use import::templates;
 pub use import::{Hints, Staging, import, stage};
-pub(crate) use resolve::{Resolved, Wanted, ensure_unpacked, obtain, resolve, still_here, sweep};
+pub(crate) use resolve::{
+    Resolved, Wanted, ensure_carried, ensure_unpacked, obtain, resolve, still_here, sweep,
+};
 
 const WHAT: &str = "image";
 

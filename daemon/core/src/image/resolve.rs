@@ -6,7 +6,7 @@ use cabin_api::instance::InstanceSource;
 use cabin_images::ImageFiles;
 use cabin_storage::Pool;
 use cabin_store::rows;
-use cabin_undo::atomically;
+use cabin_undo::{Undo, atomically};
 
 use super::{WHAT, build, find, touch};
 use crate::{DEFAULT_PROJECT, Error, Host, Op};
@@ -111,6 +111,23 @@ pub(crate) fn ensure_unpacked(host: &Arc<Host>, op: &Op, pool: &Pool, image: &Re
     }
     if image.row.last_used_at.is_empty() {
         touch(host, &image.fingerprint)?;
+    }
+    Ok(())
+}
+
+/// As [`ensure_unpacked`], with what another pool has unpacked. One that was deleted since goes from there too when
+/// nothing stands on it.
+pub(crate) fn ensure_carried(
+    host: &Host,
+    (from, to): (&Pool, &Pool),
+    image: &str,
+    undo: &mut Undo,
+) -> Result<(), Error> {
+    let (pool, name) = (to.clone(), image.to_owned());
+    undo.push(format!("image {image}"), move || pool.reap(&name))?;
+    let _one_at_a_time = host.unpacking.lock();
+    if !to.has_image(image)? {
+        atomically(|undo| to.take_image(from, image, undo).map_err(Error::from))?;
     }
     Ok(())
 }

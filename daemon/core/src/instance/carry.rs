@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cabin_images::{Place, RestoreTo};
-use cabin_storage::{Activity, Origin, Pool, Staged, VolumeName};
+use cabin_storage::{Activity, Destination, Origin, Pool, Staged, VolumeName};
 use cabin_store::rows::{Config, Devices};
 use cabin_undo::{Undo, fault};
 use serde_json::json;
@@ -13,7 +13,7 @@ use super::backup::copied;
 use super::snapshot::{activity, held};
 use super::{Profiles, expand_parts, is_root};
 use crate::backup::source;
-use crate::{Error, Host, Op, storage};
+use crate::{Error, Host, Op, image, storage};
 
 /// What is to be carried.
 pub(super) struct Load<'a> {
@@ -37,6 +37,15 @@ pub(super) struct Target<'a> {
     pub replaces: Option<&'a str>,
 }
 
+impl<'a> Target<'a> {
+    fn destination(&self) -> Destination<'a> {
+        match self.replaces {
+            Some(mark) => Destination::Replaces(self.volume, mark),
+            None => Destination::New(self.volume),
+        }
+    }
+}
+
 /// Stages the snapshots, then the tree itself. A running instance stands still for a moment; then its intent is to be
 /// removed by the caller's last commit.
 pub(super) fn stage(
@@ -50,7 +59,11 @@ pub(super) fn stage(
         true => within(host, op, load, to, undo),
         // Told as what it is when it failed because somebody took the pool away meanwhile.
         false => {
-            across(host, op, load, to, undo).or_else(|why| storage::pool(host, to.pool.name()).and(Err(why)))
+            let carried = match to.pool.takes_layers_of(load.pool) {
+                true => by_layers(host, op, load, to, undo),
+                false => across(host, op, load, to, undo),
+            };
+            carried.or_else(|why| storage::pool(host, to.pool.name()).and(Err(why)))
         }
     }
 }
@@ -105,7 +118,7 @@ fn across(
     };
     for snapshot in load.snapshots {
         let layers = load.pool.snapshot_layers(&from, snapshot)?;
-        let made = to.pool.stage_snapshot_tree(to.volume, snapshot, undo)?;
+        let made = to.pool.stage_tree(Destination::Snapshot(to.volume, snapshot), undo)?;
         add(Place::Snapshot(snapshot.clone()), layers, made);
     }
     // Carrying takes its time, so what runs is copied within its pool first.
@@ -119,10 +132,7 @@ fn across(
         (None, Some(copy)) => load.pool.layers(copy.volume())?,
         (None, None) => load.pool.layers(&from)?,
     };
-    let made = match to.replaces {
-        Some(mark) => to.pool.stage_replacing_tree(to.volume, mark, undo)?,
-        None => to.pool.stage_tree(to.volume, undo)?,
-    };
+    let made = to.pool.stage_tree(to.destination(), undo)?;
     add(Place::Container, layers, made);
     fault::pass("places for carried trees")?;
     let mut progress = |done: u64| op.progress("copy_progress", format!("Copying: {}", size(done)));
@@ -131,6 +141,45 @@ fn across(
         one.filled(undo)?;
     }
     fault::pass("trees carried")?;
+    Ok(staged)
+}
+
+/// To another pool of layers: with the image and the layers that the trees stand on, but only those that it lacks.
+fn by_layers(
+    host: &Arc<Host>,
+    op: &Op,
+    load: &Load<'_>,
+    to: &Target<'_>,
+    undo: &mut Undo,
+) -> Result<Vec<Staged>, Error> {
+    let from = VolumeName::container(load.instance)?;
+    let running = load.snapshot.is_none() && activity(host, load.instance) == Activity::Running;
+    let copy = match running {
+        true => Some(copied(host, load.project, load.instance, load.pool, &from)?),
+        false => None,
+    };
+    let own = match (load.snapshot, &copy) {
+        (Some(snapshot), _) => Origin::Snapshot(&from, snapshot),
+        // It is removed at once, and is nothing that others would share.
+        (None, Some(copy)) => Origin::Volume(copy.volume(), Activity::Running),
+        (None, None) => Origin::Volume(&from, Activity::Stopped),
+    };
+    let snapshots = load
+        .snapshots
+        .iter()
+        .map(|name| (Origin::Snapshot(&from, name), Destination::Snapshot(to.volume, name)));
+    let mut done = 0;
+    let mut progress = |more: u64| {
+        done += more;
+        op.progress("copy_progress", format!("Copying: {}", size(done)));
+    };
+    let mut staged = Vec::new();
+    for (origin, destination) in snapshots.chain([(own, to.destination())]) {
+        if let Some(image) = load.pool.image_below(origin)? {
+            image::ensure_carried(host, (load.pool, to.pool), &image, undo)?;
+        }
+        staged.push(to.pool.stage_layers(destination, (load.pool, origin), &mut progress, undo)?);
+    }
     Ok(staged)
 }
 

@@ -6,65 +6,95 @@
 use cabin_sys::dir::HostDir;
 use cabin_undo::Undo;
 
-use crate::driver::{IMAGE, Layers, RESTORED, ROOTFS};
+use crate::driver::{IMAGE, Layers, Purpose, RESTORED, ROOTFS};
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
 
-use super::snapshots::{Pending, Place, Staged, replaced, snapshot_path, snapshots_of};
+use super::snapshots::{Pending, Place, Staged, replaced, snapshots_of};
 use super::{IMAGES, Pool, STAGING, image_tree};
 
-impl Pool {
-    /// A new volume of a container, and the empty directory that is to become its tree.
-    ///
-    /// # Errors
-    /// A volume of that name, or a failure of the disk.
-    pub fn stage_tree(&self, volume: &VolumeName, undo: &mut Undo) -> Result<(Staged, HostDir)> {
-        self.alive()?;
-        if self.inner.root.exists(&volume.path()) {
-            return Err(self.exists_already(volume));
+/// What a tree that comes from elsewhere is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination<'a> {
+    /// A new volume.
+    New(&'a VolumeName),
+    /// A snapshot, by this name, of a volume that is itself not shown yet, or is there.
+    Snapshot(&'a VolumeName, &'a str),
+    /// The tree of a volume that is there and that nobody uses. The plain word is the mark by which [`Pool::restored`]
+    /// tells whether it did.
+    Replaces(&'a VolumeName, &'a str),
+}
+
+impl Destination<'_> {
+    pub(super) fn volume(&self) -> &VolumeName {
+        match self {
+            Destination::New(volume)
+            | Destination::Snapshot(volume, _)
+            | Destination::Replaces(volume, _) => volume,
         }
-        let staging = format!("{}/{STAGING}{}", volume.kind().directory(), volume.name());
-        self.stage_empty(Place::New(volume.clone()), staging, undo)
     }
 
-    /// A new snapshot of a container that is itself not shown yet, and the empty directory that is to become its
-    /// tree.
+    pub(super) fn purpose(&self) -> Purpose {
+        if matches!(self, Destination::Snapshot(..)) { Purpose::Snapshot } else { Purpose::Volume }
+    }
+}
+
+impl Pool {
+    /// An empty directory that is to become the tree of `to`.
     ///
     /// # Errors
-    /// A snapshot of that name, or a failure of the disk.
-    pub fn stage_snapshot_tree(
-        &self,
-        volume: &VolumeName,
-        snapshot: &str,
-        undo: &mut Undo,
-    ) -> Result<(Staged, HostDir)> {
+    /// Something of that name, or no volume to replace the tree of; or a failure of the disk.
+    pub fn stage_tree(&self, to: Destination<'_>, undo: &mut Undo) -> Result<(Staged, HostDir)> {
+        let (staged, place) = self.stage_bare(to, undo)?;
+        let driver = self.inner.kind.driver();
+        let made = match to.volume().kind() {
+            VolumeKind::Container => driver.create_to_fill(&place),
+            // It stands on nothing, and is mounted as it is.
+            VolumeKind::Custom => driver.create_empty(&place).and_then(|()| place.open_dir(ROOTFS)),
+        };
+        let tree = made.map_err(|source| self.volume_error("create", to.volume(), source))?;
+        Ok((staged, tree))
+    }
+
+    /// The directory that is to take the place of `to`, with nothing in it yet but its mark.
+    pub(super) fn stage_bare(&self, to: Destination<'_>, undo: &mut Undo) -> Result<(Staged, HostDir)> {
         self.alive()?;
-        check_snapshot(snapshot)?;
+        let wrong = |source| self.volume_error("create", to.volume(), source);
+        let (place, staging) = match to {
+            Destination::New(volume) if self.inner.root.exists(&volume.path()) => {
+                return Err(self.exists_already(volume));
+            }
+            Destination::New(volume) => {
+                let staging = format!("{}/{STAGING}{}", volume.kind().directory(), volume.name());
+                (Place::New(volume.clone()), staging)
+            }
+            Destination::Snapshot(volume, snapshot) => {
+                check_snapshot(snapshot)?;
+                self.make_room_for_snapshots(volume, undo)?;
+                let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(volume));
+                (Place::Snapshot(volume.clone(), snapshot.to_owned()), staging)
+            }
+            Destination::Replaces(volume, mark) => {
+                self.make_way(volume, mark)?;
+                (Place::Replaces(volume.clone()), replaced(volume))
+            }
+        };
+        let what = place.to_string();
+        let staged = self.stage_place(&place, &staging, &what, undo)?;
+        if let Destination::Replaces(_, mark) = to {
+            staged.symlink(std::path::Path::new(mark), RESTORED).map_err(wrong)?;
+        }
+        Ok((Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing }, staged))
+    }
+
+    /// The directory of a volume's snapshots, made when missing.
+    pub(super) fn make_room_for_snapshots(&self, volume: &VolumeName, undo: &mut Undo) -> Result<()> {
         let (pool, owner) = (self.clone(), volume.clone());
         self.inner
             .root
             .ensure_dir(&snapshots_of(volume), 0o700)
             .map_err(|source| self.volume_error("snapshot", volume, source))?;
-        undo.push(format!("directory of the snapshots of {volume}"), move || pool.tidy(&owner))?;
-        let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(volume));
-        self.stage_empty(Place::Snapshot(volume.clone(), snapshot.to_owned()), staging, undo)
-    }
-
-    fn stage_empty(&self, place: Place, staging: String, undo: &mut Undo) -> Result<(Staged, HostDir)> {
-        let what = place.to_string();
-        let volume = place.volume().clone();
-        let wrong = |source| self.volume_error("create", &volume, source);
-        let staged = self.stage_place(&place, &staging, &what, undo)?;
-        let driver = self.inner.kind.driver();
-        let tree = match volume.kind() {
-            VolumeKind::Container => driver.create_to_fill(&staged).map_err(wrong)?,
-            // It stands on nothing, and is mounted as it is.
-            VolumeKind::Custom => {
-                driver.create_empty(&staged).map_err(wrong)?;
-                staged.open_dir(ROOTFS).map_err(wrong)?
-            }
-        };
-        Ok((Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing }, tree))
+        Ok(undo.push(format!("directory of the snapshots of {volume}"), move || pool.tidy(&owner))?)
     }
 
     pub(super) fn stage_place(
@@ -133,11 +163,7 @@ impl Pool {
     /// No such snapshot, or the image it stands on is missing.
     pub fn snapshot_layers(&self, volume: &VolumeName, snapshot: &str) -> Result<Layers> {
         self.alive()?;
-        check_snapshot(snapshot)?;
-        let place = snapshot_path(volume, snapshot);
-        if !self.inner.root.exists(&place) {
-            return Err(self.no_origin(super::Origin::Snapshot(volume, snapshot)));
-        }
+        let place = self.path_of(super::Origin::Snapshot(volume, snapshot))?;
         let driver = self.inner.kind.driver();
         let image = match driver.stands_on_image() {
             true => self.image_in(&place).map_err(|source| self.volume_error("read", volume, source))?,

@@ -8,7 +8,7 @@ use cabin_undo::Undo;
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, check};
 
-use super::{IMAGES, ImageGone, Pool, STAGING, image_tree};
+use super::{DELETING, IMAGES, ImageGone, Pool, STAGING, image_tree};
 
 /// The file beside an image's tree that says it was deleted while volumes stood on it.
 const UNWANTED: &str = "unwanted";
@@ -79,8 +79,7 @@ impl Pool {
             return Ok(ImageGone::Removed);
         }
         if self.is_stood_on(image)? {
-            root.replace(&format!("{place}/{UNWANTED}"), b"", 0o600)
-                .map_err(|source| self.image_error("mark", image, source))?;
+            self.mark(image)?;
             return Ok(ImageGone::Kept);
         }
         self.remove(IMAGES, image).map_err(|source| self.image_error("delete", image, source))?;
@@ -111,7 +110,10 @@ impl Pool {
     }
 
     /// Removes an image that nobody wants and nothing stands on any more.
-    pub(super) fn reap(&self, image: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// A failure of the disk.
+    pub fn reap(&self, image: &str) -> Result<()> {
         let marked = || self.inner.root.exists(&format!("{IMAGES}/{image}/{UNWANTED}"));
         if !marked() {
             return Ok(());
@@ -123,17 +125,26 @@ impl Pool {
         Ok(())
     }
 
-    /// Whether a volume or snapshot, as these say themselves, needs this image's tree.
+    /// Says that an image is not wanted any more, but by the volumes that stand on it or are about to.
+    pub(super) fn mark(&self, image: &str) -> Result<()> {
+        self.inner
+            .root
+            .replace(&format!("{IMAGES}/{image}/{UNWANTED}"), b"", 0o600)
+            .map_err(|source| self.image_error("mark", image, source))
+    }
+
+    /// Whether a volume or snapshot, as these say themselves, needs this image's tree, or one that is being made.
     fn is_stood_on(&self, image: &str) -> Result<bool> {
         if !self.inner.kind.driver().stands_on_image() {
             return Ok(false);
         }
         let (containers, snapshots) = (VolumeKind::Container.directory(), VolumeKind::Container.snapshots());
+        let stays = |name: &str| !name.starts_with(DELETING);
         let mut places: Vec<String> =
-            self.names(containers)?.iter().map(|name| format!("{containers}/{name}")).collect();
+            self.names_if(containers, stays)?.iter().map(|name| format!("{containers}/{name}")).collect();
         for name in self.names(snapshots)? {
             let place = format!("{snapshots}/{name}");
-            places.extend(self.snapshot_names(&place)?.iter().map(|snapshot| format!("{place}/{snapshot}")));
+            places.extend(self.names_if(&place, stays)?.iter().map(|snapshot| format!("{place}/{snapshot}")));
         }
         for place in places {
             let stands =

@@ -36,7 +36,7 @@ const SIZE: &str = "size";
 /// The longest of these files, in bytes.
 const MAX_REF: u64 = 64;
 
-fn place_of(layer: &str) -> String {
+pub(super) fn place_of(layer: &str) -> String {
     format!("{LAYERS}/{layer}")
 }
 
@@ -100,8 +100,7 @@ impl Pool {
                 Err(e) => return Err(e.into()),
             }
         }
-        let layers = root.open_dir(LAYERS)?;
-        rfs::linkat(&layers, format!("{layer}{REF}"), made, BELOW, AtFlags::empty())?;
+        self.link_ref(layer, made)?;
         // What a guest wrote and never synced becomes the layer's, and that is promised to be on disk.
         root.sync_filesystem()
     }
@@ -135,8 +134,7 @@ impl Pool {
                 return Ok(false);
             }
             if let Some(lower) = chain.get(taken) {
-                let layers = root.open_dir(LAYERS)?;
-                rfs::linkat(&layers, format!("{lower}{REF}"), &dir, BELOW, AtFlags::empty())?;
+                self.link_ref(lower, &dir)?;
             }
             let made = root.create_dir(&staging, 0o700)?;
             self.prepare(volume, &made, &layer)?;
@@ -176,6 +174,8 @@ impl Pool {
             if !alone || !self.inner.kind.driver().is_bare(&volume).map_err(wrong)? {
                 return Ok(());
             }
+            // It is going to change again.
+            root.remove_file(&format!("{}/{SIZE}", place_of(layer))).map_err(wrong)?;
             root.exchange(&place_of(layer), place).map_err(wrong)?;
         }
         self.inner.discard(&place_of(layer)).map_err(wrong)?;
@@ -188,6 +188,44 @@ impl Pool {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Makes `to` stand on a layer, and no more on what it stood on before; false when there is no such layer.
+    pub(super) fn stand_on(&self, layer: &str, to: &HostDir) -> Result<bool> {
+        let _decided = self.lock_layers();
+        self.stand_on_decided(layer, to).map_err(|source| self.layer_error("stand on", layer, source))
+    }
+
+    fn stand_on_decided(&self, layer: &str, to: &HostDir) -> io::Result<bool> {
+        if !self.inner.root.exists(&place_of(layer)) || self.standing(layer)?.is_none() {
+            return Ok(false);
+        }
+        to.remove_file(BELOW)?;
+        self.link_ref(layer, to)?;
+        Ok(true)
+    }
+
+    /// Lets what is in a directory of layers become the layer of that name, and `to` stand on it as
+    /// [`Pool::stand_on`] does. When there is that layer by now it is the same, and the other one is not needed.
+    pub(super) fn place_layer(&self, made: &str, layer: &str, to: &HostDir) -> io::Result<()> {
+        let root = &self.inner.root;
+        {
+            let _decided = self.lock_layers();
+            if !self.stand_on_decided(layer, to)? {
+                // That of one that went may be left.
+                root.remove_file(&ref_of(layer))?;
+                self.create_ref(layer)?;
+                root.rename(made, &place_of(layer))?;
+                self.stand_on_decided(layer, to)?;
+            }
+        }
+        self.inner.discard(made)
+    }
+
+    /// Makes `to`, which stands on nothing, stand on a layer.
+    pub(super) fn link_ref(&self, layer: &str, to: &HostDir) -> io::Result<()> {
+        let layers = self.inner.root.open_dir(LAYERS)?;
+        Ok(rfs::linkat(&layers, format!("{layer}{REF}"), to, BELOW, AtFlags::empty())?)
     }
 
     /// The layer that what lies at `place` stands on, if any.
@@ -246,7 +284,8 @@ impl Pool {
         }
         let own = dir.open_dir(self.inner.kind.driver().own(&dir)).map_err(wrong)?;
         let bytes = usage::bytes(own).map_err(wrong)?;
-        dir.replace(SIZE, bytes.to_string().as_bytes(), 0o600).map_err(wrong)?;
+        // Where that cannot be kept, as when somebody else keeps it right now, it is counted again.
+        let _ = dir.replace(SIZE, bytes.to_string().as_bytes(), 0o600);
         Ok(bytes)
     }
 
@@ -266,21 +305,29 @@ impl Pool {
         let mut next = layer;
         while let Some(layer) = next {
             let wrong = |source| self.layer_error("delete", &layer, source);
-            if self.standing(&layer).map_err(wrong)? != Some(0) {
-                break;
-            }
-            next = self.below(&place_of(&layer))?;
             let condemned = format!("{LAYERS}/{DELETING}{layer}");
-            match root.rename(&place_of(&layer), &condemned) {
-                // Somebody else is at it.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                other => other.map_err(wrong)?,
+            {
+                let _decided = self.lock_layers();
+                if self.standing(&layer).map_err(wrong)? != Some(0) {
+                    break;
+                }
+                next = self.below(&place_of(&layer))?;
+                match root.rename(&place_of(&layer), &condemned) {
+                    // Somebody else is at it.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    other => other.map_err(wrong)?,
+                }
+                fault::reach("layer taken away");
+                root.remove_file(&ref_of(&layer)).map_err(wrong)?;
             }
-            fault::reach("layer taken away");
-            root.remove_file(&ref_of(&layer)).map_err(wrong)?;
             self.inner.discard(&condemned).map_err(wrong)?;
         }
         Ok(())
+    }
+
+    /// As [`Pool::release`], for each of these, the topmost first, and whether the others are there or not.
+    pub(super) fn release_each(&self, layers: Vec<String>) -> Result<()> {
+        layers.into_iter().try_for_each(|layer| self.release(Some(layer)))
     }
 
     /// Removes the layers that nobody stands on, and what was to become one. Gives their names.
@@ -310,7 +357,7 @@ impl Pool {
         Ok(removed)
     }
 
-    fn layer_error(&self, act: &'static str, layer: &str, source: io::Error) -> Error {
+    pub(super) fn layer_error(&self, act: &'static str, layer: &str, source: io::Error) -> Error {
         Error::Layer { act, pool: self.name().to_owned(), layer: layer.to_owned(), source }
     }
 }

@@ -12,10 +12,10 @@ use rustix::fs::Mode;
 
 use crate::driver::{DriverKind, ROOTFS};
 use crate::error::{Error, Result};
-use crate::name::{VolumeName, check_snapshot};
+use crate::name::VolumeName;
 
-use super::snapshots::{Pending, Place, Staged, snapshot_path, snapshots_of};
-use super::{Origin, Pool, STAGING};
+use super::snapshots::{Place, Staged};
+use super::{Destination, Origin, Pool};
 
 /// The directory in a staged volume in which its subvolume comes.
 const COMING: &str = "coming";
@@ -43,16 +43,10 @@ impl Pool {
     /// No such volume or snapshot, subvolumes in it, or a failure of the disk.
     pub fn check_sending(&self, volume: &VolumeName, snapshot: Option<&str>) -> Result<HostDir> {
         self.alive()?;
-        let (path, origin) = match snapshot {
-            Some(snapshot) => {
-                check_snapshot(snapshot)?;
-                (snapshot_path(volume, snapshot), Origin::Snapshot(volume, snapshot))
-            }
-            None => (volume.path(), Origin::Volume(volume, super::Activity::Stopped)),
-        };
-        if !self.inner.root.exists(&path) {
-            return Err(self.no_origin(origin));
-        }
+        let path = self.path_of(match snapshot {
+            Some(snapshot) => Origin::Snapshot(volume, snapshot),
+            None => Origin::Volume(volume, super::Activity::Stopped),
+        })?;
         let wrong = |source| self.volume_error("send", volume, source);
         let tree = self.inner.root.open_dir(&format!("{path}/{ROOTFS}")).map_err(wrong)?;
         if btrfs::subvolumes_in(&tree).map_err(wrong)?.is_empty() {
@@ -65,38 +59,14 @@ impl Pool {
         Err(Error::Nested { pool: self.name().to_owned(), what })
     }
 
-    /// A new volume, or a new snapshot of one that is not shown yet, and the directory in which its subvolume is to
-    /// come.
+    /// The directory in which the subvolume is to come that is to become `to`.
     ///
     /// # Errors
-    /// One of that name, or a failure of the disk.
-    pub fn stage_received(
-        &self,
-        volume: &VolumeName,
-        snapshot: Option<&str>,
-        undo: &mut Undo,
-    ) -> Result<(Staged, HostDir)> {
-        self.alive()?;
-        let wrong = |source| self.volume_error("receive", volume, source);
-        let (place, staging) = match snapshot {
-            None if self.inner.root.exists(&volume.path()) => return Err(self.exists_already(volume)),
-            None => {
-                let staging = format!("{}/{STAGING}{}", volume.kind().directory(), volume.name());
-                (Place::New(volume.clone()), staging)
-            }
-            Some(snapshot) => {
-                check_snapshot(snapshot)?;
-                let (pool, owner) = (self.clone(), volume.clone());
-                self.inner.root.ensure_dir(&snapshots_of(volume), 0o700).map_err(wrong)?;
-                undo.push(format!("directory of the snapshots of {volume}"), move || pool.tidy(&owner))?;
-                let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(volume));
-                (Place::Snapshot(volume.clone(), snapshot.to_owned()), staging)
-            }
-        };
-        let what = place.to_string();
-        let staged = self.stage_place(&place, &staging, &what, undo)?;
-        let coming = staged.create_dir(COMING, 0o700).map_err(wrong)?;
-        Ok((Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing }, coming))
+    /// As [`Pool::stage_tree`].
+    pub fn stage_received(&self, to: Destination<'_>, undo: &mut Undo) -> Result<(Staged, HostDir)> {
+        let (staged, place) = self.stage_bare(to, undo)?;
+        let coming = place.create_dir(COMING, 0o700);
+        Ok((staged, coming.map_err(|source| self.volume_error("receive", to.volume(), source))?))
     }
 }
 

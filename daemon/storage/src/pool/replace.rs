@@ -1,11 +1,10 @@
-//! New trees for volumes that are there, brought from other volumes: copied within the pool, or filled from outside.
+//! New trees for volumes that are there, copied from other volumes of the pool.
 //!
 //! They are staged and shown as restorings are, and like those leave a mark by which [`Pool::restored`] tells whether
 //! they did.
 
 use std::path::Path;
 
-use cabin_sys::dir::HostDir;
 use cabin_undo::Undo;
 
 use crate::driver::RESTORED;
@@ -43,27 +42,6 @@ impl Pool {
             staged.pending = Pending::Nothing;
         }
         Ok(staged)
-    }
-
-    /// An empty directory that is to become the tree of `target`, which is there and which nobody uses. `mark` is a
-    /// plain word.
-    ///
-    /// # Errors
-    /// No such volume, or a failure of the disk.
-    pub fn stage_replacing_tree(
-        &self,
-        target: &VolumeName,
-        mark: &str,
-        undo: &mut Undo,
-    ) -> Result<(Staged, HostDir)> {
-        self.make_way(target, mark)?;
-        let (place, staging) = (Place::Replaces(target.clone()), replaced(target));
-        let what = format!("refresh {target}");
-        let wrong = |source| self.volume_error("refresh", target, source);
-        let staged = self.stage_place(&place, &staging, &what, undo)?;
-        let tree = self.inner.kind.driver().create_to_fill(&staged).map_err(wrong)?;
-        staged.symlink(Path::new(mark), RESTORED).map_err(wrong)?;
-        Ok((Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing }, tree))
     }
 
     pub(super) fn make_way(&self, target: &VolumeName, mark: &str) -> Result<()> {

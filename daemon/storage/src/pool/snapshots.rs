@@ -35,7 +35,7 @@ pub enum Origin<'a> {
 }
 
 impl Origin<'_> {
-    fn volume(&self) -> &VolumeName {
+    pub(super) fn volume(&self) -> &VolumeName {
         match self {
             Origin::Volume(volume, _) | Origin::Snapshot(volume, _) => volume,
         }
@@ -94,12 +94,7 @@ impl Pool {
         if self.inner.root.exists(&snapshot_path(volume, snapshot)) {
             return Err(self.snapshot_exists(volume, snapshot));
         }
-        let (pool, owner) = (self.clone(), volume.clone());
-        self.inner
-            .root
-            .ensure_dir(&snapshots_of(volume), 0o700)
-            .map_err(|source| self.volume_error("snapshot", volume, source))?;
-        undo.push(format!("directory of the snapshots of {volume}"), move || pool.tidy(&owner))?;
+        self.make_room_for_snapshots(volume, undo)?;
         let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(volume));
         let place = Place::Snapshot(volume.clone(), snapshot.to_owned());
         let what = format!("snapshot {volume}/{snapshot}");
@@ -131,12 +126,7 @@ impl Pool {
     ) -> Result<Staged> {
         let (volume, snapshot) = origin;
         self.alive()?;
-        let (pool, owner) = (self.clone(), target.clone());
-        self.inner
-            .root
-            .ensure_dir(&snapshots_of(target), 0o700)
-            .map_err(|source| self.volume_error("snapshot", target, source))?;
-        undo.push(format!("directory of the snapshots of {target}"), move || pool.tidy(&owner))?;
+        self.make_room_for_snapshots(target, undo)?;
         let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(target));
         let place = Place::Snapshot(target.clone(), snapshot.to_owned());
         let what = format!("snapshot {target}/{snapshot}");
@@ -184,17 +174,8 @@ impl Pool {
     ) -> Result<Staged> {
         let root = &self.inner.root;
         let volume = origin.volume();
-        let path = match origin {
-            Origin::Volume(volume, _) => volume.path(),
-            Origin::Snapshot(volume, snapshot) => {
-                check_snapshot(snapshot)?;
-                snapshot_path(volume, snapshot)
-            }
-        };
+        let path = self.path_of(origin)?;
         let wrong = |source| self.volume_error("copy", volume, source);
-        if !root.exists(&path) {
-            return Err(self.no_origin(origin));
-        }
         let still = !matches!(origin, Origin::Volume(_, Activity::Running));
         let shared = still && self.freeze(&path, undo)?;
         let from = root.open_dir(&path).map_err(wrong)?;
@@ -209,7 +190,7 @@ impl Pool {
         let kept = matches!(place, Place::Snapshot(..));
         let purpose = if kept { Purpose::Snapshot } else { Purpose::Volume };
         self.stand_alike(&from, &to).map_err(wrong)?;
-        self.link_image(&path, &to, kept)?;
+        self.link_image(&path, &to, purpose)?;
         let mut pending = Pending::Nothing;
         match (shared, still) {
             (true, _) => driver.branch(&from, &to).map_err(wrong)?,
@@ -225,6 +206,18 @@ impl Pool {
         Ok(Staged { pool: self.clone(), what, staging, place, pending })
     }
 
+    /// Where what is to be copied lies, if it is there.
+    pub(super) fn path_of(&self, origin: Origin<'_>) -> Result<String> {
+        let path = match origin {
+            Origin::Volume(volume, _) => volume.path(),
+            Origin::Snapshot(volume, snapshot) => {
+                check_snapshot(snapshot)?;
+                snapshot_path(volume, snapshot)
+            }
+        };
+        if self.inner.root.exists(&path) { Ok(path) } else { Err(self.no_origin(origin)) }
+    }
+
     /// The snapshot of a volume of which it was noted last what was copied into it when.
     fn newest_noted(&self, volume: &VolumeName) -> Option<HostDir> {
         let names = self.list_snapshots(volume).ok()?;
@@ -236,12 +229,9 @@ impl Pool {
         noted.max_by_key(|(at, _)| *at).map(|(_, dir)| dir)
     }
 
-    fn link_image(&self, path: &str, to: &HostDir, deep: bool) -> Result<()> {
+    fn link_image(&self, path: &str, to: &HostDir, purpose: Purpose) -> Result<()> {
         let linked = self.image_in(path).and_then(|image| match image {
-            Some(image) => {
-                let up = if deep { "../../.." } else { "../.." };
-                to.symlink(Path::new(&format!("{up}/{IMAGES}/{image}")), IMAGE)
-            }
+            Some(image) => link_to_image(&image, to, purpose),
             None => Ok(()),
         });
         linked.map_err(|source| Error::Copy { path: IMAGE.to_owned(), source })
@@ -422,6 +412,15 @@ impl Pool {
             Place::Snapshot(volume, snapshot) => self.snapshot_exists(volume, snapshot),
         }
     }
+}
+
+/// Says in a volume or snapshot which image it stands on.
+pub(super) fn link_to_image(image: &str, to: &HostDir, purpose: Purpose) -> io::Result<()> {
+    let up = match purpose {
+        Purpose::Snapshot => "../../..",
+        Purpose::Volume => "../..",
+    };
+    to.symlink(Path::new(&format!("{up}/{IMAGES}/{image}")), IMAGE)
 }
 
 /// Copies what stands still. Gives what is left to do.

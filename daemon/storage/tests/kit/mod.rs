@@ -208,12 +208,17 @@ impl Drop for Mounted {
 
 /// Mounts a volume as the runtime does.
 pub fn mount(world: &World, volume: &VolumeName) -> Mounted {
-    match world.pool.layers(volume).unwrap() {
+    mount_of(&world.pool, world, volume)
+}
+
+/// As [`mount`], of another pool of this world.
+pub fn mount_of(pool: &Pool, world: &World, volume: &VolumeName) -> Mounted {
+    match pool.layers(volume).unwrap() {
         Layers::Dir { path } => Mounted { root: path, mounted: false },
         Layers::Overlay { lowers, state } => {
-            let root = world.dir.path().join(format!("mnt-{}", volume.name()));
+            let root = world.dir.path().join(format!("mnt-{}-{}", pool.name(), volume.name()));
             std::fs::create_dir_all(&root).unwrap();
-            let stage = world.dir.path().join(format!("stage-{}", volume.name()));
+            let stage = world.dir.path().join(format!("stage-{}-{}", pool.name(), volume.name()));
             let _ = std::fs::remove_dir_all(&stage);
             std::fs::create_dir(&stage).unwrap();
             // Short names, as the kernel takes no long list.
