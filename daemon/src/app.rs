@@ -7,6 +7,7 @@ use cabin_core::Host;
 use tokio::sync::watch;
 
 use crate::console::Consoles;
+use crate::error::Fault;
 use crate::websocket::Sockets;
 
 /// The daemon as requests see it.
@@ -20,6 +21,7 @@ pub struct App {
     /// Whether tests may make steps fail: only when the daemon was started with `CABIN_FAULT`.
     pub fault_plans: bool,
     stop: watch::Sender<bool>,
+    taken_up: watch::Sender<bool>,
     requests: AtomicU64,
 }
 
@@ -33,6 +35,7 @@ impl App {
             consoles: Consoles::default(),
             fault_plans,
             stop: watch::Sender::new(false),
+            taken_up: watch::Sender::new(false),
             requests: AtomicU64::new(0),
         })
     }
@@ -46,6 +49,25 @@ impl App {
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// The instances that still run were taken up, as far as they could be.
+    pub fn took_up(&self) {
+        self.taken_up.send_replace(true);
+    }
+
+    /// Returns once the instances were taken up: before that one that runs looks like one that does not.
+    ///
+    /// # Errors
+    /// When the server is told to stop before.
+    pub async fn taken_up(&self) -> Result<(), Fault> {
+        let mut told = self.taken_up.subscribe();
+        tokio::select! {
+            biased;
+            // The sender lives as long as `self`, so waiting cannot fail.
+            _ = told.wait_for(|done| *done) => Ok(()),
+            () = self.stopped() => Err(Fault::Starting),
+        }
     }
 
     /// Tells the server to stop serving. Instances are not touched.

@@ -205,11 +205,17 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let router = server::router(&app);
     let recovering = host.clone();
     let recovery = tokio::task::spawn_blocking(move || recovering.recover());
+    let (half_done, recovered) = (recovery.abort_handle(), app.clone());
+    tokio::spawn(async move {
+        // One that failed is told in the log; what it did not come to is no reason to refuse everything.
+        let _ = recovery.await;
+        recovered.took_up();
+    });
     tell_manager(&[NotifyState::Ready]);
     tokio::spawn(thrift::keep_small(app.clone()));
     server::serve(&app, listener, router).await;
     // Half a recovery is finished by the next start; it must not hold this process up.
-    recovery.abort();
+    half_done.abort();
     host.leave();
     tracing::info!("stopped");
     drop(lock);

@@ -36,6 +36,9 @@ const GROUP: &str = "cabin";
 /// The file in the daemon's directory that a running one has locked.
 const LOCK: &str = "cabind.lock";
 
+/// What is answered while a daemon that starts still takes up instances; all else waits until it has.
+const BEFORE_TAKEN_UP: [&str; 2] = ["/internal/ready", "/internal/fault"];
+
 /// How often is looked whether the socket is still where clients look for it.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -321,7 +324,7 @@ fn handler(
     route: &Route,
 ) -> impl Fn(Request<Body>) -> futures_util::future::BoxFuture<'static, Response> + Clone + Send + Sync + 'static
 {
-    let (app, run) = (app.clone(), route.run);
+    let (app, run, waits) = (app.clone(), route.run, !BEFORE_TAKEN_UP.contains(&route.path));
     move |request| {
         let app = app.clone();
         Box::pin(async move {
@@ -332,6 +335,9 @@ fn handler(
             }
             let answer = async {
                 refuse_other_sites(&request)?;
+                if waits {
+                    app.taken_up().await?;
+                }
                 run(Call::open(app, request).await?).await
             };
             answer.await.map_or_else(|fault| reply::error(&fault), reply::Reply::render)

@@ -130,6 +130,21 @@ impl Subject {
     /// # Panics
     /// When it is neither ready nor gone within 30 seconds.
     pub fn boot(&mut self, plan: &str) -> bool {
+        self.spawn(plan);
+        until("cabind to be ready or gone", 30, || {
+            if self.is_gone() {
+                return Some(false);
+            }
+            let reply = api::send(&self.socket(), "GET", "/internal/ready", &[], b"");
+            reply.is_ok_and(|reply| reply.status == 200).then_some(true)
+        })
+    }
+
+    /// Starts the process with that plan, and does not wait for it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn(&mut self, plan: &str) {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log file");
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.netns));
@@ -147,13 +162,6 @@ impl Subject {
             .spawn()
             .expect("nsenter (package util-linux)");
         self.child = Some(child);
-        until("cabind to be ready or gone", 30, || {
-            if self.is_gone() {
-                return Some(false);
-            }
-            let reply = api::send(&self.socket(), "GET", "/internal/ready", &[], b"");
-            reply.is_ok_and(|reply| reply.status == 200).then_some(true)
-        })
     }
 
     /// As [`Subject::boot`] without a fault.

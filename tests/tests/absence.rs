@@ -51,6 +51,32 @@ fn containers_run_on_through_an_orderly_end_and_are_taken_up() {
     outlived(|subject| subject.terminate());
 }
 
+#[test]
+fn nobody_is_told_anything_before_what_runs_was_taken_up() {
+    let mut subject = lab();
+    for name in ["one", "two", "three"] {
+        running(&subject, name, &json!({}));
+    }
+    let inits = |subject: &Subject| ["one", "two", "three"].map(|name| subject.init_pid(name));
+    let (before, slow) = (inits(&subject), subject.supervisor_pid("two"));
+    subject.crash();
+    // It answers nobody, and so not the daemon that wants to take its container up.
+    signal(slow, "-STOP");
+    subject.spawn("off");
+    until_true("the daemon to listen", 20, || subject.call("GET", "/internal/ready", None).is_ok());
+    let asked = ["one", "two", "three"].map(|name| format!("/1.0/instances/{name}/state"));
+    std::thread::scope(|scope| {
+        let (subject, asked) = (&subject, &asked);
+        let waiting = asked.each_ref().map(|target| scope.spawn(move || subject.get(target)["pid"].as_i64()));
+        let ready = subject.call("GET", "/internal/ready", None).expect("an answer");
+        assert_eq!(ready.status, 503, "it says itself that it is not ready");
+        signal(slow, "-CONT");
+        let told = waiting.map(|answer| answer.join().expect("an answer").unwrap_or_default());
+        assert_eq!(told, before);
+    });
+    clean(&subject);
+}
+
 fn outlived(end: impl Fn(&mut Subject)) {
     let mut subject = lab();
     running(&subject, "survivor", &json!({ "limits.memory": "200MiB" }));

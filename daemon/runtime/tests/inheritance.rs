@@ -37,7 +37,7 @@ fn strangely(test: &str, body: impl FnOnce()) {
     let status = Command::new("perl")
         .args(["-e", STRANGE, "choom", "-n", "300", "--", "prlimit"])
         .args(["--cpu=1000000:", "--fsize=90000000000:", "--data=80000000000:", "--stack=9000000:"])
-        .args(["--core=0:", "--rss=70000000000:", "--nproc=20000:", "--nofile=3000:", "--memlock=7000000:"])
+        .args(["--core=0:", "--rss=70000000000:", "--nproc=9000:", "--nofile=3000:", "--memlock=7000000:"])
         .args(["--as=900000000000:", "--locks=77:", "--sigpending=999:", "--msgqueue=100000:"])
         .args(["--rttime=999999:"])
         .args(["nice", "-n", "5", "taskset", "-c", "0", "chrt", "--batch", "0", "ionice", "-c", "3"])

@@ -301,8 +301,11 @@ pub fn set_fs_ids(uid: u32, gid: u32) -> io::Result<()> {
 /// no other.
 ///
 /// # Errors
-/// As setgroups(2), setresgid(2), setresuid(2).
+/// As setgroups(2), setresgid(2), setresuid(2); `InvalidInput` for the number that there stands for leaving an id as it is.
 pub fn set_ids(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    if uid == u32::MAX || gid == u32::MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let groups: Vec<Gid> = groups.iter().map(|g| Gid::from_raw(*g)).collect();
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_groups(&groups)?;

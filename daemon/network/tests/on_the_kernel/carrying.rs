@@ -12,10 +12,13 @@ fn routes(by: &str) -> Vec<String> {
     all.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
-/// The interfaces there are, and what the packet filter has chains for.
+/// The interfaces there are, but not whether somebody is at the other end by now, and what the packet filter has
+/// chains for.
 fn made() -> String {
-    let chains = run("nft", &["list", "chains"]);
-    run("ip", &["-br", "link"]) + &chains
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let links: Vec<_> = run("ip", &["-br", "link"]).lines().map(words).collect();
+    let links: Vec<_> = links.iter().map(|words| format!("{} {}\n", words[0], words[2])).collect();
+    links.concat() + &run("nft", &["list", "chains"])
 }
 
 fn routed(number: u8) -> NicSpec {
