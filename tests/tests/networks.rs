@@ -110,6 +110,23 @@ fn no_two_nics_of_a_network_have_one_hardware_address() {
     assert!(refused.contains("in use by instance `mac1`"), "{refused}");
     lab.cabin(&["stop", "-f", "mac1"]).ok();
     lab.cabin(&["start", "mac3"]).ok();
+    // Of two that start at the same moment one is refused.
+    lab.cabin(&["create", "busybox", "mac5", "-d", &format!("eth0,{own}")]).ok();
+    for _ in 0..5 {
+        let _ = lab.cabin(&["stop", "-f", "mac3", "mac5"]);
+        let both = std::thread::scope(|scope| {
+            let start = |name| {
+                scope.spawn({
+                    let lab = &lab;
+                    move || lab.cabin(&["start", name])
+                })
+            };
+            ["mac3", "mac5"].map(start).map(|tried| tried.join().unwrap())
+        });
+        let refused: Vec<_> = both.iter().filter(|tried| tried.code != 0).collect();
+        assert!(refused.len() == 1 && refused[0].err.contains("in use by instance"), "{both:?}");
+    }
+    lab.cabin(&["delete", "-f", "mac5"]).ok();
     for wrong in ["10:66:6a", "11:xx:xx:xx:xx:xx", "yy:xx:xx:xx:xx:xx"] {
         let _ = lab.cabin(&["config", "set", &format!("network.hwaddr_pattern={wrong}")]).refused();
     }

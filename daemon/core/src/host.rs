@@ -16,6 +16,7 @@ use jiff::Zoned;
 
 use crate::busy::Busy;
 use crate::clock::Stretch;
+use crate::instance::Claimed;
 use crate::live::LiveTable;
 use crate::measured::Measured;
 use crate::warning::Warnings;
@@ -36,6 +37,7 @@ pub struct Host {
     operations: Operations,
     live: LiveTable,
     busy: Arc<Busy>,
+    macs: Arc<Claimed>,
     ready: AtomicBool,
     closing: AtomicBool,
     layout: parking_lot::RwLock<()>,
@@ -94,6 +96,7 @@ impl Host {
             building: parking_lot::Mutex::new(()),
             groups: recover::watch_groups(runtime.cgroups()),
             busy: Arc::default(),
+            macs: Arc::default(),
             ready: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             layout: parking_lot::RwLock::new(()),
@@ -259,6 +262,10 @@ impl Host {
 
     pub(crate) fn busy(&self) -> &Arc<Busy> {
         &self.busy
+    }
+
+    pub(crate) fn macs(&self) -> &Arc<Claimed> {
+        &self.macs
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cabin_network::NicSpec;
 use cabin_runtime::spec::CgroupLimits;
@@ -11,6 +11,7 @@ use cabin_storage::VolumeName;
 use cabin_store::{Transaction, rows};
 use cabin_undo::{Undo, atomically};
 
+use super::mac::{self, Claim};
 use super::{Expanded, intent, plug};
 use crate::live::{Live, Plugged};
 use crate::resolve::{Mounted, Nic};
@@ -30,6 +31,8 @@ struct Difference {
     after: Vec<Plugged>,
     detached: Vec<Mounted>,
     attached: Vec<Mounted>,
+    /// Until the container is known to have the nics.
+    claim: OnceLock<Claim>,
 }
 
 impl Difference {
@@ -90,6 +93,7 @@ impl Change {
             after,
             detached,
             attached,
+            claim: OnceLock::new(),
         })))
     }
 
@@ -109,6 +113,9 @@ impl Change {
     pub fn make(&self, host: &Arc<Host>, project: &str, undo: &mut Undo) -> Result<(), Error> {
         let Some(change) = self.0.as_ref().filter(|change| !change.is_empty()) else { return Ok(()) };
         let name = &change.live.name;
+        // Before any of them goes.
+        let claim = mac::claim(host, name, change.plugged.iter().map(|nic| &nic.1))?;
+        let _ = change.claim.set(claim);
         // A nic that was taken away looks like one that was never there: a start must know what was going on.
         let going_on = match change.attached.is_empty() && change.detached.is_empty() {
             true => rows::Intent::Update,
@@ -200,7 +207,6 @@ fn disks_differ(
 }
 
 fn put_in(host: &Host, live: &Live, nic: &Nic, undo: &mut Undo) -> Result<(), Error> {
-    super::mac::refuse_taken(host, &live.name, &nic.1)?;
     let netns = live.netns()?;
     plug::plug(host, nic.0.as_ref(), &nic.1, netns.as_fd(), undo)
 }

@@ -1,10 +1,13 @@
 //! The MAC addresses of nics: made up after a pattern, kept, and never two alike on one network at a time.
 
+use std::collections::HashMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use cabin_network::Mac;
 use cabin_profiles::value::address;
 use cabin_store::rows;
+use parking_lot::Mutex;
 use rand::RngExt as _;
 
 use super::Expanded;
@@ -58,23 +61,53 @@ pub(super) fn avoid_taken(
     Ok(())
 }
 
-/// Refuses a nic whose address a running instance has on the same network: the two would take each other's frames, and
-/// have one reservation together.
+/// An address on a network.
+type Key = (String, Mac);
+
+/// The addresses of nics that are about to be plugged in, and of which instances.
+#[derive(Default)]
+pub(crate) struct Claimed(Mutex<HashMap<Key, String>>);
+
+/// The right to plug some nics in, until the instance is known to have them; given back when dropped.
+pub(crate) struct Claim {
+    claimed: Arc<Claimed>,
+    keys: Vec<Key>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut claimed = self.claimed.0.lock();
+        self.keys.iter().for_each(|key| drop(claimed.remove(key)));
+    }
+}
+
+/// Claims the addresses of nics that are to be plugged in. Refuses one that a running instance has on the same network,
+/// or one that just gets it: the two would take each other's frames, and have one reservation together.
 ///
 /// # Errors
 /// [`Error::InUse`] then.
-pub(super) fn refuse_taken(host: &Host, name: &str, plugged: &Plugged) -> Result<(), Error> {
-    let same = |other: &Plugged| {
-        other.network.is_some() && other.network == plugged.network && other.nic.mac == plugged.nic.mac
-    };
-    match holder(host, name, same) {
-        None => Ok(()),
-        Some(by) => Err(Error::InUse {
-            what: "MAC address",
-            name: plugged.nic.mac.to_string(),
-            by: format!("instance `{by}`"),
-        }),
+pub(super) fn claim<'a>(
+    host: &Host,
+    name: &str,
+    nics: impl IntoIterator<Item = &'a Plugged>,
+) -> Result<Claim, Error> {
+    let mut claim = Claim { claimed: host.macs().clone(), keys: Vec::new() };
+    for plugged in nics {
+        let Some(network) = &plugged.network else { continue };
+        let mac = plugged.nic.mac;
+        let same = |other: &Plugged| other.network.as_ref() == Some(network) && other.nic.mac == mac;
+        let key = (network.clone(), mac);
+        // Whoever has one claimed is known to have the nic before that is given back.
+        let mut claimed = host.macs().0.lock();
+        let by = claimed.get(&key).filter(|by| *by != name).cloned().or_else(|| holder(host, name, same));
+        if let Some(by) = by {
+            let by = format!("instance `{by}`");
+            return Err(Error::InUse { what: "MAC address", name: mac.to_string(), by });
+        }
+        claimed.insert(key.clone(), name.to_owned());
+        claim.keys.push(key);
     }
+    Ok(claim)
 }
 
 /// The running instance other than `name` that has such a nic.

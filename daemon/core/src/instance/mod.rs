@@ -75,7 +75,7 @@ pub(crate) use backup::{metadata, sweep as sweep_backups};
 pub(crate) use change::Change;
 pub(crate) use create::relink;
 pub(crate) use intent::{forget as forget_intent, intend_restart, is_of_a_run};
-pub(crate) use mac::give_macs;
+pub(crate) use mac::{Claimed, give_macs};
 pub(crate) use power::{start_again, start_one, stop_one};
 use rename::take_back;
 pub(crate) use snapshot::{expiry, load_snapshot};

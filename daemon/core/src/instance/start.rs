@@ -33,7 +33,7 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     let mut row = found.row.clone();
     mac::avoid_taken(host, name, &mut row, &expanded)?;
     let spec = Start::resolve(host, project, name, &row, &expanded)?;
-    spec.nics.iter().try_for_each(|(_, plugged)| mac::refuse_taken(host, name, plugged))?;
+    let _claim = mac::claim(host, name, spec.nics.iter().map(|(_, plugged)| plugged))?;
     // What an earlier run may have left (the daemon died between its end and the cleaning up).
     super::stop::sweep(host, name)?;
     let size = quota::of_root(&expanded)?;
