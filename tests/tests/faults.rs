@@ -32,13 +32,22 @@ fn a_step_of_freezing_or_stopping_that_fails_leaves_nothing() {
 
 #[test]
 fn a_step_of_what_is_done_with_instances_on_dir_that_fails_leaves_nothing() {
-    let subject = Subject::start_with_driver("dir");
+    swept_on("dir", &[verbs::LIFE, snapshot_verbs::KEPT]);
+}
+
+#[test]
+fn a_step_of_what_is_done_with_instances_on_a_disk_of_btrfs_that_fails_leaves_nothing() {
+    swept_on("btrfs", &[snapshot_verbs::KEPT, &carry_verbs::MORE[1..]]);
+}
+
+fn swept_on(driver: &str, all: &[&[Verb]]) {
+    let subject = Subject::start_with_driver(driver);
     subject.import("busybox").expect("the image");
     let mut tally = Tally::default();
-    for verbs in [verbs::LIFE, snapshot_verbs::KEPT] {
+    for verbs in all {
         fail_each(&subject, verbs, &mut tally);
     }
-    tally.close("instances on dir");
+    tally.close(&format!("instances on {driver}"));
 }
 
 #[test]

@@ -69,13 +69,22 @@ fn a_daemon_that_dies_freezing_or_stopping_leaves_the_old_or_the_new() {
 
 #[test]
 fn a_daemon_that_dies_with_instances_on_dir_leaves_the_old_or_the_new() {
-    let mut subject = Subject::start_with_driver("dir");
+    swept_on("dir", &[verbs::LIFE, snapshot_verbs::KEPT]);
+}
+
+#[test]
+fn a_daemon_that_dies_with_instances_on_a_disk_of_btrfs_leaves_the_old_or_the_new() {
+    swept_on("btrfs", &[snapshot_verbs::KEPT, &carry_verbs::MORE[1..]]);
+}
+
+fn swept_on(driver: &str, all: &[&[Verb]]) {
+    let mut subject = Subject::start_with_driver(driver);
     subject.import("busybox").expect("the image");
     let mut tally = Tally::default();
-    for verbs in [verbs::LIFE, snapshot_verbs::KEPT] {
+    for verbs in all {
         kill_every(&mut subject, verbs, apart(), Again::Once, &mut tally);
     }
-    tally.close("deaths with instances on dir");
+    tally.close(&format!("deaths with instances on {driver}"));
 }
 
 #[test]

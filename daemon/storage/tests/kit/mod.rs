@@ -23,11 +23,14 @@ pub struct Setup {
     pub ground: Option<&'static str>,
 }
 
-/// Every driver, and `dir` once more where it can share blocks.
-pub const SETUPS: [Setup; 4] = [
+/// Every driver, on what the tests lie on and where it can share blocks.
+pub const SETUPS: [Setup; 7] = [
     Setup { driver: DriverKind::Overlay, ground: None },
+    Setup { driver: DriverKind::Overlay, ground: Some("xfs") },
+    Setup { driver: DriverKind::Overlay, ground: Some("btrfs") },
     Setup { driver: DriverKind::Dir, ground: None },
     Setup { driver: DriverKind::Dir, ground: Some("xfs") },
+    Setup { driver: DriverKind::Dir, ground: Some("btrfs") },
     Setup { driver: DriverKind::Btrfs, ground: Some("btrfs") },
 ];
 
