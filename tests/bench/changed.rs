@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::steps::{Table, Tool};
 
+/// How the names of managers end that take part here alone, and only when this is looked at alone: each instance is a
+/// whole copy of its image there.
+pub const ONLY: &str = "-dir";
+
 /// One thing that is typed.
 enum Act {
     /// Timed, under this label.

@@ -108,6 +108,10 @@ fn main() {
     let small = (wish.throughput || wish.inside || wish.peers > 0).then_some("busybox");
     for line in peers.ask(&["up"]).lines() {
         if let Some((name, prefix)) = line.split_once('=') {
+            let takes_part = !name.ends_with(changed::ONLY) || wish.rounds == 0 && wish.much > 0;
+            if !takes_part {
+                continue;
+            }
             for image in [Some(wish.image.as_str()), small].into_iter().flatten() {
                 let files = cabin_tests::images::files(image);
                 let mut words = vec!["import".to_owned(), name.to_owned(), image.to_owned()];
@@ -135,6 +139,7 @@ fn main() {
             tools.iter_mut().for_each(|tool| changed::live(&mut table, tool, &wish.image, round));
         }
     }
+    tools.retain(|tool| !tool.name.ends_with(changed::ONLY));
     let flat = if wish.flat { flat::look(&lab, &tools[0]) } else { Vec::new() };
     let boots = if wish.boot > 0 { boot::look(&tools, &wish.image, wish.boot) } else { Vec::new() };
     let scale = match wish.scale {

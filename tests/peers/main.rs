@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cabin_tests::daemon::PLACE;
-use cabin_tests::real_peer::{Kind, RealPeer};
+use cabin_tests::real_peer::{Kind, ON_DIR, RealPeer};
 
 fn place(kind: Kind) -> PathBuf {
     Path::new(PLACE).join(format!("cabin-peers-{}", kind.name()))
@@ -19,8 +19,13 @@ fn main() -> ExitCode {
                 let manager = RealPeer::found(kind, &place(kind));
                 let manager = manager.unwrap_or_else(|| RealPeer::start(kind, &place(kind)));
                 println!("{}={}", kind.name(), manager.client_prefix());
+                if kind == Kind::Incus {
+                    println!("{}-dir={} --project {ON_DIR}", kind.name(), manager.client_prefix());
+                }
             }
         }
+        // It has the images of the other.
+        ["import", name, ..] if name.ends_with("-dir") => {}
         ["import", name, alias, files @ ..] => {
             let kind = Kind::ALL.into_iter().find(|kind| kind.name() == *name);
             let manager = kind.and_then(|kind| RealPeer::found(kind, &place(kind)));

@@ -49,6 +49,9 @@ wait $!
 ' "$0" "$@"
 "#;
 
+/// The project whose instances lie in the pool of driver `dir`, with the images of the default one.
+pub const ON_DIR: &str = "on-dir";
+
 /// Which of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -192,6 +195,12 @@ impl RealPeer {
                        ipv6.address: none}}\nprofiles:\n- name: default\n  devices:\n    root: {type: disk, path: /, pool: btr}\n    \
                        eth0: {type: nic, network: peerbr0, name: eth0}\n";
         manager.sh(&format!("cat >/tmp/preseed <<'E'\n{preseed}E\n{} </tmp/preseed", kind.preseed()));
+        let client = kind.client();
+        manager.sh(&format!(
+            "{client} project create {ON_DIR} -c features.images=false -c features.profiles=true
+             {client} --project {ON_DIR} profile device add default root disk path=/ pool=dir
+             {client} --project {ON_DIR} profile device add default eth0 nic network=peerbr0 name=eth0"
+        ));
         manager
     }
 
