@@ -92,6 +92,9 @@ const WHOLE_SECONDS: &str = "cd /; find root opt usr/share srv -exec touch -h -d
 /// The same here, where an overlay goes on counting a name that is gone. Runs inside.
 const FURTHER: &str = "echo further >/root/further; chown 7:8 /root/further; chmod 600 /root/sparse";
 
+/// `cap_net_raw=ep`, as capabilities(7) are kept on disk.
+const CAPABILITY: &str = "0x0100000200200000000000000000000000000000";
+
 fn instances_go_both_ways(pair: &Pair) {
     pair.there("launch busybox from");
     pair.sh_there("from", FURNISH);
@@ -101,7 +104,7 @@ fn instances_go_both_ways(pair: &Pair) {
     if pair.peer.kind == Kind::Incus {
         // Where ids are shifted on disk these two are not what they would be inside.
         pair.peer.sh(&format!("setfacl -m u:1000:r {tree}/usr/share/new"));
-        pair.peer.sh(&format!("setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 {tree}/usr/share/new"));
+        pair.peer.sh(&format!("setfattr -n security.capability -v {CAPABILITY} {tree}/usr/share/new"));
     }
     let old = pair.sh_there("from", INVENTORY);
     pair.there("snapshot create from before");
@@ -137,6 +140,12 @@ fn instances_go_both_ways(pair: &Pair) {
     // And back again, with what happened here.
     pair.here("start from");
     pair.lab.sh("from", FURTHER);
+    // On disk, where no ids are shifted.
+    let rights =
+        pair.lab.dir.join("storage-pools/default/containers/from/u/root/further").display().to_string();
+    seen(&["setfattr", "-n", "user.note", "-v", "kept", &rights]);
+    seen(&["setfacl", "-m", "u:1000:r,g:77:rw", &rights]);
+    seen(&["setfattr", "-n", "security.capability", "-v", CAPABILITY, &rights]);
     pair.here("snapshot create from after");
     let new = pair.lab.sh("from", INVENTORY);
     let (here, there) = pair.file("back.tar.gz");
@@ -148,6 +157,14 @@ fn instances_go_both_ways(pair: &Pair) {
         pair.peer.client(&["exec", "from", "--", "true"]).code == 0
     });
     assert_eq!(pair.sh_there("from", INVENTORY), new);
+    let rights = format!("{}/root/further", pair.tree("from"));
+    let shown = pair.peer.sh(&format!("getfattr -d -m - -e hex {rights}; getfacl -n -p {rights}"));
+    assert!(shown.contains("user.note=0x6b657074"), "{shown}");
+    if pair.peer.kind == Kind::Incus {
+        for kept in ["user:1000:r--", "group:77:rw-", &format!("security.capability={CAPABILITY}")] {
+            assert!(shown.contains(kept), "{kept} in {shown}");
+        }
+    }
     pair.there("snapshot restore from before");
     assert_eq!(pair.sh_there("from", INVENTORY), old);
     pair.there("delete --force from");
