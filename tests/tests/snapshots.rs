@@ -1,5 +1,6 @@
 //! Snapshots and copies: taken running and stopped, brought back in any order, with ours and the stock clients.
 
+use cabin_tests::cli::host;
 use cabin_tests::clients::Stock;
 use cabin_tests::lab::Lab;
 use cabin_tests::wait::until_true;
@@ -243,6 +244,39 @@ fn an_expired_snapshot_goes_by_itself() {
     });
     lab.cabin(&["delete", "short"]).ok();
     lab.cabin(&["storage", "volume", "delete", "default", "brief"]).ok();
+}
+
+#[test]
+fn a_snapshot_that_somebody_takes_may_stay_longer_than_one_by_schedule() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    lab.cabin(&["create", "busybox", "lasting", "-c", "snapshots.expiry=1H"]).ok();
+    lab.cabin(&["storage", "volume", "create", "default", "lasting", "snapshots.expiry=1H"]).ok();
+    let volumes = "/1.0/storage-pools/default/volumes/custom/lasting/snapshots";
+    let hours = |target: &str| {
+        let shown = lab.get(target);
+        let time = |key: &str| {
+            let said = host(&["date", "+%s", "-d", shown[key].as_str().expect("a time")]).ok();
+            said.parse::<i64>().expect("seconds")
+        };
+        // The time of the one is taken a moment before that of the other.
+        (time("expires_at") - time("created_at") + 1800) / 3600
+    };
+    let take = |snapshot: &str| {
+        lab.cabin(&["snapshot", "create", "lasting", snapshot]).ok();
+        lab.cabin(&["storage", "volume", "snapshot", "create", "default", "lasting", snapshot]).ok();
+        [format!("/1.0/instances/lasting/snapshots/{snapshot}"), format!("{volumes}/{snapshot}")]
+            .map(|target| hours(&target))
+    };
+    assert_eq!(take("plain"), [1, 1]);
+    lab.cabin(&["config", "set", "lasting", "snapshots.expiry.manual=3H"]).ok();
+    lab.cabin(&["storage", "volume", "set", "default", "lasting", "snapshots.expiry.manual=3H"]).ok();
+    assert_eq!(take("by-hand"), [3, 3]);
+    lab.cabin(&["snapshot", "create", "lasting", "for-ever", "--no-expiry"]).ok();
+    let kept = lab.get("/1.0/instances/lasting/snapshots/for-ever");
+    assert_eq!(kept["expires_at"], "0001-01-01T00:00:00Z");
+    lab.cabin(&["delete", "lasting"]).ok();
+    lab.cabin(&["storage", "volume", "delete", "default", "lasting"]).ok();
 }
 
 #[test]

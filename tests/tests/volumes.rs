@@ -335,6 +335,28 @@ fn a_link_in_a_volume_leads_to_places_in_it_alone() {
 }
 
 #[test]
+fn a_volume_whose_ids_are_the_hosts_belongs_to_nobody_inside() {
+    let lab = Lab::shared();
+    let volume = |words: &[&str]| lab.cabin(&[&["storage", "volume"], words].concat());
+    volume(&["create", "default", "hosts", "security.unmapped=true", "initial.mode=0755"]).ok();
+    lab.launch("busybox", "guest", &[]);
+    attach(&lab, "guest", "d", &["pool=default", "source=hosts", "path=/hosts"]).ok();
+    assert_eq!(lab.sh("guest", "stat -c '%u %g' /hosts"), "65534 65534");
+    assert_ne!(lab.exec("guest", &["touch", "/hosts/mine"]).code, 0, "root inside is not the host's");
+    let refused = volume(&["set", "default", "hosts", "security.unmapped=false"]).refused();
+    assert!(refused.contains("security.unmapped"), "{refused}");
+    detach(&lab, "guest", "d");
+    volume(&["set", "default", "hosts", "security.unmapped=false"]).ok();
+    attach(&lab, "guest", "d", &["pool=default", "source=hosts", "path=/hosts"]).ok();
+    assert_eq!(lab.sh("guest", "touch /hosts/mine; stat -c '%u %g' /hosts /hosts/mine"), "0 0\n0 0");
+    assert!(
+        volume(&["create", "default", "both", "security.unmapped=true", "security.shifted=true"]).code != 0
+    );
+    lab.cabin(&["delete", "-f", "guest"]).ok();
+    delete(&lab, "hosts");
+}
+
+#[test]
 fn disks_stay_when_the_daemon_dies_and_comes_back() {
     let mut lab = Lab::own();
     lab.busybox("stays");
