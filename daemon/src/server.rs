@@ -37,7 +37,7 @@ const GROUP: &str = "cabin";
 const LOCK: &str = "cabind.lock";
 
 /// What is answered while a daemon that starts still takes up instances; all else waits until it has.
-const BEFORE_TAKEN_UP: [&str; 2] = ["/internal/ready", "/internal/fault"];
+const BEFORE_TAKEN_UP: [&str; 3] = ["/internal/ready", "/internal/doctor", "/internal/fault"];
 
 /// How often is looked whether the socket is still where clients look for it.
 const LOOK: Duration = Duration::from_secs(2);

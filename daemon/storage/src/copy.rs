@@ -119,8 +119,8 @@ impl Files {
     pub(crate) fn copy(&mut self, from: &OwnedFd, name: &CStr, to: &OwnedFd) -> io::Result<()> {
         let stat = look(from, name)?;
         let inode = Inode::of(&stat);
-        if self.copied.contains(&inode) {
-            return self.aside.link(inode, to, name);
+        if self.copied.contains(&inode) && self.aside.link(inode, to, name)? {
+            return Ok(());
         }
         if let Some(made) = content::make(to, name, from, &stat)? {
             let file = content::open(from, name)?;
@@ -490,10 +490,10 @@ impl Copy {
                 }
                 self.aside.discard(&pair.to, name)?;
             }
-            self.aside.link(inode, &pair.to, name)?;
-            return Ok(Outcome::Made);
-        }
-        if there {
+            if self.aside.link(inode, &pair.to, name)? {
+                return Ok(Outcome::Made);
+            }
+        } else if there {
             self.aside.discard(&pair.to, name)?;
         }
         let made = content::make(&pair.to, name, &pair.from, stat)?;

@@ -245,6 +245,8 @@ impl Pool {
         if !root.exists(&old.path()) {
             return Err(self.no_volume(old));
         }
+        // See `Staged::show`.
+        let _looked = self.read_images();
         match root.rename(&old.path(), &new.path()) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(self.exists_already(new)),
             other => other.map_err(|source| self.volume_error("rename", old, source)),

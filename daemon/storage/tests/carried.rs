@@ -241,3 +241,43 @@ fn an_image_stays_while_something_that_is_not_shown_yet_stands_on_it() {
     far.delete(&copy).unwrap();
     assert!(!far.has_image(IMAGE).unwrap());
 }
+
+#[test]
+fn files_of_more_names_than_the_other_filesystem_allows_come_as_several() {
+    let world = with_image(kit::Setup { driver: DriverKind::Overlay, ground: Some("xfs") });
+    done(|undo| world.pool.create_from_image(&volume("web"), IMAGE, undo));
+    let upper = world.pool.path().join("containers/web/u/many");
+    fs::create_dir(&upper).unwrap();
+    fs::write(upper.join("first"), "x").unwrap();
+    const NAMES: usize = 65_100;
+    for number in 1..NAMES {
+        fs::hard_link(upper.join("first"), upper.join(number.to_string())).unwrap();
+    }
+    let ground = tempfile::tempdir_in("/var/tmp").unwrap();
+    let _disk = kit::Disk::new("ext4", ground.path());
+    let source = ground.path().join("pool");
+    fs::create_dir(&source).unwrap();
+    let spec = PoolSpec { name: "far".into(), driver: DriverKind::Overlay, source, disk: None };
+    let far = done(|undo| world.storage.create_pool(&spec, undo));
+    carry(&world, &far, Destination::New(&volume("web")), Origin::Volume(&volume("web"), Activity::Stopped));
+    let mounted = kit::mount_of(&far, &world, &volume("web"));
+    let inodes =
+        fs::read_dir(mounted.root.join("many")).unwrap().map(|it| it.unwrap().metadata().unwrap().ino());
+    let inodes: Vec<u64> = inodes.collect();
+    assert_eq!(inodes.len(), NAMES);
+    assert_eq!(inodes.into_iter().collect::<std::collections::BTreeSet<_>>().len(), 2);
+}
+
+#[test]
+fn a_layer_whose_file_came_to_disk_without_its_text_is_put_right() {
+    let world = grown();
+    let far = other(&world);
+    carry_all(&world, &far, "copy");
+    let wanted = shown(&far, &world, &volume("copy"));
+    for layer in layers(&far).keys() {
+        fs::write(far.path().join("layers").join(format!("{layer}.ref")), "").unwrap();
+    }
+    assert!(far.layers(&volume("copy")).is_err());
+    assert!(far.sweep().unwrap().is_empty());
+    assert_eq!(shown(&far, &world, &volume("copy")), wanted);
+}

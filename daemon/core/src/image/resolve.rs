@@ -125,9 +125,11 @@ pub(crate) fn ensure_carried(
 ) -> Result<(), Error> {
     let (pool, name) = (to.clone(), image.to_owned());
     undo.push(format!("image {image}"), move || pool.reap(&name))?;
-    let _one_at_a_time = host.unpacking.lock();
     if !to.has_image(image)? {
-        atomically(|undo| to.take_image(from, image, undo).map_err(Error::from))?;
+        let _one_at_a_time = host.unpacking.lock();
+        if !to.has_image(image)? {
+            atomically(|undo| to.take_image(from, image, undo).map_err(Error::from))?;
+        }
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rand::RngExt as _;
 
 use super::Expanded;
-use crate::live::Plugged;
+use crate::live::{Live, Plugged};
 use crate::{Error, Host, server};
 
 /// The server's key that says how one is made up.
@@ -50,9 +50,8 @@ pub(super) fn avoid_taken(
     for (key, network) in made_up(expanded) {
         let (Some(mac), Some(network)) = (row.config.get_mut(&key), network) else { continue };
         for _ in 0..TRIES {
-            let bytes = Mac(address::mac(mac)?);
-            let same = |other: &Plugged| other.network.as_ref() == Some(network) && other.nic.mac == bytes;
-            if holder(host, name, same).is_none() {
+            let key = (network.clone(), Mac(address::mac(mac)?));
+            if taken_by(host, &host.macs().0.lock(), name, &key).is_none() {
                 break;
             }
             *mac = another(&pattern(host)?);
@@ -94,15 +93,11 @@ pub(super) fn claim<'a>(
     let mut claim = Claim { claimed: host.macs().clone(), keys: Vec::new() };
     for plugged in nics {
         let Some(network) = &plugged.network else { continue };
-        let mac = plugged.nic.mac;
-        let same = |other: &Plugged| other.network.as_ref() == Some(network) && other.nic.mac == mac;
-        let key = (network.clone(), mac);
-        // Whoever has one claimed is known to have the nic before that is given back.
+        let key = (network.clone(), plugged.nic.mac);
         let mut claimed = host.macs().0.lock();
-        let by = claimed.get(&key).filter(|by| *by != name).cloned().or_else(|| holder(host, name, same));
-        if let Some(by) = by {
+        if let Some(by) = taken_by(host, &claimed, name, &key) {
             let by = format!("instance `{by}`");
-            return Err(Error::InUse { what: "MAC address", name: mac.to_string(), by });
+            return Err(Error::InUse { what: "MAC address", name: plugged.nic.mac.to_string(), by });
         }
         claimed.insert(key.clone(), name.to_owned());
         claim.keys.push(key);
@@ -110,10 +105,14 @@ pub(super) fn claim<'a>(
     Ok(claim)
 }
 
-/// The running instance other than `name` that has such a nic.
-fn holder(host: &Host, name: &str, such: impl Fn(&Plugged) -> bool) -> Option<String> {
+/// The instance other than `name` that runs with such a nic or just gets it. Whoever has one claimed is known to have
+/// the nic before that is given back, so nobody is missed while `claimed` is held.
+fn taken_by(host: &Host, claimed: &HashMap<Key, String>, name: &str, key: &Key) -> Option<String> {
+    let such = |other: &Plugged| other.network.as_ref() == Some(&key.0) && other.nic.mac == key.1;
     let others = host.live().list().into_iter().filter(|live| live.name != name && live.exit().is_none());
-    others.into_iter().find(|live| live.nics.lock().iter().any(&such)).map(|live| live.name.clone())
+    let runs = |live: &Arc<Live>| live.nics.lock().iter().any(such);
+    let claimant = claimed.get(key).filter(|by| *by != name).cloned();
+    claimant.or_else(|| others.into_iter().find(runs).map(|live| live.name.clone()))
 }
 
 /// The keys that keep the addresses of nics without one of their own, each with the network of its nic.

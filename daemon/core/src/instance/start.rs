@@ -6,10 +6,14 @@ use cabin_storage::VolumeName;
 use cabin_store::rows::{self, Power};
 use cabin_undo::{Undo, atomically};
 
-use super::{WHAT, expand, load, mac, plug, profiles_of};
+use super::mac::{self, Claim};
+use super::{Expanded, WHAT, expand, load, plug, profiles_of};
 use crate::live::{Live, Plugged};
 use crate::resolve::{self, Start};
 use crate::{Error, Host, Kind, clock, quota, recover};
+
+/// How often another address is made up for a nic when somebody else gets it at the same moment.
+const TRIES: u32 = 3;
 
 /// Starts a stopped instance; the caller holds its turn.
 pub(super) fn start(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
@@ -31,9 +35,7 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     let volumes = expanded.devices.values().any(|device| resolve::volume_of(device).is_some());
     let _kept = volumes.then(|| host.keep_layout());
     let mut row = found.row.clone();
-    mac::avoid_taken(host, name, &mut row, &expanded)?;
-    let spec = Start::resolve(host, project, name, &row, &expanded)?;
-    let _claim = mac::claim(host, name, spec.nics.iter().map(|(_, plugged)| plugged))?;
+    let (spec, _claim) = resolved(host, project, name, &mut row, &expanded)?;
     // What an earlier run may have left (the daemon died between its end and the cleaning up).
     super::stop::sweep(host, name)?;
     let size = quota::of_root(&expanded)?;
@@ -64,6 +66,27 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
         }
     })?;
     Ok(pid)
+}
+
+/// All that is to be made, with addresses that nobody else has. One that was made up may be claimed by another between
+/// the look and the claim.
+fn resolved(
+    host: &Arc<Host>,
+    project: &str,
+    name: &str,
+    row: &mut rows::Instance,
+    expanded: &Expanded,
+) -> Result<(Start, Claim), Error> {
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        mac::avoid_taken(host, name, row, expanded)?;
+        let spec = Start::resolve(host, project, name, row, expanded)?;
+        match mac::claim(host, name, spec.nics.iter().map(|(_, plugged)| plugged)) {
+            Err(Error::InUse { .. }) if tried < TRIES => {}
+            claim => return claim.map(|claim| (spec, claim)),
+        }
+    }
 }
 
 /// Enters the container into the table of running ones.

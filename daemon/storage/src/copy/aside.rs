@@ -83,9 +83,15 @@ impl Aside {
         Ok(rfs::statat(self.dir()?, inode.name(), AtFlags::SYMLINK_NOFOLLOW)?.st_ino)
     }
 
-    /// Gives the copy that is kept another name.
-    pub(super) fn link(&self, inode: Inode, dir: &OwnedFd, name: &CStr) -> io::Result<()> {
-        Ok(rfs::linkat(self.dir()?, inode.name(), dir, name, AtFlags::empty())?)
+    /// Gives the copy that is kept another name; false when it has as many as the filesystem lets it have. A file may
+    /// have fewer than where it comes from: ext4 says 65,000, and of an overlay all that says that something is gone
+    /// may be one file.
+    pub(super) fn link(&self, inode: Inode, dir: &OwnedFd, name: &CStr) -> io::Result<bool> {
+        match rfs::linkat(self.dir()?, inode.name(), dir, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::MLINK) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Removes it with all that is in it.

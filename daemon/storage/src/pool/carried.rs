@@ -6,6 +6,7 @@
 //! taken away meanwhile.
 
 use std::os::fd::AsFd;
+use std::sync::{Arc, OnceLock};
 
 use cabin_sys::dir::HostDir;
 use cabin_undo::{Undo, fault};
@@ -19,6 +20,9 @@ use crate::name::check;
 use super::layers::{LAYERS, place_of};
 use super::snapshots::{Activity, link_to_image};
 use super::{Destination, Origin, Pool, STAGING, Staged, image_tree};
+
+/// Bytes that must be free where something is to be frozen.
+const ROOM_TO_FREEZE: u64 = 16 << 20;
 
 impl Pool {
     /// Whether what lies in another pool can come here layer by layer.
@@ -52,7 +56,8 @@ impl Pool {
     }
 
     /// A copy of what lies in another pool, of the image it stands on, which is in this pool already, and of its layers.
-    /// What nobody uses becomes a layer there first. `progress` hears how many bytes came.
+    /// What nobody uses becomes a layer there first, if there is room. `progress` hears how many bytes each layer has that
+    /// came.
     ///
     /// # Errors
     /// As [`Pool::stage_tree`]; no such origin; its image is not here.
@@ -66,19 +71,24 @@ impl Pool {
         from.alive()?;
         let source = from.path_of(origin)?;
         let wrong = |source| from.volume_error("copy", origin.volume(), source);
-        let still = !matches!(origin, Origin::Volume(_, Activity::Running));
-        let shared = still && from.freeze(&source, undo)?;
-        let chain = from.chain(&source)?;
-        let (pool, layers) = (self.clone(), chain.clone());
         // Taken back after what stood on them.
-        undo.push(format!("layers of {}", to.volume()), move || pool.release_each(layers))?;
+        let (pool, layers) = (self.clone(), Arc::new(OnceLock::<Vec<String>>::new()));
+        let taken = layers.clone();
+        undo.push(format!("layers of {}", to.volume()), move || {
+            pool.release_each(taken.get().map_or(&[], Vec::as_slice))
+        })?;
         let (staged, place) = self.stage_bare(to, undo)?;
         if let Some(image) = from.image_in(&source).map_err(wrong)? {
             self.stand_on_image(&image, &place, to)?;
         }
+        let still = !matches!(origin, Origin::Volume(_, Activity::Running));
+        let shared = still && from.has_room_to_freeze()? && from.freeze(&source, undo)?;
+        let chain = from.chain(&source)?;
+        let _ = layers.set(chain.clone());
         for (at, layer) in chain.iter().enumerate().rev() {
-            self.take_layer((from, layer), chain.get(at + 1), &place, undo)?;
-            progress(self.layer_usage(layer)?);
+            if self.take_layer((from, layer), chain.get(at + 1), &place, undo)? {
+                progress(self.layer_usage(layer)?);
+            }
         }
         let (volume, driver) = (from.inner.root.open_dir(&source).map_err(wrong)?, self.inner.kind.driver());
         match shared {
@@ -99,16 +109,23 @@ impl Pool {
         linked.map_err(|source| self.volume_error("copy", to.volume(), source))
     }
 
+    /// Whether there is room for what freezing makes: someone may be leaving this pool because it is full.
+    fn has_room_to_freeze(&self) -> Result<bool> {
+        let has = self.resources()?;
+        Ok(has.space_total.saturating_sub(has.space_used) >= ROOM_TO_FREEZE)
+    }
+
     /// Sees to it that a layer of another pool is here, above another one that is, and lets what comes stand on it.
+    /// Whether it had to come.
     fn take_layer(
         &self,
         (from, layer): (&Pool, &str),
         below: Option<&String>,
         place: &HostDir,
         undo: &mut Undo,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         if self.stand_on(layer, place)? {
-            return Ok(());
+            return Ok(false);
         }
         let wrong = |source| self.layer_error("copy", layer, source);
         let root = &self.inner.root;
@@ -124,6 +141,7 @@ impl Pool {
         }
         fault::pass("layer carried")?;
         self.place_layer(&staging, layer, place).map_err(wrong)?;
-        Ok(fault::pass("carried layer in place")?)
+        fault::pass("carried layer in place")?;
+        Ok(true)
     }
 }

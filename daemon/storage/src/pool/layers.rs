@@ -80,7 +80,7 @@ impl Pool {
         Ok(true)
     }
 
-    /// One that is cut short by a crash has no other name, and is swept.
+    /// What it says may come to disk later than its name: [`Pool::sweep_layers`] puts that right.
     fn create_ref(&self, layer: &str) -> io::Result<()> {
         self.inner.root.create_file(&ref_of(layer), 0o600)?.write_all(layer.as_bytes())
     }
@@ -114,12 +114,17 @@ impl Pool {
         let staging = format!("{LAYERS}/{STAGING}{layer}");
         let (pool, made, from) = (self.clone(), layer.clone(), place.to_owned());
         undo.push(format!("fold {place}"), move || pool.unfold(&from, &made))?;
+        // Nobody else comes to stand on what is put together without being copied.
+        let mut decided = Some(self.lock_layers());
         let mut alone = 0;
         for layer in &chain {
             if self.standing(layer).map_err(wrong)? != Some(1) {
                 break;
             }
             alone += 1;
+        }
+        if alone == 0 {
+            decided = None;
         }
         let taken = if alone > 0 { alone } else { MAX_LAYERS / 2 };
         let mut trees = vec![volume.open_dir(driver.own(volume)).map_err(wrong)?];
@@ -146,6 +151,7 @@ impl Pool {
         }
         fault::pass("layers folded")?;
         root.exchange(&staging, place).map_err(wrong)?;
+        drop(decided);
         fault::reach("folded layer in place");
         self.inner.discard(&staging).map_err(wrong)?;
         self.release(chain.into_iter().next())?;
@@ -207,8 +213,11 @@ impl Pool {
 
     /// Lets what is in a directory of layers become the layer of that name, and `to` stand on it as
     /// [`Pool::stand_on`] does. When there is that layer by now it is the same, and the other one is not needed.
+    ///
+    /// Whoever finds a layer of that name later takes it for whole, so all of it is on disk before it has the name.
     pub(super) fn place_layer(&self, made: &str, layer: &str, to: &HostDir) -> io::Result<()> {
         let root = &self.inner.root;
+        root.sync_filesystem()?;
         {
             let _decided = self.lock_layers();
             if !self.stand_on_decided(layer, to)? {
@@ -305,7 +314,8 @@ impl Pool {
         let mut next = layer;
         while let Some(layer) = next {
             let wrong = |source| self.layer_error("delete", &layer, source);
-            let condemned = format!("{LAYERS}/{DELETING}{layer}");
+            // A layer of this name may come again while this one is still being removed.
+            let condemned = format!("{LAYERS}/{DELETING}{layer}-{}", uuid::Uuid::new_v4());
             {
                 let _decided = self.lock_layers();
                 if self.standing(&layer).map_err(wrong)? != Some(0) {
@@ -326,8 +336,12 @@ impl Pool {
     }
 
     /// As [`Pool::release`], for each of these, the topmost first, and whether the others are there or not.
-    pub(super) fn release_each(&self, layers: Vec<String>) -> Result<()> {
-        layers.into_iter().try_for_each(|layer| self.release(Some(layer)))
+    pub(super) fn release_each(&self, layers: &[String]) -> Result<()> {
+        let mut done = Ok(());
+        for layer in layers {
+            done = done.and(self.release(Some(layer.clone())));
+        }
+        done
     }
 
     /// Removes the layers that nobody stands on, and what was to become one. Gives their names.
@@ -336,6 +350,9 @@ impl Pool {
         let root = &self.inner.root;
         let entries = root.open_dir(LAYERS).and_then(|dir| dir.list());
         let entries = entries.map_err(|source| self.pool_error("sweep", source))?;
+        for layer in entries.iter().filter_map(|entry| entry.name.strip_suffix(REF)) {
+            self.restore_ref(layer).map_err(|source| self.layer_error("put right", layer, source))?;
+        }
         for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Dir) {
             let layer = &entry.name;
             let wrong = |source| self.layer_error("delete", layer, source);
@@ -355,6 +372,19 @@ impl Pool {
             }
         }
         Ok(removed)
+    }
+
+    /// Lets the file of a layer say its name, if the host went down before that was on disk. All that stand on the layer
+    /// have the very file.
+    fn restore_ref(&self, layer: &str) -> io::Result<()> {
+        let file = ref_of(layer);
+        if self.inner.root.read(&file, MAX_REF)? == layer.as_bytes() {
+            return Ok(());
+        }
+        let mut file = self.inner.root.open_file_writable(&file)?;
+        file.set_len(0)?;
+        file.write_all(layer.as_bytes())?;
+        file.sync_all()
     }
 
     pub(super) fn layer_error(&self, act: &'static str, layer: &str, source: io::Error) -> Error {

@@ -277,6 +277,8 @@ impl Pool {
 
     fn rename_one_snapshot(&self, volume: &VolumeName, old: &str, new: &str) -> Result<()> {
         let (from, to) = (snapshot_path(volume, old), snapshot_path(volume, new));
+        // See `Staged::show`.
+        let _looked = self.read_images();
         match self.inner.root.rename(&from, &to) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(self.snapshot_exists(volume, new)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -311,6 +313,8 @@ impl Pool {
         }
         let wrong = |source| self.volume_error("rename the snapshots of", old, source);
         self.tidy(new).map_err(wrong)?;
+        // See `Staged::show`.
+        let _looked = self.read_images();
         root.rename(&snapshots_of(old), &snapshots_of(new)).map_err(wrong)
     }
 
@@ -502,11 +506,14 @@ impl Staged {
         if !landed {
             root.sync_filesystem().map_err(wrong)?;
         }
+        // Whoever looks what stands on an image finds it by the one name or by the other.
+        let looked = pool.read_images();
         let shown = match &place {
             Place::New(volume) => root.rename(&staging, &volume.path()),
             Place::Snapshot(volume, snapshot) => root.rename(&staging, &snapshot_path(volume, snapshot)),
             Place::Replaces(volume) => root.exchange(&staging, &volume.path()),
         };
+        drop(looked);
         match shown {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(pool.taken(&place)),
             other => other.map_err(wrong)?,
