@@ -112,7 +112,8 @@ impl Deck {
             "create far" => self.create(noun, "far", now),
             "create on disk" => self.create(noun, "disk", now),
             "mark" | "marked snapshot" => self.marked(noun, verb == "mark", now),
-            "copy" | "copy snapshot" => self.copy(noun, verb == "copy", now),
+            "copy" | "copy snapshot" | "copy elsewhere" => self.copy(noun, verb, now),
+            "refresh" => self.refresh(noun, now),
             "note" | "snapshot" | "rename" | "delete" | "move" | "rebuild" => self.whole(noun, verb, now),
             "import" => self.import(now),
             _ => self.of_snapshot(noun, verb, now),
@@ -217,17 +218,40 @@ impl Deck {
         Some(Change::plain(format!("{verb} {} {of}", noun.thing), next, act))
     }
 
-    fn copy(&mut self, noun: &Noun, whole: bool, now: &State) -> Option<Change> {
+    fn copy(&mut self, noun: &Noun, verb: &str, now: &State) -> Option<Change> {
         let mut next = now.clone();
-        let of =
-            self.choose(now, &format!("{} ", if whole { noun.thing } else { noun.snapshot }), |_| true)?;
+        let what = if verb == "copy snapshot" { noun.snapshot } else { noun.thing };
+        let of = self.choose(now, &format!("{what} "), |_| true)?;
         let name = self.fresh("c");
         noun.copied(&mut next, now, &of, &name);
-        let pool = word(now.get(&noun.key(of.split('/').next()?))?, "pool");
+        let mut pool = word(now.get(&noun.key(of.split('/').next()?))?, "pool");
+        if verb == "copy elsewhere" {
+            now.get("pool far")?;
+            pool = if pool == "far" { "default" } else { "far" };
+            noun.moved(&mut next, &name, pool);
+        }
         let body = json!({ "name": name, "source": { "type": "copy", "source": of },
             "devices": { "root": { "type": "disk", "path": "/", "pool": pool } } });
         let act = ask("POST", noun.target(now, "").0, body);
         Some(Change::plain(format!("copy {} {of} to {name}", noun.thing), next, act))
+    }
+
+    /// One becomes like another, with its snapshots and no others; where it lies and its words stay.
+    fn refresh(&mut self, noun: &Noun, now: &State) -> Option<Change> {
+        let mut next = now.clone();
+        let running = self.running.clone();
+        let name = self.choose(now, &noun.key(""), |name| !running.contains(name))?;
+        let of = self.choose(now, &noun.key(""), |other| other != name)?;
+        let own = now.get(&noun.key(&name))?;
+        let (pool, note) = (word(own, "pool"), word(own, "note"));
+        next.retain(|key, _| !key.starts_with(&noun.part(&name, "")));
+        noun.copied(&mut next, now, &of, &name);
+        noun.moved(&mut next, &name, pool);
+        set(&mut next, &noun.key(&name), "note", note);
+        let body = json!({ "name": name, "source": { "type": "copy", "source": of, "refresh": true },
+            "devices": { "root": { "type": "disk", "path": "/", "pool": pool } } });
+        let act = ask("POST", noun.target(now, "").0, body);
+        Some(Change::plain(format!("refresh {} {name} from {of}", noun.thing), next, act))
     }
 
     /// A backup of an instance, taken in under another name.
