@@ -77,6 +77,22 @@ fn nobody_is_told_anything_before_what_runs_was_taken_up() {
     clean(&subject);
 }
 
+#[test]
+fn one_that_became_ephemeral_after_it_ran_is_not_deleted_by_a_new_daemon() {
+    let mut subject = lab();
+    running(&subject, "kept", &json!({}));
+    subject.power("kept", "stop").expect("a stop");
+    subject.must("PATCH", "/1.0/instances/kept", &json!({ "ephemeral": true }));
+    subject.terminate();
+    subject.boot_well();
+    assert_eq!(subject.status("kept"), "Stopped");
+    // As before, it goes with the end of its next run.
+    subject.power("kept", "start").expect("a start");
+    subject.power("kept", "stop").expect("a stop");
+    assert_eq!(subject.status("kept"), "");
+    clean(&subject);
+}
+
 fn outlived(end: impl Fn(&mut Subject)) {
     let mut subject = lab();
     running(&subject, "survivor", &json!({ "limits.memory": "200MiB" }));

@@ -280,6 +280,34 @@ fn a_snapshot_that_somebody_takes_may_stay_longer_than_one_by_schedule() {
 }
 
 #[test]
+fn a_snapshot_comes_back_whatever_was_renamed_since() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    let volume = |words: &[&str]| lab.cabin(&[&["storage", "volume"], words].concat()).ok();
+    lab.cabin(&["profile", "create", "oldname"]).ok();
+    lab.cabin(&["profile", "set", "oldname", "user.from=profile"]).ok();
+    volume(&["create", "default", "oldvol"]);
+    lab.cabin(&["create", "busybox", "kept", "-p", "default", "-p", "oldname"]).ok();
+    lab.cabin(&["config", "device", "add", "kept", "d", "disk", "pool=default", "source=oldvol", "path=/d"])
+        .ok();
+    lab.cabin(&["snapshot", "create", "kept", "s"]).ok();
+    lab.cabin(&["profile", "rename", "oldname", "newname"]).ok();
+    volume(&["rename", "default", "oldvol", "newvol"]);
+    lab.cabin(&["profile", "remove", "kept", "newname"]).ok();
+    lab.cabin(&["config", "device", "remove", "kept", "d"]).ok();
+    lab.cabin(&["snapshot", "restore", "kept", "s"]).ok();
+    let shown = lab.get("/1.0/instances/kept");
+    assert_eq!(shown["profiles"], json!(["default", "newname"]));
+    assert_eq!(shown["expanded_config"]["user.from"], "profile");
+    assert_eq!(shown["devices"]["d"]["source"], "newvol");
+    lab.cabin(&["start", "kept"]).ok();
+    assert!(lab.sh("kept", "mount").contains(" /d "));
+    lab.cabin(&["delete", "-f", "kept"]).ok();
+    lab.cabin(&["profile", "delete", "newname"]).ok();
+    volume(&["delete", "default", "newvol"]);
+}
+
+#[test]
 fn snapshots_are_taken_by_the_clock_and_at_a_start() {
     let mut lab = Lab::own();
     lab.image("busybox");

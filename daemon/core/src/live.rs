@@ -159,7 +159,6 @@ impl LiveTable {
     /// When its supervisor cannot be watched.
     pub fn add(&self, live: Arc<Live>) -> Result<(), Error> {
         let watch = live.supervisor.watch()?;
-        self.all.write().insert(live.name.clone(), live.clone());
         let number = {
             let mut next = self.watched.next.lock();
             *next += 1;
@@ -172,8 +171,11 @@ impl LiveTable {
             epoll::EventData::new_u64(number),
             epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::RDHUP,
         );
+        added.map_err(|e| Error::io("watch a running container")(e.into()))?;
+        // Its end is told under the lock that is held here, so it is in the table before it can be taken out.
+        self.all.write().insert(live.name.clone(), live.clone());
         by_number.insert(number, (watch, live));
-        added.map_err(|e| Error::io("watch a running container")(e.into()))
+        Ok(())
     }
 
     /// Gives a container's supervisor another control socket.

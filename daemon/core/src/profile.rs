@@ -251,6 +251,15 @@ pub fn rename(host: &Host, project: &str, name: &str, new: &str) -> Result<(), E
             txn = txn.update(project, &user.name, user.revision, &user.row)?;
         }
     }
+    // What a snapshot brings back names its profiles too.
+    for mut kept in host.store().rows::<rows::Snapshot>().list(project)? {
+        if kept.row.profiles.iter().any(|profile| profile == name) {
+            for profile in kept.row.profiles.iter_mut().filter(|profile| *profile == name) {
+                *profile = new.to_owned();
+            }
+            txn = txn.update(project, &kept.name, kept.revision, &kept.row)?;
+        }
+    }
     txn.commit()?;
     let context = json!({ "old_name": name });
     host.events().lifecycle(project, "profile-renamed", &address(new), new, context, None);

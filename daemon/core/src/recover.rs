@@ -91,14 +91,23 @@ pub(crate) fn ended(host: Arc<Host>, live: Arc<Live>) {
 }
 
 fn tidy_up(host: &Arc<Host>, live: &Arc<Live>) -> Result<(), Error> {
-    let _turn = host.busy().take(&live.name, "clean up")?;
-    if !host.live().get(&live.name).is_some_and(|present| Arc::ptr_eq(&present, live)) {
+    let is_present = || host.live().get(&live.name).is_some_and(|present| Arc::ptr_eq(&present, live));
+    // A backup to a slow client may take hours; nobody else is going to see to this end.
+    let _turn = loop {
+        match host.busy().take(&live.name, "clean up") {
+            Err(Error::Busy { .. }) if is_present() && !host.is_closing() => {}
+            turn => break turn?,
+        }
+    };
+    if !is_present() {
         return Ok(());
     }
     let exit = live.exit().unwrap_or(Exit::SupervisorDied);
     let row = host.store().rows::<rows::Instance>().get(DEFAULT_PROJECT, &live.name)?;
     let Some(found) = row else { return Ok(()) };
     let again = match exit {
+        // Somebody ended it by force while it was to be restarted.
+        _ if live.stays_down.load(Ordering::SeqCst) => false,
         Exit::Reboot => true,
         // A power-off from inside is a wish; anything else is an accident.
         Exit::Stopped { status: 0 } => false,

@@ -1,6 +1,7 @@
 //! Files of an instance, running or not: a confined server of SFTP in its root.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use cabin_runtime::files::{FilesSession, FilesTarget};
@@ -37,21 +38,31 @@ impl Files {
 /// # Errors
 /// When there is no such instance, or the host refuses.
 pub fn files(host: &Arc<Host>, project: &str, name: &str) -> Result<Files, Error> {
-    let found = load(host, project, name)?;
+    load(host, project, name)?;
     let helper = host.settings().bin_dir.join("cabin-files");
-    if let Some(live) = host.live().get(name).filter(|live| live.exit().is_none()) {
-        let target = FilesTarget::Running { pidfd: live.supervisor.pidfd() };
-        match cabin_runtime::files::open(&helper, target) {
-            // Stopped in this very moment: its files are those of a stopped one.
-            Err(cabin_runtime::files::Error::Ended) => {}
-            opened => return Ok(Files { session: opened?, _turn: None }),
-        }
+    if let Some(session) = of_running(host, &helper, name)? {
+        return Ok(Files::of(session));
     }
     let turn = turn(host, project, name, "reading and writing files")?;
+    // What was waited for may have started it, or moved it elsewhere: nobody mounts the root of a running one.
+    if let Some(session) = of_running(host, &helper, name)? {
+        return Ok(Files::of(session));
+    }
+    let found = load(host, project, name)?;
     let expanded = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?);
     let pool = storage::pool(host, &found.row.pool)?;
     let root = resolve::root(pool.layers(&VolumeName::container(name)?)?);
     let ids = resolve::ids(&found.row, &expanded);
     let session = cabin_runtime::files::open(&helper, FilesTarget::Stopped { root, ids })?;
     Ok(Files { session, _turn: Some(turn) })
+}
+
+/// A file server in the root of a container, if it runs.
+fn of_running(host: &Host, helper: &Path, name: &str) -> Result<Option<FilesSession>, Error> {
+    let Some(live) = host.live().get(name).filter(|live| live.exit().is_none()) else { return Ok(None) };
+    match cabin_runtime::files::open(helper, FilesTarget::Running { pidfd: live.supervisor.pidfd() }) {
+        // Stopped in this very moment: its files are those of a stopped one.
+        Err(cabin_runtime::files::Error::Ended) => Ok(None),
+        opened => Ok(Some(opened?)),
+    }
 }

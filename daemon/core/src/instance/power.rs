@@ -126,7 +126,7 @@ pub fn change_state(
     // A clean stop may hold the turn for minutes, that of a restart too; force must not wait for it.
     if action == Action::Stop && put.force && matches!(host.busy().doing(name), Some("stop" | "restart")) {
         allowed(host, name, action)?;
-        return stop::force_ahead(host, name);
+        return stop::force_ahead(host, project, name);
     }
     let _turn = turn(host, project, name, action.verb())?;
     allowed(host, name, action)?;

@@ -9,7 +9,7 @@ use cabin_undo::{Undo, atomically};
 use super::mac::{self, Claim};
 use super::{Expanded, WHAT, expand, load, plug, profiles_of};
 use crate::live::{Live, Plugged};
-use crate::resolve::{self, Start};
+use crate::resolve::Start;
 use crate::{Error, Host, Kind, clock, quota, recover};
 
 /// How often another address is made up for a nic when somebody else gets it at the same moment.
@@ -31,9 +31,11 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     let found = load(host, project, name)?;
     host.ids().assign(found.row.ids, name)?;
     let expanded = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?);
-    // Volumes stay where they are until the container is known to have them.
-    let volumes = expanded.devices.values().any(|device| resolve::volume_of(device).is_some());
-    let _kept = volumes.then(|| host.keep_layout());
+    // Volumes and networks stay as they are until the container is known to have them.
+    let _kept = host.keep_layout();
+    if host.is_closing() {
+        return Err(Error::Busy { name: name.to_owned(), doing: "shutdown of the host's instances" });
+    }
     let mut row = found.row.clone();
     let (spec, _claim) = resolved(host, project, name, &mut row, &expanded)?;
     // What an earlier run may have left (the daemon died between its end and the cleaning up).

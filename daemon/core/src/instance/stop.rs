@@ -70,7 +70,12 @@ pub(crate) fn store_power(host: &Host, project: &str, name: &str, power: Power) 
 }
 
 /// Ends a container while somebody else waits for its clean stop; the other one cleans up, and does not start it again.
-pub(super) fn force_ahead(host: &Arc<Host>, name: &str) -> Result<(), Error> {
+pub(super) fn force_ahead(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
+    // Nor does a daemon that comes after this one.
+    let going_on = host.store().rows::<rows::Intent>().get(project, name)?;
+    if going_on.is_some_and(|found| found.row == rows::Intent::Restart) {
+        super::intent::forget(host, project, name)?;
+    }
     match host.live().get(name) {
         Some(live) => {
             live.stays_down.store(true, Ordering::SeqCst);

@@ -7,6 +7,7 @@ use cabin_store::Versioned;
 use cabin_store::rows::{self, Config, Power};
 
 use crate::fence::fenced;
+use crate::live::Live;
 use crate::warning::Trouble;
 use crate::{DEFAULT_PROJECT, Error, Host, instance, resolve};
 
@@ -56,6 +57,9 @@ pub(super) fn autostart(host: &Arc<Host>, stopped: Vec<(Versioned<rows::Instance
     }
     due.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
     for (_, found, delay, wish) in due {
+        if host.is_closing() {
+            return;
+        }
         let used_at = &found.row.last_used_at;
         let started = fenced(|| instance::start_one(host, DEFAULT_PROJECT, &found.name, used_at));
         if let Err(error) = started {
@@ -138,8 +142,15 @@ fn expanded(host: &Host, row: &rows::Instance) -> Result<Config, Error> {
 /// Stops every running instance: groups of one `boot.stop.priority` together, the highest first. What the
 /// daemon stopped because it ends itself runs again when it comes back.
 pub(crate) fn stop_all(host: &Arc<Host>) {
+    // One that was just starting when the first were listed is there for the second time.
+    for _ in 0..2 {
+        stop_listed(host, host.live().list());
+    }
+}
+
+fn stop_listed(host: &Arc<Host>, all: Vec<Arc<Live>>) {
     let mut running = Vec::new();
-    for live in host.live().list() {
+    for live in all {
         let row = host.store().rows::<rows::Instance>().get(DEFAULT_PROJECT, &live.name).ok().flatten();
         let config = row.and_then(|found| expanded(host, &found.row).ok()).unwrap_or_default();
         let priority = resolve::integer(&config, "boot.stop.priority").unwrap_or(0);

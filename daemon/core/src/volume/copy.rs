@@ -67,8 +67,10 @@ pub fn copy(host: &Arc<Host>, op: &Op, project: &str, pool: &str, post: &Volumes
     }
     let _source_turn = turn(host, project, from, volume, "copy")?;
     let _turn = host.busy().take(&busy_name(pool, &post.name), "create")?;
-    let _kept = host.keep_layout();
-    check_copy(host, project, pool, post)?;
+    {
+        let _kept = host.keep_layout();
+        check_copy(host, project, pool, post)?;
+    }
     let (source, target) = (storage::pool(host, from)?, storage::pool(host, pool)?);
     let (old, new) = (VolumeName::custom(volume)?, VolumeName::custom(&post.name)?);
     let row = row_of(host, project, (from, volume, snapshot), post)?;
@@ -81,13 +83,18 @@ pub fn copy(host: &Arc<Host>, op: &Op, project: &str, pool: &str, post: &Volumes
             Some(snapshot) => Origin::Snapshot(&old, snapshot),
             None => Origin::Volume(&old, Activity::Running),
         };
+        // Nobody who changes other things waits for what takes its time.
         trees(&source, &target, origin, &new, undo)?;
+        for snapshot in &snapshots {
+            target.stage_custom_snapshot_from(&source, (&old, &snapshot.name), &new, undo)?.show(undo)?;
+        }
+        let _kept = host.keep_layout();
+        storage::pool(host, pool)?;
         if let Some(bytes) = limit_of(&row.config)? {
             target.limit(&new, Some(bytes))?;
         }
         let mut txn = host.store().begin().insert(project, &row_name(pool, &post.name), &row)?;
         for snapshot in &snapshots {
-            target.stage_custom_snapshot_from(&source, (&old, &snapshot.name), &new, undo)?.show(undo)?;
             txn = txn.insert(project, &snapshot_row(pool, &post.name, &snapshot.name), &snapshot.row)?;
         }
         commit(txn, || Error::Exists { what: WHAT, name: post.name.clone() })

@@ -7,7 +7,7 @@ use cabin_profiles::value::schedule;
 use cabin_store::rows;
 use jiff::{Timestamp, Zoned};
 
-use super::snapshot::{check_new_snapshot, create_snapshot, delete_snapshot, goes_at, rows_of};
+use super::snapshot::{check_new_snapshot, create_snapshot, delete_snapshot_if, goes_at, rows_of};
 use crate::clock::Stretch;
 use crate::{DEFAULT_PROJECT, Error, Host};
 
@@ -19,7 +19,7 @@ pub(crate) fn go_through(host: &Arc<Host>, stretch: &Stretch) {
         Err(error) => tracing::error!(error = %error.report(), "schedules of volumes cannot be read"),
     }
     match expired(host, stretch) {
-        Ok(expired) => expired.iter().for_each(|name| delete(host, name)),
+        Ok(expired) => expired.iter().for_each(|name| delete(host, name, stretch)),
         Err(error) => tracing::error!(error = %error.report(), "snapshots of volumes cannot be read"),
     }
 }
@@ -66,13 +66,16 @@ fn expired(host: &Host, stretch: &Stretch) -> Result<Vec<String>, Error> {
     Ok(over.map(|found| found.name).collect())
 }
 
-fn delete(host: &Arc<Host>, name: &str) {
+fn delete(host: &Arc<Host>, name: &str, stretch: &Stretch) {
     let mut parts = name.splitn(3, '/');
     let (Some(pool), Some(volume), Some(snapshot)) = (parts.next(), parts.next(), parts.next()) else {
         return;
     };
-    match delete_snapshot(host, None, DEFAULT_PROJECT, (pool, volume, snapshot)) {
-        Ok(()) => tracing::info!(snapshot = name, "an expired snapshot was deleted"),
+    let is_over = |row: &rows::VolumeSnapshot| stretch.is_over(&row.expires_at);
+    match delete_snapshot_if(host, None, DEFAULT_PROJECT, (pool, volume, snapshot), is_over) {
+        // Its time was changed while others were deleted.
+        Ok(false) => {}
+        Ok(true) => tracing::info!(snapshot = name, "an expired snapshot was deleted"),
         Err(error) => {
             tracing::warn!(snapshot = name, error = %error.report(), "an expired snapshot cannot be deleted");
         }

@@ -141,6 +141,12 @@ fn moved_rows<'a>(
             txn = txn.update(project, &user.name, user.revision, &user.row)?;
         }
     }
+    // What a snapshot brings back names the volume too.
+    for mut kept in host.store().rows::<rows::Snapshot>().list(project)? {
+        if renamed(&mut kept.row.devices, (pool, old), (new_pool, new)) {
+            txn = txn.update(project, &kept.name, kept.revision, &kept.row)?;
+        }
+    }
     for mut user in host.store().rows::<rows::Profile>().list(project)? {
         if renamed(&mut user.row.devices, (pool, old), (new_pool, new)) {
             txn = txn.update(project, &user.name, user.revision, &user.row)?;

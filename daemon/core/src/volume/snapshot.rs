@@ -315,10 +315,26 @@ pub fn delete_snapshot(
     host: &Arc<Host>,
     op: Option<&Op>,
     project: &str,
-    (pool, volume, name): (&str, &str, &str),
+    snapshot: (&str, &str, &str),
 ) -> Result<(), Error> {
+    delete_snapshot_if(host, op, project, snapshot, |_| true).map(drop)
+}
+
+/// Deletes a snapshot if it is to be, as its row says once nobody else changes it. Whether it was deleted.
+///
+/// # Errors
+/// As [`delete_snapshot`].
+pub(super) fn delete_snapshot_if(
+    host: &Arc<Host>,
+    op: Option<&Op>,
+    project: &str,
+    (pool, volume, name): (&str, &str, &str),
+    is_to_be: impl FnOnce(&rows::VolumeSnapshot) -> bool,
+) -> Result<bool, Error> {
     let _turn = turn(host, project, pool, volume, "snapshot")?;
-    load_snapshot(host, project, (pool, volume, name))?;
+    if !is_to_be(&load_snapshot(host, project, (pool, volume, name))?.row) {
+        return Ok(false);
+    }
     let disk = storage::pool(host, pool)?;
     // The row first: a tree without a row is a stray, a row without a tree a lie.
     let row = snapshot_row(pool, volume, name);
@@ -329,7 +345,8 @@ pub fn delete_snapshot(
     removed.map_err(|source| Error::LeftBehind {
         left: format!("the files of snapshot `{}`, which is deleted", row_name(volume, name)),
         source: Box::new(source.into()),
-    })
+    })?;
+    Ok(true)
 }
 
 /// Brings back what a snapshot holds. A crash leaves the one tree or the other.

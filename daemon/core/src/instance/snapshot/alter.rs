@@ -105,8 +105,24 @@ pub fn delete_snapshot(
     instance: &str,
     name: &str,
 ) -> Result<(), Error> {
+    delete_snapshot_if(host, op, project, (instance, name), |_| true).map(drop)
+}
+
+/// Deletes a snapshot if it is to be, as its row says once nobody else changes it. Whether it was deleted.
+///
+/// # Errors
+/// As [`delete_snapshot`].
+pub(super) fn delete_snapshot_if(
+    host: &Arc<Host>,
+    op: Option<&Op>,
+    project: &str,
+    (instance, name): (&str, &str),
+    is_to_be: impl FnOnce(&rows::Snapshot) -> bool,
+) -> Result<bool, Error> {
     let _turn = turn(host, project, instance, "snapshot")?;
-    load_snapshot(host, project, instance, name)?;
+    if !is_to_be(&load_snapshot(host, project, instance, name)?.row) {
+        return Ok(false);
+    }
     let pool = storage::pool(host, &load(host, project, instance)?.row.pool)?;
     // The row first: a tree without a row is a stray, a row without a tree a lie.
     host.store().begin().remove::<rows::Snapshot>(project, &row_name(instance, name)).commit()?;
@@ -124,7 +140,8 @@ pub fn delete_snapshot(
     removed.map_err(|source| Error::LeftBehind {
         left: format!("the files of snapshot `{}`, which is deleted", row_name(instance, name)),
         source: Box::new(source.into()),
-    })
+    })?;
+    Ok(true)
 }
 
 fn tell(host: &Host, op: &Op, project: &str, (action, instance, name): (&str, &str, &str), context: Value) {

@@ -215,8 +215,12 @@ pub(super) fn take(
         let shared = activity == Activity::Stopped && pool.driver() == DriverKind::Overlay;
         row.size = if shared { 0 } else { pool.snapshot_usage(&volume, name)? };
         let txn = host.store().begin().insert(project, &row_name(instance, name), &row)?;
-        let txn = volumes.insert(project, name, &row.expires_at, txn)?;
-        match txn.remove::<rows::Intent>(project, instance).commit() {
+        let mut txn = volumes.insert(project, name, &row.expires_at, txn)?;
+        // One that stood still had it noted; else the note is another's, as that of a restart.
+        if activity == Activity::Running {
+            txn = txn.remove::<rows::Intent>(project, instance);
+        }
+        match txn.commit() {
             Err(cabin_store::Error::Changed { .. }) => Err(taken()),
             other => Ok(other.map(|_| frozen)?),
         }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use cabin_store::rows;
 use jiff::{Span, Zoned};
 
-use super::{delete_snapshot, schedule};
+use super::alter::delete_snapshot_if;
+use super::schedule;
 use crate::clock::Stretch;
 use crate::fence::again_after_panics;
 use crate::warning::Trouble;
@@ -65,7 +66,7 @@ pub(crate) fn look_at_clock(host: &Host) {
 fn delete_expired(host: &Arc<Host>, stretch: &Stretch) {
     crate::instance::backup::delete_expired(host, stretch);
     match expired(host, stretch) {
-        Ok(due) => due.iter().for_each(|name| delete(host, name)),
+        Ok(due) => due.iter().for_each(|name| delete(host, name, stretch)),
         Err(error) => tracing::error!(error = %error.report(), "snapshots cannot be read"),
     }
 }
@@ -76,10 +77,13 @@ fn expired(host: &Host, stretch: &Stretch) -> Result<Vec<String>, Error> {
     Ok(over.map(|found| found.name).collect())
 }
 
-fn delete(host: &Arc<Host>, name: &str) {
+fn delete(host: &Arc<Host>, name: &str, stretch: &Stretch) {
     let Some((instance, snapshot)) = name.split_once('/') else { return };
-    match delete_snapshot(host, None, DEFAULT_PROJECT, instance, snapshot) {
-        Ok(()) => tracing::info!(snapshot = name, "an expired snapshot was deleted"),
+    let is_over = |row: &rows::Snapshot| stretch.is_over(&row.expires_at);
+    match delete_snapshot_if(host, None, DEFAULT_PROJECT, (instance, snapshot), is_over) {
+        // Its time was changed while others were deleted.
+        Ok(false) => {}
+        Ok(true) => tracing::info!(snapshot = name, "an expired snapshot was deleted"),
         Err(error) => {
             tracing::warn!(snapshot = name, error = %error.report(), "an expired snapshot cannot be deleted");
         }
