@@ -33,7 +33,18 @@ const DEPTH: usize = 256;
 /// A client of an instance's file server. The server ends with it.
 struct Session {
     sftp: SftpSession,
-    _server: instance::Files,
+    server: Option<instance::Files>,
+}
+
+impl Drop for Session {
+    /// The end of the server may take long, when it had the root filesystem of a stopped one mounted: no thread that
+    /// serves others waits for it.
+    fn drop(&mut self) {
+        let server = self.server.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(server));
+        }
+    }
 }
 
 /// What sort of file it is, as the API calls it.
@@ -70,7 +81,7 @@ async fn open(call: &Call) -> Result<Session, Fault> {
     let act = "open the files of";
     let sftp =
         SftpSession::new(socket).await.map_err(|error| Fault::File { act, path, source: Said(error) })?;
-    Ok(Session { sftp, _server: server })
+    Ok(Session { sftp, server: Some(server) })
 }
 
 async fn serve(call: &Call) -> Result<(instance::Files, UnixStream), Fault> {

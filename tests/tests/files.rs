@@ -136,3 +136,26 @@ fn trees_go_in_and_come_out() {
     cabin_tests::cli::host(&["diff", "-r", &from, &format!("{back}/a")]).ok();
     lab.cabin(&["delete", "-f", "trees"]).ok();
 }
+
+#[test]
+fn no_device_that_a_privileged_guest_made_is_opened_for_it() {
+    let lab = Lab::shared();
+    lab.image("busybox").launch("busybox", "mighty", &["-c", "security.privileged=true"]);
+    lab.sh("mighty", "mkdir -p /root/d; mount -t tmpfs t /root/d; mknod /root/d/null c 1 3; ln -s d/null /root/link; echo x >/root/file");
+    assert_eq!(lab.sh("mighty", "echo x >/root/d/null && echo it may itself"), "it may itself");
+    for name in ["d/null", "link"] {
+        let pushed = put(&lab, "mighty", &format!("/root/{name}"), &[], b"x");
+        assert!(pushed.status >= 400, "{name}: {} {}", pushed.status, pushed.text());
+    }
+    let pulled = get(&lab, "mighty", "/root/d/null");
+    assert!(pulled.status >= 400, "{} {}", pulled.status, pulled.text());
+    assert_eq!(lab.cabin(&["file", "pull", "mighty/root/file", "-"]).ok(), "x");
+    // Settings of the network are the guest's own.
+    let forwards = "proc/sys/net/ipv4/ip_default_ttl";
+    let before = cabin_tests::cli::host(&["cat", &format!("/{forwards}")]).ok();
+    let mut push =
+        lab.command(&cabin_tests::binary("cabin"), &["file", "push", "-", &format!("mighty/{forwards}")]);
+    let _ = cabin_tests::cli::run_with(&mut push, b"77");
+    assert_eq!(cabin_tests::cli::host(&["cat", &format!("/{forwards}")]).ok(), before);
+    lab.cabin(&["delete", "-f", "mighty"]).ok();
+}

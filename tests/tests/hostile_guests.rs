@@ -283,6 +283,16 @@ fn no_container_takes_the_others_down() {
 /// What a container can lay out for who comes in from outside.
 const TRAPS: &[(&str, &str)] = &[
     (
+        "cgroups whose names are no text",
+        "for d in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do \
+         n=$d/$(printf '\\377\\376'); mkdir $n $n/$(printf 'a\\200') 2>/dev/null; done; true",
+    ),
+    (
+        "groups that cannot be",
+        "for n in 70000 4294967294 4294967295; do echo x$n:x:$n:root >>/etc/group; done",
+    ),
+    ("answers in the kernel's place", "/root/cabin-bomb answers >/dev/null 2>&1 &"),
+    (
         "pipes where files are read and written",
         "for f in passwd group hosts hostname resolv.conf; do rm -f /etc/$f; mkfifo /etc/$f; done; mkfifo /root/pipe",
     ),
@@ -353,6 +363,9 @@ fn spring(subject: &Subject, name: &str, script: &str) -> Vec<String> {
     };
     subject.create("box", &json!({ "limits.memory": "256MiB", "limits.processes": "600" }));
     subject.power("box", "start").expect("a start");
+    if script.contains("cabin-bomb") {
+        arm(subject, "box");
+    }
     must("the trap", &|| run(&["sh", "-c", script]));
     must("a command", &|| run(&["/bin/busybox", "true"]));
     must("its state", &|| subject.ask("GET", "/1.0/instances/box/state", &Value::Null));

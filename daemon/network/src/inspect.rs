@@ -9,6 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -24,6 +25,9 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, Socket
 
 use crate::error::{Error, Result};
 use crate::name::{IfName, Mac};
+
+/// How long the kernel may take to answer: it does so at once, but a guest decides how much there is to tell.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An interface as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +126,12 @@ pub struct Counters {
 /// # Errors
 /// [`Error::Connection`] when the kernel does not answer as it should.
 pub fn guest_state(socket: BorrowedFd<'_>) -> Result<Vec<InterfaceState>> {
-    read_interfaces(socket).map_err(|source| Error::Connection { source })
+    let read = || {
+        // Nobody inside may answer in the kernel's place: one of an earlier version is not connected yet.
+        net::connect(socket, &SocketAddrNetlink::new(0, 0))?;
+        read_interfaces(socket)
+    };
+    read().map_err(|source| Error::Connection { source })
 }
 
 /// Every interface of the calling thread's network namespace.
@@ -345,7 +354,11 @@ fn ask(
 
     let (mut found, mut whole) = (Vec::new(), true);
     let mut buffer = vec![0u8; 64 * 1024];
+    let begun = Instant::now();
     loop {
+        if begun.elapsed() > PATIENCE {
+            return Err(io::Error::from(io::ErrorKind::TimedOut));
+        }
         let (_, got) = net::recv(socket, buffer.as_mut_slice(), RecvFlags::DONTWAIT)?;
         let mut rest = buffer.get(..got).unwrap_or_default();
         while rest.len() >= 16 {
@@ -353,13 +366,12 @@ fn ask(
             let Some(one) = rest.get(..len).filter(|_| len >= 16) else {
                 return Err(io::Error::from(io::ErrorKind::InvalidData));
             };
-            // A message this library cannot read is of no interface we know: left out.
-            let parsed = NetlinkMessage::<RouteNetlinkMessage>::deserialize(one);
             rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-            let Ok(message) = parsed else { continue };
-            if message.header.sequence_number != sequence {
+            if u32::from_ne_bytes([one[8], one[9], one[10], one[11]]) != sequence {
                 continue;
             }
+            // A message this library cannot read is of no interface we know: left out.
+            let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(one) else { continue };
             whole &= message.header.flags & INTERRUPTED == 0;
             match message.payload {
                 NetlinkPayload::Done(_) => return Ok(whole.then_some(found)),

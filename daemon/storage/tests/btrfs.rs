@@ -234,6 +234,16 @@ fn devices(world: &World) -> Vec<String> {
     loopdev::all().unwrap().into_iter().map(|(_, file)| file).filter(mine).collect()
 }
 
+/// Waits until there is no loop device of a world any more. It goes with the mount, but whoever looks at new devices,
+/// such as udev, may hold it a moment longer.
+fn gone(world: &World) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !devices(world).is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", devices(world));
+        std::thread::yield_now();
+    }
+}
+
 fn unmount(at: &Path) {
     cabin_sys::mount::detach(at).unwrap();
 }
@@ -256,12 +266,7 @@ fn a_disk_is_made_mounted_again_grown_and_removed() {
     drop((pool, again));
     unmount(&spec.source);
     world.storage = Storage::new(world.dir.path()).unwrap();
-    // Whoever looks at new devices, such as udev, may hold it a moment longer.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !devices(&world).is_empty() {
-        assert!(Instant::now() < deadline, "the device goes with the mount");
-        std::thread::yield_now();
-    }
+    gone(&world);
     let again = Storage::new(world.dir.path()).unwrap();
     let pool = again.open_pool(&spec).unwrap();
     assert_eq!(pool.list().unwrap(), [web()]);
@@ -292,7 +297,7 @@ fn a_disk_is_made_mounted_again_grown_and_removed() {
     again.delete_pool(&spec).unwrap();
     again.delete_pool(&spec).unwrap();
     assert!(!file.exists() && !spec.source.exists());
-    assert!(devices(&world).is_empty(), "{:?}", devices(&world));
+    gone(&world);
     assert_eq!(again.names_on_disk().unwrap(), ["fast"]);
 }
 

@@ -1,8 +1,10 @@
 //! One cgroup directory: its files, its processes, its removal. Every access goes through a directory
 //! handle, because a container makes names below its own cgroup as it likes.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -157,6 +159,33 @@ impl Group {
         Ok(entries.into_iter().filter(|e| e.kind == EntryKind::Dir).map(|e| e.name).collect())
     }
 
+    /// The names of the children, those among them that are no text: inside anybody may give any.
+    fn all_children(&self) -> Result<Vec<OsString>, Error> {
+        let list = || -> io::Result<Vec<OsString>> {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let mut names = Vec::new();
+            for entry in rfs::Dir::new(rfs::openat(&self.dir, ".", flags, Mode::empty())?)? {
+                let entry = entry?;
+                let name = entry.file_name().to_bytes();
+                if entry.file_type() == rfs::FileType::Directory && !matches!(name, b"." | b"..") {
+                    names.push(OsStr::from_bytes(name).to_owned());
+                }
+            }
+            Ok(names)
+        };
+        list().map_err(|source| Error::Open { path: self.path().to_owned(), source })
+    }
+
+    fn child_of(&self, name: &OsStr) -> Result<Option<Group>, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = self.path().join(name);
+        match rfs::openat(&self.dir, name, flags, Mode::empty()).map_err(io::Error::from) {
+            Ok(fd) => Ok(Some(Group { dir: HostDir::of(fd, path) })),
+            Err(e) if gone(&e) => Ok(None),
+            Err(source) => Err(Error::Open { path, source }),
+        }
+    }
+
     /// Every process of this cgroup and of those below.
     pub(super) fn pids(&self) -> Result<Vec<u32>, Error> {
         let mut pids = Vec::new();
@@ -181,9 +210,9 @@ impl Group {
         if depth == MAX_DEPTH {
             return Ok(());
         }
-        for name in self.children()? {
+        for name in self.all_children()? {
             // One that vanished meanwhile has no processes.
-            if let Some(child) = self.child(&name)? {
+            if let Some(child) = self.child_of(&name)? {
                 child.gather(pids, depth + 1)?;
             }
         }
@@ -201,14 +230,14 @@ impl Group {
     /// Removes the child `name` and all below it, bottom-up; one already gone is success. A busy one is
     /// waited for until `deadline`.
     pub(super) fn remove(&self, name: &str, deadline: Instant) -> Result<(), Error> {
-        self.remove_below(name, deadline, 0)
+        self.remove_below(OsStr::new(name), deadline, 0)
     }
 
-    fn remove_below(&self, name: &str, deadline: Instant, depth: usize) -> Result<(), Error> {
+    fn remove_below(&self, name: &OsStr, deadline: Instant, depth: usize) -> Result<(), Error> {
         loop {
-            let Some(child) = self.child(name)? else { return Ok(()) };
+            let Some(child) = self.child_of(name)? else { return Ok(()) };
             if depth < MAX_DEPTH {
-                for inner in child.children()? {
+                for inner in child.all_children()? {
                     child.remove_below(&inner, deadline, depth + 1)?;
                 }
             }

@@ -100,6 +100,11 @@ const REFUSED: &[(&str, Option<u32>, Option<u32>, u32)] = &[
     ("perf_event_open", Some(298), Some(336), EPERM),
     ("lookup_dcookie", Some(212), Some(253), EPERM),
     ("bpf", Some(321), Some(357), EPERM),
+    // Does what other calls do without making them, so that no rule below is asked: with it a socket of any family can
+    // be had (IORING_OP_SOCKET, Linux 5.19).
+    ("io_uring_setup", Some(425), Some(425), EPERM),
+    ("io_uring_enter", Some(426), Some(426), EPERM),
+    ("io_uring_register", Some(427), Some(427), EPERM),
     // The host's swap, quotas and accounting.
     ("swapon", Some(167), Some(87), ENOSYS),
     ("swapoff", Some(168), Some(115), ENOSYS),

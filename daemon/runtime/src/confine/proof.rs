@@ -99,7 +99,9 @@ fn wide(call: Call) -> u32 {
         | libc::SYS__sysctl
         | libc::SYS_iopl
         | libc::SYS_ioperm => refused(libc::ENOSYS),
-        libc::SYS_perf_event_open | libc::SYS_lookup_dcookie | libc::SYS_bpf => refused(libc::EPERM),
+        libc::SYS_perf_event_open | libc::SYS_lookup_dcookie | libc::SYS_bpf | 425..=427 => {
+            refused(libc::EPERM)
+        }
         libc::SYS_umount2 => umount(call.args[1]),
         libc::SYS_userfaultfd => userfaultfd(call.args[0]),
         libc::SYS_ioctl => ioctl(call.args[1]),
@@ -130,7 +132,7 @@ fn narrow(call: Call) -> u32 {
         | 110
         | 101
         | 102 => refused(libc::ENOSYS),
-        336 | 253 | 357 => refused(libc::EPERM),
+        336 | 253 | 357 | 425..=427 => refused(libc::EPERM),
         52 => umount(call.args[1]),
         374 => userfaultfd(call.args[0]),
         54 => ioctl(call.args[1]),

@@ -31,9 +31,17 @@ pub fn running(init: &OwnedFd) -> io::Result<()> {
     let ours = File::open("/proc/self/ns/user")?;
     // A privileged container has the host's user namespace, and the kernel refuses to join it once more.
     // Should the pid have gone to another process since, init has ended, and joining by its pidfd fails.
-    let mut what = Namespaces::NEWNS;
-    what.set(Namespaces::NEWUSER, !namespace::same(&theirs, &ours)?);
+    let privileged = namespace::same(&theirs, &ours)?;
+    // Its network too: files below /proc/sys/net are those of whoever opens them.
+    let mut what = Namespaces::NEWNS | Namespaces::NEWNET;
+    what.set(Namespaces::NEWUSER, !privileged);
     namespace::enter(init, what)?;
+    if privileged {
+        // What keeps the guest from the host's devices is its cgroup, in which this process is not.
+        namespace::unshare(Namespaces::NEWNS)?;
+        mount::make_all_private()?;
+        mount::set_attributes(File::open("/")?, mount::Attributes::MOUNT_ATTR_NODEV, Depth::All)?;
+    }
     process::set_ids(0, 0, &[])
 }
 

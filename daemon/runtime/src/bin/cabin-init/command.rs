@@ -67,7 +67,12 @@ fn prepare(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap) -> Result<(), Failure
     process::close_all_but(&[outside.as_fd()]).step("close descriptors")?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).step("open the root directory")?;
-    let groups = accounts::supplementary_groups(&root, spec.uid);
+    let mut groups = accounts::supplementary_groups(&root, spec.uid);
+    // What its files say is the guest's: a group that cannot be has no members.
+    groups.retain(|gid| match ids {
+        IdMap::Isolated(range) => *gid < range.size,
+        IdMap::Privileged => *gid != u32::MAX,
+    });
     confine::shed(ids)?;
     process::reset_signals().step("reset the signals")?;
     // It needs a capability that a change of user takes away.

@@ -4,6 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use cabin_runtime::wire::Failure;
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::step::{Step, odd};
@@ -22,6 +23,8 @@ pub fn open_with_loopback_up() -> Result<OwnedFd, Failure> {
     let what = "switch the loopback interface on";
     let socket = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
         .step("open a route socket")?;
+    // From here on only the kernel may send to it, and nobody inside.
+    net::connect(&socket, &SocketAddrNetlink::new(0, 0)).step("connect a route socket")?;
     net::send(&socket, &set_up(LOOPBACK), SendFlags::empty()).step(what)?;
     let mut answer = [0u8; 1024];
     let (_, length) = net::recv(&socket, &mut answer[..], RecvFlags::empty()).step(what)?;

@@ -204,6 +204,20 @@ fn release(
     // The command's ends of its streams must be the command's alone, or their end is never seen.
     drop(streams);
     process::close_all_but(&[daemon.as_fd(), child.pidfd.as_fd(), link.as_fd()]).step("close descriptors")?;
+    // The daemon does not wait for ever: whoever can stop the command there holds nothing up here.
+    loop {
+        let mut fds = [PollFd::new(link, PollFlags::IN), PollFd::new(daemon, PollFlags::empty())];
+        match poll(&mut fds, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other.map_err(std::io::Error::from).step("wait for the command")?,
+        };
+        if !fds[0].revents().is_empty() {
+            break;
+        }
+        if !fds[1].revents().is_empty() {
+            return Err(odd("wait for the command", "the daemon is gone"));
+        }
+    }
     // One that failed before it was told has said why. The end of the socket is the beginning of the program.
     match wire::receive(link).step("wait for the command")? {
         Some((why, _)) => Ok(Some(why)),
