@@ -145,7 +145,8 @@ fn no_device_that_a_privileged_guest_made_is_opened_for_it() {
     assert_eq!(lab.sh("mighty", "echo x >/root/d/null && echo it may itself"), "it may itself");
     for name in ["d/null", "link"] {
         let pushed = put(&lab, "mighty", &format!("/root/{name}"), &[], b"x");
-        assert!(pushed.status >= 400, "{name}: {} {}", pushed.status, pushed.text());
+        // Not only what it wrote could not be finished.
+        assert!(pushed.text().contains("cannot open"), "{name}: {} {}", pushed.status, pushed.text());
     }
     let pulled = get(&lab, "mighty", "/root/d/null");
     assert!(pulled.status >= 400, "{} {}", pulled.status, pulled.text());
