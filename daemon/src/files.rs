@@ -314,6 +314,8 @@ pub async fn post(mut call: Call) -> Result<Reply, Fault> {
     Ok(Reply::empty())
 }
 
+/// Writes a file. One that is there keeps its owner and mode, unless a header of our own says otherwise, and one that is
+/// not is not appended to (as Incus).
 async fn write(
     call: &mut Call,
     sftp: &SftpSession,
@@ -321,15 +323,17 @@ async fn write(
     wanted: Wanted,
     append: bool,
 ) -> Result<(), Fault> {
-    let how = if append { OpenFlags::APPEND } else { OpenFlags::TRUNCATE };
+    let replaces = call.product_header("owner") == Some("replace");
+    let keeps = !replaces && sftp.metadata(path).await.is_ok();
+    let how = if append { OpenFlags::APPEND } else { OpenFlags::CREATE | OpenFlags::TRUNCATE };
     let fresh = Metadata { permissions: Some(wanted.mode.unwrap_or(0o644)), ..bare() };
     let mut file = sftp
-        .open_with_flags_and_attributes(path, OpenFlags::WRITE | OpenFlags::CREATE | how, fresh)
+        .open_with_flags_and_attributes(path, OpenFlags::WRITE | how, fresh)
         .await
         .map_err(failed("open", path))?;
     // Before the first byte: a secret must never lie open, not even for a moment.
     let now = file.metadata().await.map_err(failed("look at", path))?;
-    if let Some(set) = wanted.over(&now) {
+    if let Some(set) = wanted.over(&now).filter(|_| !keeps) {
         file.set_metadata(set).await.map_err(failed("set owner and mode of", path))?;
     }
     let outcome = copy(call.take_body(), &mut file).await;
@@ -348,10 +352,11 @@ async fn copy(body: Body, to: &mut File) -> Result<(), Fault> {
     to.flush().await.map_err(Fault::io("write the file"))
 }
 
+/// Makes a directory. One that is there stays as it is, also when a link leads to it (as Incus).
 async fn make_directory(sftp: &SftpSession, path: &str, wanted: Wanted) -> Result<(), Fault> {
-    let there = sftp.symlink_metadata(path).await;
+    let there = sftp.metadata(path).await;
     let now = match there {
-        Ok(now) if Kind::of(&now) == Kind::Directory => now,
+        Ok(now) if Kind::of(&now) == Kind::Directory => return Ok(()),
         Ok(_) => return Err(Fault::invalid(format!("`{path}` is there and no directory"))),
         Err(_) => {
             sftp.create_dir(path).await.map_err(failed("make the directory", path))?;

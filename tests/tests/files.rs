@@ -160,3 +160,36 @@ fn no_device_that_a_privileged_guest_made_is_opened_for_it() {
     assert_eq!(cabin_tests::cli::host(&["cat", &format!("/{forwards}")]).ok(), before);
     lab.cabin(&["delete", "-f", "mighty"]).ok();
 }
+
+#[test]
+fn what_is_there_keeps_its_owner_and_mode() {
+    let lab = Lab::shared();
+    lab.busybox("keeper");
+    lab.sh(
+        "keeper",
+        "mkdir -p /root /srv/d; echo a >/root/f; chown 5:6 /root/f; chmod 600 /root/f; \
+         chown 9:9 /srv/d; chmod 1777 /srv/d; ln -s d /srv/l",
+    );
+    let headers = |kind: &'static str| {
+        [("X-Incus-type", kind), ("X-Incus-uid", "7"), ("X-Incus-gid", "8"), ("X-Incus-mode", "0644")]
+    };
+    assert_eq!(put(&lab, "keeper", "/root/f", &headers("file"), b"b").status, 200);
+    for place in ["/srv/d", "/srv/l"] {
+        assert_eq!(put(&lab, "keeper", place, &headers("directory"), b"").status, 200);
+    }
+    let shown = lab.sh("keeper", "cat /root/f; echo; stat -c '%u %g %a' /root/f /srv/d");
+    assert_eq!(shown, "b\n5 6 600\n9 9 1777");
+    let append = [("X-Incus-type", "file"), ("X-Incus-write", "append")];
+    assert_eq!(put(&lab, "keeper", "/root/none", &append, b"x").status, 404);
+    assert_eq!(put(&lab, "keeper", "/root/f", &append, b"c").status, 200);
+    assert_eq!(get(&lab, "keeper", "/root/f").text(), "bc");
+    // Whoever says so changes it.
+    let local = lab.dir.join("local");
+    std::fs::write(&local, "d").unwrap();
+    let local = local.display().to_string();
+    let push = ["file", "push", "--uid", "7", "--gid", "8", "--mode", "640", &local, "keeper/root/f"];
+    lab.cabin(&push).ok();
+    assert_eq!(lab.sh("keeper", "cat /root/f; echo; stat -c '%u %g %a' /root/f"), "d\n7 8 640");
+    assert_eq!(lab.cabin(&["exec", "keeper", "--env", "HOME=/srv/d", "--", "pwd"]).ok(), "/srv/d");
+    lab.cabin(&["delete", "-f", "keeper"]).ok();
+}

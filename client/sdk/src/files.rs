@@ -56,6 +56,8 @@ pub struct NewFile {
     pub mode: Option<u32>,
     /// What happens to what is there.
     pub write: WriteMode,
+    /// Whether owner and mode are those of a file that is there, too; else it keeps its own.
+    pub replaces_owner: bool,
 }
 
 /// A file as it is read.
@@ -181,6 +183,7 @@ impl Client {
         headers.extend(file.uid.map(|uid| ("x-incus-uid", uid.to_string())));
         headers.extend(file.gid.map(|gid| ("x-incus-gid", gid.to_string())));
         headers.extend(file.mode.map(|mode| ("x-incus-mode", format!("{mode:04o}"))));
+        headers.extend(file.replaces_owner.then(|| ("x-cabin-owner", "replace".to_owned())));
         self.send_body(Method::POST, address(instance, path), &headers, body).await.map(drop)
     }
 }

@@ -87,7 +87,9 @@ pub async fn create(
 /// What the flags say of a new file.
 pub fn new_file(kind: FileKind, ownership: &Ownership) -> anyhow::Result<NewFile> {
     let mode = ownership.mode.as_deref().map(mode).transpose()?;
-    Ok(NewFile { kind, uid: ownership.uid, gid: ownership.gid, mode, write: WriteMode::Overwrite })
+    let replaces_owner = ownership.uid.is_some() || ownership.gid.is_some() || mode.is_some();
+    let write = WriteMode::Overwrite;
+    Ok(NewFile { kind, uid: ownership.uid, gid: ownership.gid, mode, write, replaces_owner })
 }
 
 fn mode(text: &str) -> anyhow::Result<u32> {
@@ -144,6 +146,7 @@ pub async fn edit(client: &Client, (instance, path): (&str, &str)) -> anyhow::Re
         gid: Some(content.gid),
         mode: Some(content.mode),
         write: WriteMode::Overwrite,
+        replaces_owner: false,
     };
     client.write_file(instance, &path, &file, Box::new(Cursor::new(after)), &Sent::default()).await?;
     Ok(())

@@ -81,6 +81,7 @@ pub async fn make_parents(client: &Client, instance: &str, path: &str) -> anyhow
             gid: None,
             mode: Some(0o755),
             write: WriteMode::Overwrite,
+            replaces_owner: false,
         };
         client
             .make_directory(instance, &made, &file)

@@ -82,7 +82,12 @@ fn prepare(outside: &OwnedFd, spec: &ExecSpec, ids: IdMap) -> Result<(), Failure
     process::set_parent_death_signal(Some(KILL)).step("tie itself to its helper")?;
     match &spec.cwd {
         Some(cwd) => change_directory(&root, cwd),
-        None => change_directory(&root, "/root").or_else(|_| change_directory(&root, "/")),
+        None => {
+            // As Incus: where the environment says that the user is at home.
+            let home =
+                spec.env.iter().find(|(name, _)| name == "HOME").map_or("/root", |(_, home)| home.as_str());
+            change_directory(&root, home).or_else(|_| change_directory(&root, "/"))
+        }
     }
 }
 
