@@ -122,3 +122,14 @@ fn a_command_on_a_stopped_instance_is_refused() {
     assert!(said.contains("asleep") && said.contains("running"), "{said}");
     lab.cabin(&["delete", "asleep"]).ok();
 }
+
+#[test]
+fn a_command_may_be_as_long_as_the_kernel_takes_it() {
+    let lab = Lab::shared();
+    lab.busybox("wordy");
+    let words = ["a", "b", "c", "d", "e"].map(|letter| letter.repeat(100_000));
+    let mut line = vec!["exec", "wordy", "--", "sh", "-c", "echo $# ${#5}", "sh"];
+    line.extend(words.iter().map(String::as_str));
+    assert_eq!(lab.cabin(&line).ok(), "5 100000");
+    lab.cabin(&["delete", "-f", "wordy"]).ok();
+}

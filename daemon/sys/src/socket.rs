@@ -10,8 +10,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-/// The largest message [`recv`] takes, in bytes.
-pub const MAX_MESSAGE: usize = 256 * 1024;
+/// The largest message [`recv`] takes, in bytes: a request's body in another form.
+pub const MAX_MESSAGE: usize = 2 << 20;
 
 /// The most descriptors one message carries here.
 pub const MAX_FDS: usize = 32;
@@ -22,7 +22,13 @@ pub const MAX_FDS: usize = 32;
 /// # Errors
 /// As socketpair(2).
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+    let (one, other) =
+        net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    for end in [&one, &other] {
+        // The kernel takes no message that is larger than this. Who may not raise it (socket(7)) sends none.
+        let _ = net::sockopt::set_socket_send_buffer_size_force(end, 2 * MAX_MESSAGE);
+    }
+    Ok((one, other))
 }
 
 /// A connected pair of stream sockets, both close-on-exec.
