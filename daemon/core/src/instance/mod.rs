@@ -82,7 +82,7 @@ pub(crate) use snapshot::{expiry, load_snapshot};
 pub(crate) use snapshot::{finish_rename, finish_snapshots, go_through, look_at_clock, watch_snapshots};
 pub(crate) use state::rendered_interface;
 pub(crate) use stop::{
-    clean_up, delete_if_ephemeral, keep_last_console, restarts_by_itself, store_power, write_power,
+    ENDING, clean_up, delete_if_ephemeral, keep_last_console, restarts_by_itself, store_power, write_power,
     write_running,
 };
 pub(crate) use update::{check_with_profile, using_profile};

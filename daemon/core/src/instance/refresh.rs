@@ -207,17 +207,23 @@ pub(super) fn finish(host: &Host, project: &str, name: &str, going_on: &Intent) 
     let Intent::Refresh { source, mark, instance_only, exclude_older } = going_on else { return Ok(()) };
     let pool = storage::pool(host, &load(host, project, name)?.row.pool)?;
     let volume = VolumeName::container(name)?;
-    let plan = planned(host, project, (source, name), *instance_only, *exclude_older)?;
-    if pool.restored(&volume)?.as_ref() == Some(mark) {
+    let present = pool.list_snapshots(&volume)?;
+    let came = pool.restored(&volume)?.as_ref() == Some(mark);
+    // The pool may have been away for long, and the source have gone on meanwhile, or have gone.
+    if came && host.store().rows::<rows::Instance>().get(project, source)?.is_some() {
+        let mut plan = planned(host, project, (source, name), *instance_only, *exclude_older)?;
+        plan.missing.retain(|found| present.contains(&found.name));
         return commit(host, project, name, source, &plan);
     }
-    let present = pool.list_snapshots(&volume)?;
-    for snapshot in plan.clashes() {
-        let away = aside(snapshot, mark);
+    if came {
+        pool.take_back_restored(&volume, mark)?;
+    }
+    for Versioned { name: snapshot, .. } in rows_of(host, project, name)? {
+        let away = aside(&snapshot, mark);
         if present.contains(&away) {
             // A new one in its place is nobody's.
-            pool.delete_snapshot(&volume, snapshot)?;
-            atomically(|undo| pool.rename_snapshot(&volume, &away, snapshot, undo).map_err(Error::from))?;
+            pool.delete_snapshot(&volume, &snapshot)?;
+            atomically(|undo| pool.rename_snapshot(&volume, &away, &snapshot, undo).map_err(Error::from))?;
         }
     }
     intent::forget(host, project, name)

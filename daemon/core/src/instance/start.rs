@@ -45,6 +45,7 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     row.power = Power::Running;
     row.last_used_at = clock::now();
     row.config.remove("volatile.apply_template");
+    row.config.remove(super::stop::ENDING);
     row.config.insert("volatile.last_state.power".into(), "RUNNING".into());
     let nics: Vec<Plugged> = spec.nics.iter().map(|(_, plugged)| plugged.clone()).collect();
     row.config.extend(nics.iter().map(super::change::host_name));

@@ -16,6 +16,9 @@ use crate::{Error, Host};
 /// `SIGKILL`.
 const KILL: i32 = 9;
 
+/// Says in the row of an ephemeral instance that its run is over, so that it is to be deleted, whoever comes to do it.
+pub(crate) const ENDING: &str = "volatile.last_state.ending";
+
 /// How long the kernel may take to tear a killed container down.
 const TEARDOWN: Duration = Duration::from_secs(60);
 
@@ -221,6 +224,9 @@ pub(crate) fn write_power(
     row.power = power;
     row.config.insert("volatile.last_state.power".into(), "STOPPED".into());
     row.config.retain(|key, _| !is_host_name(key));
+    if row.ephemeral && power == Power::Stopped {
+        row.config.insert(ENDING.into(), "true".into());
+    }
     if row != found.row {
         host.store().begin().update(project, name, found.revision, &row)?.commit()?;
     }
@@ -246,6 +252,7 @@ fn put_back(host: &Host, project: &str, name: &str, before: &rows::Instance) -> 
     let found = load(host, project, name)?;
     let mut row = found.row;
     row.power = before.power;
+    row.config.remove(ENDING);
     let of_the_run = |key: &str| is_host_name(key) || key == "volatile.last_state.power";
     row.config.extend(
         before

@@ -224,7 +224,9 @@ fn what_follows(
     match exit {
         _ if intent == Some(&Intent::Restart) => Ok(Found::Due),
         // Its stop was asked for, and now is done. One of which nothing ran is nobody's to delete.
-        _ if !ran && row.ephemeral && traces => Ok(Found::Ended),
+        _ if !ran && row.ephemeral && (traces || row.config.contains_key(instance::ENDING)) => {
+            Ok(Found::Ended)
+        }
         _ if !ran => Ok(Found::AsConfigured),
         Some(Exit::Reboot) => Ok(Found::Due),
         Some(Exit::Stopped { status: 0 }) => Ok(Found::Ended),
