@@ -12,7 +12,7 @@ use serde_json::json;
 use super::backup::copied;
 use super::snapshot::{activity, held};
 use super::{Profiles, expand_parts, is_root};
-use crate::backup::source;
+use crate::backup::{Copy, source};
 use crate::{Error, Host, Op, image, storage};
 
 /// What is to be carried.
@@ -121,12 +121,7 @@ fn across(
         let made = to.pool.stage_tree(Destination::Snapshot(to.volume, snapshot), undo)?;
         add(Place::Snapshot(snapshot.clone()), layers, made);
     }
-    // Carrying takes its time, so what runs is copied within its pool first.
-    let running = load.snapshot.is_none() && activity(host, load.instance) == Activity::Running;
-    let copy = match running {
-        true => Some(copied(host, load.project, load.instance, load.pool, &from)?),
-        false => None,
-    };
+    let copy = standing_still(host, load, &from)?;
     let layers = match (load.snapshot, &copy) {
         (Some(snapshot), _) => load.pool.snapshot_layers(&from, snapshot)?,
         (None, Some(copy)) => load.pool.layers(copy.volume())?,
@@ -144,6 +139,15 @@ fn across(
     Ok(staged)
 }
 
+/// Carrying takes its time, so what runs is copied within its pool first: that copy, if it runs.
+fn standing_still(host: &Arc<Host>, load: &Load<'_>, from: &VolumeName) -> Result<Option<Copy>, Error> {
+    let running = load.snapshot.is_none() && activity(host, load.instance) == Activity::Running;
+    match running {
+        true => copied(host, load.project, load.instance, load.pool, from).map(Some),
+        false => Ok(None),
+    }
+}
+
 /// To another pool of layers: with the image and the layers that the trees stand on, but only those that it lacks.
 fn by_layers(
     host: &Arc<Host>,
@@ -153,11 +157,7 @@ fn by_layers(
     undo: &mut Undo,
 ) -> Result<Vec<Staged>, Error> {
     let from = VolumeName::container(load.instance)?;
-    let running = load.snapshot.is_none() && activity(host, load.instance) == Activity::Running;
-    let copy = match running {
-        true => Some(copied(host, load.project, load.instance, load.pool, &from)?),
-        false => None,
-    };
+    let copy = standing_still(host, load, &from)?;
     let own = match (load.snapshot, &copy) {
         (Some(snapshot), _) => Origin::Snapshot(&from, snapshot),
         // It is removed at once, and is nothing that others would share.

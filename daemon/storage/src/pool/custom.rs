@@ -11,8 +11,7 @@ use crate::driver::ROOTFS;
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, VolumeName, check_snapshot};
 
-use super::snapshots::{Pending, Place, replaced, snapshot_path, snapshots_of};
-use super::{Origin, Pool, STAGING, Staged};
+use super::{Destination, Origin, Pool, Staged};
 
 impl Pool {
     /// Makes an empty custom volume whose root has this owner, group and mode. When this returns, it is on disk.
@@ -54,16 +53,7 @@ impl Pool {
         if source.name() == self.name() {
             return self.stage_copy(origin, target, undo);
         }
-        self.alive()?;
-        if self.inner.root.exists(&target.path()) {
-            return Err(self.exists_already(target));
-        }
-        let staging = format!("{}/{STAGING}{}", target.kind().directory(), target.name());
-        let path = match origin {
-            Origin::Volume(volume, _) => volume.path(),
-            Origin::Snapshot(volume, snapshot) => snapshot_path(volume, snapshot),
-        };
-        self.stage_from(source, &path, staging, Place::New(target.clone()), undo)
+        self.stage_from((source, origin), Destination::New(target), undo)
     }
 
     /// Copies a snapshot of a custom volume, of this pool or another, to become one of `target` by the same name.
@@ -81,16 +71,8 @@ impl Pool {
         if source.name() == self.name() {
             return self.stage_snapshot_copy((volume, snapshot), target, undo);
         }
-        self.alive()?;
-        let (pool, owner) = (self.clone(), target.clone());
-        self.inner
-            .root
-            .ensure_dir(&snapshots_of(target), 0o700)
-            .map_err(|source| self.volume_error("snapshot", target, source))?;
-        undo.push(format!("directory of the snapshots of {target}"), move || pool.tidy(&owner))?;
-        let staging = format!("{}/{STAGING}{snapshot}", snapshots_of(target));
-        let place = Place::Snapshot(target.clone(), snapshot.to_owned());
-        self.stage_from(source, &snapshot_path(volume, snapshot), staging, place, undo)
+        let origin = Origin::Snapshot(volume, snapshot);
+        self.stage_from((source, origin), Destination::Snapshot(target, snapshot), undo)
     }
 
     /// Copies a custom volume, of this pool or another, to become the tree of `target`, which is there and that nobody
@@ -109,36 +91,23 @@ impl Pool {
         if source.name() == self.name() {
             return self.stage_replacing_copy(origin, target, mark, undo);
         }
-        self.make_way(target, mark)?;
-        let path = match origin {
-            Origin::Volume(volume, _) => volume.path(),
-            Origin::Snapshot(volume, snapshot) => snapshot_path(volume, snapshot),
-        };
-        let place = Place::Replaces(target.clone());
-        let staged = self.stage_from(source, &path, replaced(target), place, undo)?;
-        self.marked(staged, target, mark)
+        self.stage_from((source, origin), Destination::Replaces(target, mark), undo)
     }
 
     fn stage_from(
         &self,
-        source: &Pool,
-        path: &str,
-        staging: String,
-        place: Place,
+        (source, origin): (&Pool, Origin<'_>),
+        to: Destination<'_>,
         undo: &mut Undo,
     ) -> Result<Staged> {
         source.alive()?;
-        let volume = match &place {
-            Place::New(volume) | Place::Snapshot(volume, _) | Place::Replaces(volume) => volume.clone(),
-        };
-        let volume = &volume;
-        let from = source.inner.root.open_dir(path).map_err(|e| source.volume_error("open", volume, e))?;
-        let what = place.to_string();
-        let to = self.stage_place(&place, &staging, &what, undo)?;
-        let wrong = |e| self.volume_error("copy", volume, e);
-        self.inner.kind.driver().create_empty(&to).map_err(wrong)?;
-        let old = from.open_dir(ROOTFS).map_err(|e| source.volume_error("open", volume, e))?;
-        copy::tree(old.as_fd(), to.open_dir(ROOTFS).map_err(wrong)?.as_fd(), Role::Whole)?;
-        Ok(Staged { pool: self.clone(), what, staging, place, pending: Pending::Nothing })
+        let theirs = |e| source.volume_error("open", origin.volume(), e);
+        let from = source.inner.root.open_dir(&source.path_of(origin)?).map_err(theirs)?;
+        let old = from.open_dir(ROOTFS).map_err(theirs)?;
+        let (staged, place) = self.stage_bare(to, undo)?;
+        let wrong = |e| self.volume_error("copy", to.volume(), e);
+        self.inner.kind.driver().create_empty(&place).map_err(wrong)?;
+        copy::tree(old.as_fd(), place.open_dir(ROOTFS).map_err(wrong)?.as_fd(), Role::Whole)?;
+        Ok(staged)
     }
 }
