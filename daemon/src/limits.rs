@@ -20,6 +20,12 @@ pub const JSON_IDLE: Duration = Duration::from_secs(10);
 /// How long an upload may send nothing at all.
 pub const UPLOAD_IDLE: Duration = Duration::from_secs(60);
 
+/// How long is read on what nobody wants of a body: until a client that only then reads its answer has sent it.
+pub const LINGER: Duration = Duration::from_secs(30);
+
+/// How long is waited for the next piece of that.
+pub const LINGER_IDLE: Duration = Duration::from_secs(5);
+
 /// The largest target of a symlink, in bytes (PATH_MAX).
 pub const LINK_TARGET: usize = 4096;
 

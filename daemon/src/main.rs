@@ -15,6 +15,7 @@ mod filter;
 mod handlers;
 mod json;
 mod limits;
+mod linger;
 mod logging;
 mod openapi;
 mod patient;

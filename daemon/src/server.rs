@@ -25,6 +25,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::app::App;
 use crate::call::Call;
 use crate::error::Fault;
+use crate::linger::Lingering;
 use crate::patient::{Patient, Upgraded};
 use crate::reply;
 use crate::routes::{self, Route};
@@ -250,7 +251,9 @@ async fn connection(
     let upgraded = Upgraded::default();
     let stream = Patient::new(stream, limits::ANSWER_IDLE, upgraded.clone());
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        let mut request = request.map(Body::new);
+        let (parts, body) = request.into_parts();
+        let body = Body::new(Lingering::new(body, &parts.headers));
+        let mut request = Request::from_parts(parts, body);
         request.extensions_mut().insert(who.clone());
         rename_old_paths(&mut request);
         let (answer, upgraded) = (router.clone().oneshot(request), upgraded.clone());

@@ -336,7 +336,7 @@ impl Guard {
     fn raise(tree: &HostDir) -> Result<Guard> {
         tree.replace(POLICY, b"#!/bin/sh\nexit 101\n", 0o755).map_err(io("write", POLICY))?;
         // A link (to the stub of resolved) is set aside and comes back.
-        let resolver = tree.exists(RESOLVER);
+        let resolver = tree.exists(RESOLVER).map_err(io("look for", RESOLVER))?;
         if resolver {
             tree.rename(RESOLVER, "etc/resolv.conf.kept").map_err(io("set aside", RESOLVER))?;
         }

@@ -73,8 +73,8 @@ impl Place {
     pub fn recall(&self, now: i64, out: &Path) -> Result<Option<Built>> {
         let Ok(text) = self.dir.read("memory.json", 64 * 1024) else { return Ok(None) };
         let Ok(memory) = serde_json::from_slice::<Memory>(&text) else { return Ok(None) };
-        let files_there =
-            self.dir.exists(&memory.meta) && memory.rootfs.iter().all(|file| self.dir.exists(file));
+        let there = |file: &String| matches!(self.dir.exists(file), Ok(true));
+        let files_there = there(&memory.meta) && memory.rootfs.iter().all(there);
         if memory.expires <= now || !files_there {
             return Ok(None);
         }

@@ -90,7 +90,7 @@ fn write(tree: &HostDir, path: &str, content: &[u8], entry: &FileEntry) -> Resul
         path.rsplit_once('/').map_or("", |(parents, _)| parents).split('/').filter(|part| !part.is_empty())
     {
         made.push_str(part);
-        if !tree.exists(&made) {
+        if !tree.exists(&made).map_err(io("look for", &made))? {
             tree.create_dir(&made, 0o755).map_err(io("make", &made))?;
         }
         made.push('/');

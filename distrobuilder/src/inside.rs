@@ -146,7 +146,7 @@ fn enter(tree: &Path) -> std::io::Result<()> {
     attach(mount::filesystem("proc", &[], mount::INERT)?, "proc")?;
     for name in SEALED {
         // Root without a capability may still write these: they are files of root's.
-        if root.exists(name) {
+        if root.exists(name)? {
             let seal = mount::clone_tree(&root, name, Depth::One)?;
             mount::set_attributes(&seal, mount::Attributes::MOUNT_ATTR_RDONLY, Depth::One)?;
             mount::attach(seal, &root, name)?;

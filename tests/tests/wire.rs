@@ -1,6 +1,9 @@
 //! What clients of Incus and LXD count on beyond the words of the API: tags, empty values, envelopes, names of files,
 //! who is named in events.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
 use cabin_tests::api::{self, Reply};
 use cabin_tests::lab::Lab;
 use cabin_tests::monitor::Monitor;
@@ -111,6 +114,25 @@ fn what_failed_is_told_in_the_same_envelope_as_what_was_done() {
     let (done, failed) = (lab.call("GET", "/1.0", None), lab.call("GET", "/1.0/instances/absent", None));
     assert_eq!(fields(&done), fields(&failed));
     assert_eq!((&failed.json()["status_code"], &failed.json()["operation"]), (&json!(0), &json!("")));
+}
+
+#[test]
+fn who_sends_more_than_is_wanted_hears_why_it_is_refused() {
+    let lab = Lab::shared();
+    for connection in ["close", "keep-alive"] {
+        let mut stream = UnixStream::connect(lab.socket()).unwrap();
+        let target = "/1.0/instances/nobody/files?path=/x";
+        let size = 8 << 20;
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: cabin\r\nConnection: {connection}\r\nContent-Length: {size}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // As clients do that look for an answer only when all is sent.
+        stream.write_all(&vec![0; size]).unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"HTTP/1.1 404", "{connection}");
+    }
 }
 
 #[test]

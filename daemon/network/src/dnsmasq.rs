@@ -293,11 +293,12 @@ impl Servers {
         if let Some(server) = self.noted(name).and_then(|pid| Server::open(pid, &home)) {
             return Ok(Some(server));
         }
-        if !self.root.exists(&format!("{name}/dnsmasq.conf")) {
+        let wrong = |source| file_error("look for", "dnsmasq.pid", name, source);
+        if !self.root.exists(&format!("{name}/dnsmasq.conf")).map_err(wrong)? {
             return Ok(None);
         }
         let listing = HostDir::open(Path::new("/proc")).and_then(|proc| proc.list());
-        let processes = listing.map_err(|source| file_error("look for", "dnsmasq.pid", name, source))?;
+        let processes = listing.map_err(wrong)?;
         let pids = processes.iter().filter_map(|entry| entry.name.parse::<i32>().ok());
         Ok(pids.into_iter().find_map(|pid| Server::open(pid, &home)))
     }

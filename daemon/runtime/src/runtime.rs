@@ -248,8 +248,10 @@ impl Runtime {
     }
 
     /// Whether the control socket of a container is where it should be.
-    #[must_use]
-    pub fn has_socket(&self, name: &str) -> bool {
+    ///
+    /// # Errors
+    /// When the run directory cannot tell.
+    pub fn has_socket(&self, name: &str) -> io::Result<bool> {
         self.inner.run_dir().exists(&socket_name(name))
     }
 

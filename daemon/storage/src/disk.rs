@@ -76,8 +76,8 @@ impl Disks {
         Ok(names.filter_map(|entry| entry.name.strip_suffix(ENDING).map(str::to_owned)).collect())
     }
 
-    pub(crate) fn exists(&self, pool: &str) -> bool {
-        matches!(self.dir(), Ok(Some(dir)) if dir.exists(&format!("{pool}{ENDING}")))
+    pub(crate) fn exists(&self, pool: &str) -> io::Result<bool> {
+        self.dir()?.map_or(Ok(false), |dir| dir.exists(&format!("{pool}{ENDING}")))
     }
 
     /// Makes and formats the disk of a pool. What fails leaves a file that [`Disks::remove`] takes away.

@@ -129,7 +129,7 @@ pub(crate) trait Driver: Send + Sync {
 
     /// Bytes a volume, snapshot or layer takes beyond what it shares.
     fn used(&self, volume: &HostDir) -> io::Result<u64> {
-        let tree = volume.open_dir(self.own(volume))?;
+        let tree = volume.open_dir(self.own(volume)?)?;
         match quota::used(&tree)? {
             Some(bytes) => Ok(bytes),
             None => usage::bytes(tree),
@@ -162,12 +162,12 @@ pub(crate) trait Driver: Send + Sync {
     /// Sets how many bytes a volume may hold, or lifts that. `Unsupported` for one that can have no limit, though
     /// others of its pool can.
     fn limit(&self, volume: &HostDir, bytes: Option<u64>) -> io::Result<()> {
-        quota::limit(&volume.open_dir(self.own(volume))?, bytes)
+        quota::limit(&volume.open_dir(self.own(volume)?)?, bytes)
     }
 
     /// The most bytes a volume may hold, if that is limited.
     fn limit_of(&self, volume: &HostDir) -> io::Result<Option<u64>> {
-        quota::limit_of(&volume.open_dir(self.own(volume))?)
+        quota::limit_of(&volume.open_dir(self.own(volume)?)?)
     }
 
     /// Lifts the limit of a volume, snapshot or layer that is going to be removed, so that the filesystem remembers
@@ -193,8 +193,8 @@ pub(crate) trait Driver: Send + Sync {
     fn stands_on_image(&self) -> bool;
 
     /// Whether what this volume holds can become a layer that others stand on.
-    fn shares(&self, _volume: &HostDir) -> bool {
-        false
+    fn shares(&self, _volume: &HostDir) -> io::Result<bool> {
+        Ok(false)
     }
 
     /// Whether a volume that stands on layers has nothing of its own.
@@ -212,5 +212,5 @@ pub(crate) trait Driver: Send + Sync {
     fn layers(&self, trees: Vec<PathBuf>, state: &Path) -> Layers;
 
     /// The directory of a volume whose content is its own.
-    fn own(&self, volume: &HostDir) -> &'static str;
+    fn own(&self, volume: &HostDir) -> io::Result<&'static str>;
 }

@@ -144,12 +144,7 @@ impl Pool {
         self.alive()?;
         check(image)?;
         let _kept = self.read_images();
-        let tree = match self.inner.root.open_dir(&format!("{IMAGES}/{image}/{ROOTFS}")) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::NoImage { pool: self.name().to_owned(), image: image.to_owned() });
-            }
-            other => other.map_err(|source| self.image_error("open", image, source))?,
-        };
+        let tree = self.open_image(image)?;
         self.unmark(image)?;
         self.create(volume, undo, |staged| {
             let wrong = |source| self.volume_error("create", volume, source);
@@ -183,7 +178,7 @@ impl Pool {
     ) -> Result<()> {
         let root = &self.inner.root;
         let wrong = |source| self.volume_error("create", volume, source);
-        if root.exists(&volume.path()) {
+        if self.is_there(volume)? {
             return Err(self.exists_already(volume));
         }
         let staging = format!("{}/{STAGING}{}", volume.kind().directory(), volume.name());
@@ -242,9 +237,7 @@ impl Pool {
 
     fn rename_tree(&self, old: &VolumeName, new: &VolumeName) -> Result<()> {
         let root = &self.inner.root;
-        if !root.exists(&old.path()) {
-            return Err(self.no_volume(old));
-        }
+        self.must_exist(old)?;
         // See `Staged::show`.
         let _looked = self.read_images();
         match root.rename(&old.path(), &new.path()) {
@@ -303,7 +296,7 @@ impl Pool {
     /// When the pool is unavailable.
     pub fn exists(&self, volume: &VolumeName) -> Result<bool> {
         self.alive()?;
-        Ok(self.inner.root.exists(&volume.path()))
+        self.is_there(volume)
     }
 
     /// All volumes, sorted.
@@ -327,14 +320,10 @@ impl Pool {
     pub fn layers(&self, volume: &VolumeName) -> Result<Layers> {
         self.alive()?;
         let state = self.path().join(volume.path());
-        if !self.inner.root.exists(&volume.path()) {
-            return Err(self.no_volume(volume));
-        }
+        self.must_exist(volume)?;
         let driver = self.inner.kind.driver();
         let image = if driver.stands_on_image() { self.image_of(volume)? } else { None };
-        if let Some(image) = image.as_ref().filter(|image| !self.inner.root.exists(&image_tree(image))) {
-            return Err(Error::NoImage { pool: self.name().to_owned(), image: image.clone() });
-        }
+        image.iter().try_for_each(|image| self.must_have(image))?;
         let mut trees = self.trees(&self.chain(&volume.path())?)?;
         trees.extend(image.map(|image| self.path().join(image_tree(&image))));
         Ok(driver.layers(trees, &state))
@@ -434,7 +423,7 @@ impl Pool {
         removed.extend(self.sweep_layers()?);
         for image in self.list_images()? {
             self.reap(&image)?;
-            if !self.inner.root.exists(&image_tree(&image)) {
+            if !self.is_unpacked(&image)? {
                 removed.push(format!("{IMAGES}/{image}"));
             }
         }
@@ -466,11 +455,37 @@ impl Pool {
     /// Whether what is behind the open handle is still a pool: it may be deleted or unmounted under us.
     pub(crate) fn alive(&self) -> Result<()> {
         let root = &self.inner.root;
-        if root.exists(MARK) && (!self.inner.mounted || is_in_place(root)) {
+        // A disk that cannot tell is away as well.
+        if matches!(root.exists(MARK), Ok(true)) && (!self.inner.mounted || is_in_place(root)) {
             Ok(())
         } else {
             Err(Error::Unavailable { pool: self.name().to_owned(), path: self.path().to_owned() })
         }
+    }
+
+    fn is_there(&self, volume: &VolumeName) -> Result<bool> {
+        let found = self.inner.root.exists(&volume.path());
+        found.map_err(|source| self.volume_error("look for", volume, source))
+    }
+
+    fn must_exist(&self, volume: &VolumeName) -> Result<()> {
+        if self.is_there(volume)? { Ok(()) } else { Err(self.no_volume(volume)) }
+    }
+
+    fn is_unpacked(&self, image: &str) -> Result<bool> {
+        let found = self.inner.root.exists(&image_tree(image));
+        found.map_err(|source| self.image_error("look for", image, source))
+    }
+
+    fn open_image(&self, image: &str) -> Result<HostDir> {
+        match self.inner.root.open_dir(&image_tree(image)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(self.no_image(image)),
+            other => other.map_err(|source| self.image_error("open", image, source)),
+        }
+    }
+
+    fn must_have(&self, image: &str) -> Result<()> {
+        if self.is_unpacked(image)? { Ok(()) } else { Err(self.no_image(image)) }
     }
 
     fn read_images(&self) -> RwLockReadGuard<'_, ()> {
@@ -495,6 +510,10 @@ impl Pool {
 
     fn image_error(&self, act: &'static str, image: &str, source: io::Error) -> Error {
         Error::Image { act, pool: self.name().to_owned(), image: image.to_owned(), source }
+    }
+
+    fn no_image(&self, image: &str) -> Error {
+        Error::NoImage { pool: self.name().to_owned(), image: image.to_owned() }
     }
 
     fn no_volume(&self, volume: &VolumeName) -> Error {

@@ -90,10 +90,10 @@ impl Storage {
     pub fn create_pool(&self, spec: &PoolSpec, undo: &mut Undo) -> Result<Arc<Pool>> {
         check(&spec.name)?;
         let wrong = |source| Error::Pool { act: "create", pool: spec.name.clone(), source };
-        if self.pools.exists(&spec.name) {
+        if self.pools.exists(&spec.name).map_err(wrong)? {
             return Err(Error::PoolExists { path: self.default_source(&spec.name) });
         }
-        if self.disks.exists(&spec.name) {
+        if self.disks.exists(&spec.name).map_err(wrong)? {
             return Err(Error::PoolExists { path: self.disks.file(&spec.name) });
         }
         let own = spec.source == self.default_source(&spec.name);
@@ -194,7 +194,9 @@ impl Storage {
     /// Mounts the disk of a pool, if it is not, and finishes what a growing left undone.
     fn mount(&self, spec: &PoolSpec, disk: &DiskSpec) -> Result<()> {
         let mounting = self.mounting.lock().unwrap_or_else(PoisonError::into_inner);
-        if mounting.closed || !self.disks.exists(&spec.name) || !self.pools.exists(&spec.name) {
+        // A disk that cannot tell is away as well.
+        let there = matches!((self.disks.exists(&spec.name), self.pools.exists(&spec.name)), (Ok(true), Ok(true)));
+        if mounting.closed || !there {
             return Err(Error::Unavailable { pool: spec.name.clone(), path: self.disks.file(&spec.name) });
         }
         self.disks.mount(&spec.name, disk, &spec.source)?;
@@ -269,7 +271,7 @@ impl Storage {
             Ok(target) => PathBuf::from(target.to_string_lossy().into_owned()),
             Err(_) => self.default_source(name),
         };
-        if self.disks.exists(name) && self.pools.exists(name) {
+        if self.disks.exists(name).map_err(wrong)? && self.pools.exists(name).map_err(wrong)? {
             // One that was never formatted cannot be mounted, and holds nothing.
             let any = DiskSpec { size: 0, options: Vec::new() };
             let _alone = self.mounting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -326,12 +328,13 @@ fn adopt(source: &Path) -> Result<HostDir> {
 
 /// Takes a pool's directories away, its disk, and its name. The mark goes first: what has none is no pool.
 fn dismantle(pools: &Path, disks: &Disks, name: &str, source: &Path) -> io::Result<()> {
+    let has_disk = disks.exists(name)?;
     match HostDir::open(source) {
         Ok(root) => {
             root.remove_file(MARK)?;
             fault::reach("mark of the pool removed");
             // All that is on a disk goes with it.
-            for directory in DIRECTORIES.iter().filter(|_| !disks.exists(name)) {
+            for directory in DIRECTORIES.iter().filter(|_| !has_disk) {
                 root.remove_tree(directory)?;
             }
             fault::reach("directories of the pool removed");
@@ -339,7 +342,7 @@ fn dismantle(pools: &Path, disks: &Disks, name: &str, source: &Path) -> io::Resu
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
-    if disks.exists(name) {
+    if has_disk {
         disks.remove(name, source)?;
         fault::reach("disk of the pool removed");
     }

@@ -350,11 +350,19 @@ impl HostDir {
         Ok(rfs::symlinkat(target, &dir, name)?)
     }
 
-    /// Whether something of that name is there (a dangling link counts).
-    #[must_use]
-    pub fn exists(&self, relative: &str) -> bool {
-        self.parent(relative)
-            .is_ok_and(|(dir, name)| rfs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok())
+    /// Whether something of that name is there (a dangling link counts). A disk that cannot tell is no "no".
+    ///
+    /// # Errors
+    /// As fstatat(2).
+    pub fn exists(&self, relative: &str) -> io::Result<bool> {
+        let found = self.parent(relative).and_then(|(dir, name)| {
+            rfs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(true)
+        });
+        match found {
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            other => other,
+        }
     }
 
     /// Removes a file or link. One already gone is success.
@@ -485,6 +493,7 @@ mod tests {
         for bad in ["../x", "/etc/passwd", "link/passwd", "link"] {
             assert!(dir.open_file(bad).is_err(), "{bad}");
         }
+        assert!(dir.exists("link/passwd").is_err(), "what cannot be looked at is not missing");
         assert!(dir.create_dir("..", 0o700).is_err());
         dir.remove_tree("link").unwrap();
         assert!(Path::new("/etc/passwd").exists());
@@ -501,7 +510,7 @@ mod tests {
         assert_eq!(dir.read("one", 9).unwrap(), b"1");
         fail_next_sync();
         assert!(dir.rename("one", "new").is_err());
-        assert!(dir.exists("one") && !dir.exists("new"));
+        assert!(dir.exists("one").unwrap() && !dir.exists("new").unwrap());
         dir.exchange("one", "other").unwrap();
         dir.rename("one", "new").unwrap();
         assert_eq!(dir.read("new", 9).unwrap(), b"2");

@@ -60,7 +60,7 @@ pub fn fill(programs: &Programs, tree: &HostDir) -> Result<()> {
         }
     }
     for needed in ["sbin/init", "bin/sh"] {
-        if !tree.exists(needed) {
+        if !tree.exists(needed).map_err(io("look for", needed))? {
             let said = format!("it has no `{needed}`");
             return Err(Error::Source { program: "busybox", said });
         }

@@ -75,6 +75,8 @@ fn look_into(host: &Host, known: &Known, name: &str, row: &rows::Pool, findings:
         return;
     };
     let Ok(root) = root else { return };
+    // Of what a disk does not tell nothing is said here.
+    let exists = |path: &str| !matches!(root.exists(path), Ok(false));
     let dirs = |dir: &str| root.open_dir(dir).and_then(|dir| dir.list()).unwrap_or_default();
     let mine = |instance: &str| known.instances.get(instance).is_some_and(|row| row.pool == name);
     for kind in ["containers", "containers-snapshots"] {
@@ -85,7 +87,7 @@ fn look_into(host: &Host, known: &Known, name: &str, row: &rows::Pool, findings:
         }
     }
     for instance in known.instances.iter().filter(|(_, row)| row.pool == name).map(|(name, _)| name) {
-        if !root.exists(&format!("containers/{instance}")) {
+        if !exists(&format!("containers/{instance}")) {
             findings.add("tree", format!("{name}/containers/{instance}"), "is missing");
         }
         for entry in dirs(&format!("containers-snapshots/{instance}")) {
@@ -97,12 +99,12 @@ fn look_into(host: &Host, known: &Known, name: &str, row: &rows::Pool, findings:
     }
     for row in &known.snapshots {
         let owner = row.split('/').next().unwrap_or(row);
-        if mine(owner) && !root.exists(&format!("containers-snapshots/{row}")) {
+        if mine(owner) && !exists(&format!("containers-snapshots/{row}")) {
             findings.add("snapshot", format!("{name}/{row}"), "is missing");
         }
     }
     for entry in dirs("images") {
-        let kept = root.exists(&format!("images/{}/unwanted", entry.name));
+        let kept = exists(&format!("images/{}/unwanted", entry.name));
         if entry.kind != EntryKind::Dir || !(known.images.contains(&entry.name) || kept) {
             findings.add("unpacked image", format!("{name}/{}", entry.name), "no image is of that name");
         }
@@ -114,7 +116,7 @@ fn look_into(host: &Host, known: &Known, name: &str, row: &rows::Pool, findings:
         }
     }
     for volume in known.volumes.iter().filter_map(|row| row.strip_prefix(&format!("{name}/"))) {
-        if !root.exists(&format!("custom/{volume}")) {
+        if !exists(&format!("custom/{volume}")) {
             findings.add("volume", format!("{name}/custom/{volume}"), "is missing");
         }
     }
@@ -127,7 +129,7 @@ fn look_into(host: &Host, known: &Known, name: &str, row: &rows::Pool, findings:
         }
     }
     for row in known.volume_snapshots.iter().filter_map(|row| row.strip_prefix(&format!("{name}/"))) {
-        if !root.exists(&format!("custom-snapshots/{row}")) {
+        if !exists(&format!("custom-snapshots/{row}")) {
             findings.add("snapshot of a volume", format!("{name}/{row}"), "is missing");
         }
     }
@@ -142,7 +144,7 @@ fn layers(pool: &str, root: &HostDir, entries: &[Entry], findings: &mut Findings
         let below = root.read(&format!("layers/{layer}/below"), 64).unwrap_or_default();
         match standing {
             _ if below == layer.as_bytes() => findings.add("layer", told(), "was left half made"),
-            Ok(file) if file.nlink() > 1 && root.exists(&format!("layers/{layer}")) => {}
+            Ok(file) if file.nlink() > 1 && !matches!(root.exists(&format!("layers/{layer}")), Ok(false)) => {}
             Ok(file) if file.nlink() > 1 => findings.add("layer", told(), "is missing"),
             _ => findings.add("layer", told(), "nothing stands on it"),
         }

@@ -24,7 +24,7 @@ pub fn logs(host: &Host, project: &str, name: &str) -> Result<Vec<String>, Error
 pub fn read_log(host: &Host, project: &str, name: &str, file: &str) -> Result<File, Error> {
     load(host, project, name)?;
     let dir = format!("logs/{name}");
-    if file == LOG && !host.dir().exists(&format!("{dir}/{LOG}")) {
+    if file == LOG && matches!(host.dir().exists(&format!("{dir}/{LOG}")), Ok(false)) {
         // Of an instance that never started there is nothing to say; clients ask all the same.
         return File::open("/dev/null").map_err(Error::io("open /dev/null"));
     }
@@ -116,7 +116,7 @@ const LOG_LIMIT: u64 = 256 * 1024;
 /// Adds a line to an instance's log. It is for people: one that cannot be written is not worth failing for.
 pub(crate) fn note(host: &Host, name: &str, line: &str) {
     let Ok(dir) = log_dir(host, name) else { return };
-    if dir.read(LOG, LOG_LIMIT).is_err() && dir.exists(LOG) {
+    if dir.read(LOG, LOG_LIMIT).is_err() && matches!(dir.exists(LOG), Ok(true)) {
         let _ = dir.remove_file(LOG);
     }
     if let Ok(mut file) = dir.append_file(LOG, 0o600) {

@@ -90,10 +90,10 @@ pub(super) fn move_logs(
     undo: &mut cabin_undo::Undo,
 ) -> Result<(), Error> {
     let (from, to) = (format!("logs/{old}"), format!("logs/{new}"));
-    if !host.dir().exists(&from) {
+    let act = || format!("move `{from}` to `{to}`");
+    if !host.dir().exists(&from).map_err(Error::io(act()))? {
         return Ok(());
     }
-    let act = || format!("move `{from}` to `{to}`");
     host.dir().remove_tree(&to).map_err(Error::io(act()))?;
     host.dir().rename(&from, &to).map_err(Error::io(act()))?;
     let host = host.clone();
@@ -109,8 +109,9 @@ pub(crate) fn take_back(host: &Host, old: &str, new: &str, pool: &str) -> Result
     let pool = storage::pool(host, pool)?;
     pool.take_back_rename(&VolumeName::container(old)?, &VolumeName::container(new)?)?;
     let (moved, logs) = (format!("logs/{new}"), format!("logs/{old}"));
-    if host.dir().exists(&moved) && !host.dir().exists(&logs) {
-        host.dir().rename(&moved, &logs).map_err(Error::io(format!("move `{moved}` back")))?;
+    let failed = || Error::io(format!("move `{moved}` back"));
+    if host.dir().exists(&moved).map_err(failed())? && !host.dir().exists(&logs).map_err(failed())? {
+        host.dir().rename(&moved, &logs).map_err(failed())?;
     }
     let link = format!("containers/{new}");
     host.dir().remove_file(&link).map_err(Error::io(format!("remove the link `{link}`")))

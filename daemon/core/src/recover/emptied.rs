@@ -79,7 +79,7 @@ fn wait(changes: Option<&OwnedFd>, within: Duration) -> bool {
 }
 
 fn is_lost(host: &Host, live: &Live) -> bool {
-    live.exit().is_none() && !host.runtime().has_socket(&live.name)
+    live.exit().is_none() && matches!(host.runtime().has_socket(&live.name), Ok(false))
 }
 
 fn give_back(host: &Host, live: &Arc<Live>) {

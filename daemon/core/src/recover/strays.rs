@@ -48,7 +48,7 @@ pub(super) fn before(host: &Arc<Host>, found: &[Versioned<rows::Instance>]) {
         for image in pool.list_images().unwrap_or_default() {
             let row = host.store().rows::<rows::Image>().get(DEFAULT_PROJECT, &image);
             // One that volumes stand on is only marked, and goes with the last of them.
-            if row.is_ok_and(|row| row.is_none()) && !pool.is_unwanted(&image) {
+            if row.is_ok_and(|row| row.is_none()) && matches!(pool.is_unwanted(&image), Ok(false)) {
                 tell("image", &image, pool.delete_image(&image).map(drop).map_err(Error::from));
             }
         }

@@ -72,7 +72,7 @@ impl Group {
     }
 
     pub(super) fn has(&self, file: &str) -> bool {
-        self.dir.exists(file)
+        matches!(self.dir.exists(file), Ok(true))
     }
 
     pub(super) fn open_control(&self, file: &str, flags: OFlags) -> io::Result<OwnedFd> {

@@ -150,7 +150,7 @@ impl Driver for Btrfs {
         Layers::Dir { path: state.join(ROOTFS) }
     }
 
-    fn own(&self, _volume: &HostDir) -> &'static str {
-        ROOTFS
+    fn own(&self, _volume: &HostDir) -> io::Result<&'static str> {
+        Ok(ROOTFS)
     }
 }

@@ -55,7 +55,8 @@ fn make_upper(below: &HostDir, volume: &HostDir) -> io::Result<()> {
 impl Overlay {
     /// What a volume holds itself, and where that goes in a new one, with all else a new one has.
     fn uppers(&self, from: &HostDir, to: &HostDir, purpose: Purpose) -> Result<(HostDir, HostDir, Role)> {
-        if self.own(from) == ROOTFS {
+        let failed = |source| Error::Copy { path: UPPER.to_owned(), source };
+        if self.own(from).map_err(failed)? == ROOTFS {
             let (old, new) = dir::roots(from, to, purpose)?;
             return Ok((old, new, Role::Whole));
         }
@@ -63,7 +64,7 @@ impl Overlay {
             // What the kernel keeps in its work directory is of no use to another mount.
             Ok((from.open_dir(UPPER)?, make_dirs(to, 0o700, purpose)?, Role::Upper))
         };
-        make().map_err(|source| Error::Copy { path: UPPER.to_owned(), source })
+        make().map_err(failed)
     }
 }
 
@@ -95,7 +96,7 @@ impl Driver for Overlay {
         earlier: Option<&HostDir>,
     ) -> Result<Option<Ahead>> {
         let (old, new, role) = self.uppers(from, to, purpose)?;
-        let earlier = earlier.and_then(|volume| Earlier::open(volume, self.own(from)));
+        let earlier = earlier.and_then(|volume| Earlier::open(volume, self.own(from).ok()?));
         Ahead::begin(old.as_fd(), new.as_fd(), role, earlier).map(Some)
     }
 
@@ -103,7 +104,7 @@ impl Driver for Overlay {
         true
     }
 
-    fn shares(&self, volume: &HostDir) -> bool {
+    fn shares(&self, volume: &HostDir) -> io::Result<bool> {
         volume.exists(UPPER)
     }
 
@@ -128,7 +129,7 @@ impl Driver for Overlay {
         Layers::Overlay { lowers: trees, state: state.to_owned() }
     }
 
-    fn own(&self, volume: &HostDir) -> &'static str {
-        if volume.exists(UPPER) { UPPER } else { ROOTFS }
+    fn own(&self, volume: &HostDir) -> io::Result<&'static str> {
+        Ok(if volume.exists(UPPER)? { UPPER } else { ROOTFS })
     }
 }

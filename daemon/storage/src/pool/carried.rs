@@ -14,12 +14,12 @@ use cabin_undo::{Undo, fault};
 use crate::attributes::Role;
 use crate::copy;
 use crate::driver::{DriverKind, Purpose};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::name::check;
 
 use super::layers::{LAYERS, place_of};
 use super::snapshots::{Activity, link_to_image};
-use super::{Destination, Origin, Pool, STAGING, Staged, image_tree};
+use super::{Destination, Origin, Pool, STAGING, Staged};
 
 /// Bytes that must be free where something is to be frozen.
 const ROOM_TO_FREEZE: u64 = 16 << 20;
@@ -49,10 +49,9 @@ impl Pool {
     pub fn take_image(&self, from: &Pool, image: &str, undo: &mut Undo) -> Result<()> {
         from.alive()?;
         check(image)?;
-        let missing = |_| Error::NoImage { pool: from.name().to_owned(), image: image.to_owned() };
-        let theirs = from.inner.root.open_dir(&image_tree(image)).map_err(missing)?;
+        let theirs = from.open_image(image)?;
         self.create_image(image, |tree| copy::tree(theirs.as_fd(), tree.as_fd(), Role::Whole), undo)?;
-        if from.is_unwanted(image) { self.mark(image) } else { Ok(()) }
+        if from.is_unwanted(image)? { self.mark(image) } else { Ok(()) }
     }
 
     /// A copy of what lies in another pool, of the image it stands on, which is in this pool already, and of its layers.
@@ -102,9 +101,7 @@ impl Pool {
     /// From now on the image stays, whatever becomes of its name.
     fn stand_on_image(&self, image: &str, place: &HostDir, to: Destination<'_>) -> Result<()> {
         let _kept = self.read_images();
-        if !self.inner.root.exists(&image_tree(image)) {
-            return Err(Error::NoImage { pool: self.name().to_owned(), image: image.to_owned() });
-        }
+        self.must_have(image)?;
         let linked = link_to_image(image, place, to.purpose());
         linked.map_err(|source| self.volume_error("copy", to.volume(), source))
     }

@@ -6,11 +6,10 @@ use cabin_sys::dir::HostDir;
 
 use crate::diff::{Depth, Difference, compare};
 use crate::driver::ROOTFS;
-use crate::error::{Error, Result};
-use crate::name::{VolumeName, check_snapshot};
+use crate::error::Result;
+use crate::name::VolumeName;
 
-use super::snapshots::snapshot_path;
-use super::{IMAGES, Origin, Pool};
+use super::{Origin, Pool, image_tree};
 
 /// A state of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,33 +52,23 @@ impl Pool {
         let driver = self.inner.kind.driver();
         let place = match moment {
             Moment::Image | Moment::Now => volume.path(),
-            Moment::Snapshot(snapshot) => {
-                check_snapshot(snapshot)?;
-                let place = snapshot_path(volume, snapshot);
-                if !self.inner.root.exists(&place) {
-                    return Err(self.no_origin(Origin::Snapshot(volume, snapshot)));
-                }
-                place
-            }
+            Moment::Snapshot(snapshot) => self.path_of(Origin::Snapshot(volume, snapshot))?,
         };
         let image = self.image_of(volume)?;
-        let tree = image.as_ref().map(|image| format!("{IMAGES}/{image}/{ROOTFS}"));
-        let there = tree.filter(|tree| self.inner.root.exists(tree));
         if moment == Moment::Image {
-            let image = image.unwrap_or_else(|| volume.name().to_owned());
-            return there
-                .map(|tree| vec![tree])
-                .ok_or(Error::NoImage { pool: self.name().to_owned(), image });
+            let image = image.ok_or_else(|| self.no_image(volume.name()))?;
+            self.must_have(&image)?;
+            return Ok(vec![image_tree(&image)]);
         }
         let dir = self.inner.root.open_dir(&place);
         let dir = dir.map_err(|source| self.volume_error("open", volume, source))?;
-        let own = driver.own(&dir);
+        let own = driver.own(&dir).map_err(|source| self.volume_error("read", volume, source))?;
         let mut trees = vec![format!("{place}/{own}")];
         if driver.stands_on_image() && own != ROOTFS {
             trees.extend(self.layer_trees(&place)?);
             // A snapshot may be of another image than the volume is by now.
             let image = self.image_in(&place).map_err(|source| self.volume_error("read", volume, source))?;
-            trees.extend(image.map(|image| format!("{IMAGES}/{image}/{ROOTFS}")));
+            trees.extend(image.map(|image| image_tree(&image)));
         }
         Ok(trees)
     }

@@ -7,7 +7,7 @@ use cabin_sys::dir::HostDir;
 use cabin_undo::Undo;
 
 use crate::driver::{IMAGE, Layers, Purpose, RESTORED, ROOTFS};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::name::{VolumeKind, VolumeName, check, check_snapshot};
 
 use super::snapshots::{Pending, Place, Staged, replaced, snapshots_of};
@@ -61,7 +61,7 @@ impl Pool {
         self.alive()?;
         let wrong = |source| self.volume_error("create", to.volume(), source);
         let (place, staging) = match to {
-            Destination::New(volume) if self.inner.root.exists(&volume.path()) => {
+            Destination::New(volume) if self.is_there(volume)? => {
                 return Err(self.exists_already(volume));
             }
             Destination::New(volume) => {
@@ -128,9 +128,7 @@ impl Pool {
     ) -> Result<Staged> {
         self.alive()?;
         check(mark)?;
-        if !self.inner.root.exists(&volume.path()) {
-            return Err(self.no_volume(volume));
-        }
+        self.must_exist(volume)?;
         // What an earlier change of this kind could not remove.
         self.forget_replaced(volume)?;
         let wrong = |source| self.volume_error("rebuild", volume, source);
@@ -141,11 +139,7 @@ impl Pool {
         match image {
             Some(image) => {
                 check(image)?;
-                let tree = self
-                    .inner
-                    .root
-                    .open_dir(&image_tree(image))
-                    .map_err(|_| Error::NoImage { pool: self.name().to_owned(), image: image.to_owned() })?;
+                let tree = self.open_image(image)?;
                 self.unmark(image)?;
                 self.inner.kind.driver().create_from_image(&tree, &staged)?;
                 let target = std::path::PathBuf::from(format!("../../{IMAGES}/{image}"));
@@ -169,9 +163,7 @@ impl Pool {
             true => self.image_in(&place).map_err(|source| self.volume_error("read", volume, source))?,
             false => None,
         };
-        if let Some(image) = image.as_ref().filter(|image| !self.inner.root.exists(&image_tree(image))) {
-            return Err(Error::NoImage { pool: self.name().to_owned(), image: image.clone() });
-        }
+        image.iter().try_for_each(|image| self.must_have(image))?;
         let mut trees = self.trees(&self.chain(&place)?)?;
         trees.extend(image.map(|image| self.path().join(image_tree(&image))));
         Ok(driver.layers(trees, &self.path().join(&place)))

@@ -8,7 +8,7 @@ use cabin_undo::Undo;
 use crate::error::{Error, Result};
 use crate::name::{VolumeKind, check};
 
-use super::{DELETING, IMAGES, ImageGone, Pool, STAGING, image_tree};
+use super::{DELETING, IMAGES, ImageGone, Pool, STAGING};
 
 /// The file beside an image's tree that says it was deleted while volumes stood on it.
 const UNWANTED: &str = "unwanted";
@@ -21,7 +21,7 @@ impl Pool {
     pub fn has_image(&self, image: &str) -> Result<bool> {
         self.alive()?;
         check(image)?;
-        Ok(self.inner.root.exists(&image_tree(image)))
+        self.is_unpacked(image)
     }
 
     /// Unpacks an image: `fill` gets an empty directory (root's, 0755) for the tree. When this returns, all
@@ -41,7 +41,7 @@ impl Pool {
         let wrong = |source| self.image_error("unpack", image, source);
         let root = &self.inner.root;
         let (place, staging) = (format!("{IMAGES}/{image}"), format!("{IMAGES}/{STAGING}{image}"));
-        if root.exists(&place) {
+        if root.exists(&place).map_err(wrong)? {
             return Err(exists().into());
         }
         let staged = match root.create_dir(&staging, 0o700) {
@@ -75,7 +75,7 @@ impl Pool {
         let root = &self.inner.root;
         let _alone = self.write_images();
         let place = format!("{IMAGES}/{image}");
-        if !root.exists(&place) {
+        if !root.exists(&place).map_err(|source| self.image_error("delete", image, source))? {
             return Ok(ImageGone::Removed);
         }
         if self.is_stood_on(image)? {
@@ -87,9 +87,13 @@ impl Pool {
     }
 
     /// Whether an image was deleted while volumes stood on it.
-    #[must_use]
-    pub fn is_unwanted(&self, image: &str) -> bool {
-        check(image).is_ok() && self.inner.root.exists(&format!("{IMAGES}/{image}/{UNWANTED}"))
+    ///
+    /// # Errors
+    /// When the disk cannot tell.
+    pub fn is_unwanted(&self, image: &str) -> Result<bool> {
+        check(image)?;
+        let marked = self.inner.root.exists(&format!("{IMAGES}/{image}/{UNWANTED}"));
+        marked.map_err(|source| self.image_error("look for", image, source))
     }
 
     /// The images unpacked in this pool, sorted.
@@ -114,12 +118,11 @@ impl Pool {
     /// # Errors
     /// A failure of the disk.
     pub fn reap(&self, image: &str) -> Result<()> {
-        let marked = || self.inner.root.exists(&format!("{IMAGES}/{image}/{UNWANTED}"));
-        if !marked() {
+        if !self.is_unwanted(image)? {
             return Ok(());
         }
         let _alone = self.write_images();
-        if marked() && !self.is_stood_on(image)? {
+        if self.is_unwanted(image)? && !self.is_stood_on(image)? {
             self.remove(IMAGES, image).map_err(|source| self.image_error("delete", image, source))?;
         }
         Ok(())

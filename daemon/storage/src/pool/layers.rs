@@ -53,7 +53,7 @@ impl Pool {
         let kind = self.inner.kind;
         let wrong = |source| self.layer_error("freeze", place, source);
         let volume = self.inner.root.open_dir(place).map_err(wrong)?;
-        if !kind.driver().shares(&volume) {
+        if !kind.driver().shares(&volume).map_err(wrong)? {
             return Ok(false);
         }
         if kind.driver().is_bare(&volume).map_err(wrong)? {
@@ -127,14 +127,15 @@ impl Pool {
             decided = None;
         }
         let taken = if alone > 0 { alone } else { MAX_LAYERS / 2 };
-        let mut trees = vec![volume.open_dir(driver.own(volume)).map_err(wrong)?];
+        let own = driver.own(volume).map_err(wrong)?;
+        let mut trees = vec![volume.open_dir(own).map_err(wrong)?];
         for layer in self.layer_trees(place)?.iter().take(taken) {
             trees.push(root.open_dir(layer).map_err(wrong)?);
         }
         let fill = || -> io::Result<bool> {
             self.create_ref(&layer)?;
             let dir = root.create_dir(&place_of(&layer), 0o700)?;
-            let merged = dir.create_dir(driver.own(volume), 0o700)?;
+            let merged = dir.create_dir(own, 0o700)?;
             if !merge(&trees, 1 + alone, &merged)? {
                 return Ok(false);
             }
@@ -203,7 +204,7 @@ impl Pool {
     }
 
     fn stand_on_decided(&self, layer: &str, to: &HostDir) -> io::Result<bool> {
-        if !self.inner.root.exists(&place_of(layer)) || self.standing(layer)?.is_none() {
+        if !self.inner.root.exists(&place_of(layer))? || self.standing(layer)?.is_none() {
             return Ok(false);
         }
         to.remove_file(BELOW)?;
@@ -278,9 +279,9 @@ impl Pool {
     }
 
     fn layer_tree(&self, layer: &str) -> Result<String> {
-        let dir = self.inner.root.open_dir(&place_of(layer));
-        let dir = dir.map_err(|source| self.layer_error("open", layer, source))?;
-        Ok(format!("{}/{}", place_of(layer), self.inner.kind.driver().own(&dir)))
+        let own = self.inner.root.open_dir(&place_of(layer)).and_then(|dir| self.inner.kind.driver().own(&dir));
+        let own = own.map_err(|source| self.layer_error("open", layer, source))?;
+        Ok(format!("{}/{own}", place_of(layer)))
     }
 
     /// Bytes a layer takes on disk. They are counted once: nothing changes in a layer.
@@ -291,8 +292,8 @@ impl Pool {
         if let Some(bytes) = known {
             return Ok(bytes);
         }
-        let own = dir.open_dir(self.inner.kind.driver().own(&dir)).map_err(wrong)?;
-        let bytes = usage::bytes(own).map_err(wrong)?;
+        let own = self.inner.kind.driver().own(&dir).and_then(|own| dir.open_dir(own));
+        let bytes = usage::bytes(own.map_err(wrong)?).map_err(wrong)?;
         // Where that cannot be kept, as when somebody else keeps it right now, it is counted again.
         let _ = dir.replace(SIZE, bytes.to_string().as_bytes(), 0o600);
         Ok(bytes)

@@ -47,9 +47,7 @@ impl Pool {
     pub(super) fn make_way(&self, target: &VolumeName, mark: &str) -> Result<()> {
         self.alive()?;
         check(mark)?;
-        if !self.inner.root.exists(&target.path()) {
-            return Err(self.no_volume(target));
-        }
+        self.must_exist(target)?;
         // What an earlier change of this kind could not remove.
         self.forget_replaced(target)
     }

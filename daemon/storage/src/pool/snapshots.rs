@@ -91,7 +91,7 @@ impl Pool {
         self.alive()?;
         check_snapshot(snapshot)?;
         self.must_exist(volume)?;
-        if self.inner.root.exists(&snapshot_path(volume, snapshot)) {
+        if self.has_snapshot(volume, snapshot)? {
             return Err(self.snapshot_exists(volume, snapshot));
         }
         self.make_room_for_snapshots(volume, undo)?;
@@ -107,7 +107,7 @@ impl Pool {
     /// No such origin, a volume of that name, or a failure of the disk.
     pub fn stage_copy(&self, origin: Origin<'_>, target: &VolumeName, undo: &mut Undo) -> Result<Staged> {
         self.alive()?;
-        if self.inner.root.exists(&target.path()) {
+        if self.is_there(target)? {
             return Err(self.exists_already(target));
         }
         let staging = format!("{}/{STAGING}{}", target.kind().directory(), target.name());
@@ -208,14 +208,19 @@ impl Pool {
 
     /// Where what is to be copied lies, if it is there.
     pub(super) fn path_of(&self, origin: Origin<'_>) -> Result<String> {
-        let path = match origin {
-            Origin::Volume(volume, _) => volume.path(),
+        let (path, there) = match origin {
+            Origin::Volume(volume, _) => (volume.path(), self.is_there(volume)?),
             Origin::Snapshot(volume, snapshot) => {
                 check_snapshot(snapshot)?;
-                snapshot_path(volume, snapshot)
+                (snapshot_path(volume, snapshot), self.has_snapshot(volume, snapshot)?)
             }
         };
-        if self.inner.root.exists(&path) { Ok(path) } else { Err(self.no_origin(origin)) }
+        if there { Ok(path) } else { Err(self.no_origin(origin)) }
+    }
+
+    fn has_snapshot(&self, volume: &VolumeName, snapshot: &str) -> Result<bool> {
+        let found = self.inner.root.exists(&snapshot_path(volume, snapshot));
+        found.map_err(|source| self.volume_error("look for a snapshot of", volume, source))
     }
 
     /// The snapshot of a volume of which it was noted last what was copied into it when.
@@ -308,10 +313,10 @@ impl Pool {
     /// When there are some of the new name, or the disk fails.
     pub(super) fn move_snapshots(&self, old: &VolumeName, new: &VolumeName) -> Result<()> {
         let root = &self.inner.root;
-        if !root.exists(&snapshots_of(old)) {
+        let wrong = |source| self.volume_error("rename the snapshots of", old, source);
+        if !root.exists(&snapshots_of(old)).map_err(wrong)? {
             return Ok(());
         }
-        let wrong = |source| self.volume_error("rename the snapshots of", old, source);
         self.tidy(new).map_err(wrong)?;
         // See `Staged::show`.
         let _looked = self.read_images();
@@ -385,10 +390,6 @@ impl Pool {
     /// The directory of a volume's snapshots goes with the last of them.
     pub(super) fn tidy(&self, volume: &VolumeName) -> io::Result<()> {
         self.inner.root.remove_empty(&snapshots_of(volume)).map(drop)
-    }
-
-    pub(super) fn must_exist(&self, volume: &VolumeName) -> Result<()> {
-        if self.inner.root.exists(&volume.path()) { Ok(()) } else { Err(self.no_volume(volume)) }
     }
 
     pub(super) fn no_origin(&self, origin: Origin<'_>) -> Error {
