@@ -50,7 +50,9 @@ impl Body for Lingering {
 
 impl Drop for Lingering {
     fn drop(&mut self) {
-        let Some(body) = self.body.take().filter(|body| !self.unasked && !body.is_end_stream()) else { return };
+        let Some(body) = self.body.take().filter(|body| !self.unasked && !body.is_end_stream()) else {
+            return;
+        };
         // Outside the runtime there is no connection either.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(timeout(limits::LINGER, throw_away(body)));

@@ -5,22 +5,21 @@ use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, audited};
 use serde_json::json;
 
-/// What is done in a pool, how the instance may be called afterwards.
-type Cut = (&'static str, fn(&Subject), &'static [&'static str]);
+/// What is done in a pool, what is done while it is away, how the instance may be called afterwards.
+type Cut = (&'static str, fn(&Subject), fn(&Subject), &'static [&'static str]);
 
 #[test]
 fn what_a_dead_daemon_left_undone_in_a_pool_that_is_away_is_finished_when_it_is_back() {
-    let cuts: [Cut; 2] = [
-        (
-            "restore",
-            |subject| drop(subject.ask("PUT", "/1.0/instances/it", &json!({ "restore": "s" }))),
-            &["it"],
-        ),
-        (
-            "rename",
-            |subject| drop(subject.ask("POST", "/1.0/instances/it", &json!({ "name": "new" }))),
-            &["it", "new"],
-        ),
+    let restore =
+        |subject: &Subject| drop(subject.ask("PUT", "/1.0/instances/it", &json!({ "restore": "s" })));
+    let rename =
+        |subject: &Subject| drop(subject.ask("POST", "/1.0/instances/it", &json!({ "name": "new" })));
+    // The snapshot names it, and the instance too when it was restored already: then it stays.
+    let without_profile = |subject: &Subject| drop(subject.ask("DELETE", "/1.0/profiles/then", &json!({})));
+    let cuts: [Cut; 3] = [
+        ("restore", restore, |_| (), &["it"]),
+        ("restore of what cannot be any more", restore, without_profile, &["it"]),
+        ("rename", rename, |_| (), &["it", "new"]),
     ];
     let mut subject = Subject::start();
     subject.import("busybox").expect("the image");
@@ -30,7 +29,7 @@ fn what_a_dead_daemon_left_undone_in_a_pool_that_is_away_is_finished_when_it_is_
     let pool = json!({ "name": "far", "driver": "dir", "config": { "source": place } });
     subject.must("POST", "/1.0/storage-pools", &pool);
     let mut tally = Tally::default();
-    for (verb, act, names) in cuts {
+    for (verb, act, meanwhile, names) in cuts {
         for number in 1.. {
             one_of_each(&subject);
             subject.arm(&format!("kill:{number}"));
@@ -43,6 +42,7 @@ fn what_a_dead_daemon_left_undone_in_a_pool_that_is_away_is_finished_when_it_is_
             tally.points += 1;
             std::fs::rename(&place, &away).expect("the pool goes away");
             subject.boot_well();
+            meanwhile(&subject);
             std::fs::rename(&away, &place).expect("the pool comes back");
             // Whoever changes it first has it finished.
             let is_there =
@@ -71,11 +71,16 @@ fn what_a_dead_daemon_left_undone_in_a_pool_that_is_away_is_finished_when_it_is_
 
 /// An instance whose files and config are of one mind, and differ from its snapshot's.
 fn one_of_each(subject: &Subject) {
+    if !subject.get("/1.0/profiles").to_string().contains("/then\"") {
+        subject.must("POST", "/1.0/profiles", &json!({ "name": "then" }));
+    }
     let root = json!({ "root": { "type": "disk", "path": "/", "pool": "far" } });
     let source = json!({ "type": "image", "alias": "busybox" });
     subject.must("POST", "/1.0/instances", &json!({ "name": "it", "source": source, "devices": root }));
     for note in ["one", "two"] {
-        subject.must("PATCH", "/1.0/instances/it", &json!({ "config": { "user.note": note } }));
+        let profiles = if note == "one" { vec!["default", "then"] } else { vec!["default"] };
+        let now = json!({ "config": { "user.note": note }, "profiles": profiles });
+        subject.must("PATCH", "/1.0/instances/it", &now);
         subject.power("it", "start").expect("a start");
         subject.exec("it", &format!("mkdir -p /root; printf {note} >/root/note")).expect("a note");
         subject.must("PUT", "/1.0/instances/it/state", &json!({ "action": "stop", "force": true }));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::Error;
 
@@ -14,8 +14,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Which instances are being changed, and how.
 #[derive(Default)]
 pub struct Busy {
-    held: Mutex<HashMap<String, &'static str>>,
+    held: Mutex<HashMap<String, Held>>,
     freed: Condvar,
+}
+
+/// What is going on with one.
+struct Held {
+    doing: &'static str,
+    /// How many do it at once; 0 is one that does it alone.
+    sharers: usize,
 }
 
 /// The right to change one instance; given back when dropped, also by a panic.
@@ -30,56 +37,72 @@ impl Busy {
     /// # Errors
     /// [`Error::Busy`] when another change takes longer than [`PATIENCE`].
     pub fn take(self: &Arc<Busy>, name: &str, doing: &'static str) -> Result<Turn, Error> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut held = self.held.lock();
-        while let Some(other) = held.get(name).copied() {
-            if self.freed.wait_until(&mut held, deadline).timed_out() {
-                return Err(Error::Busy { name: name.to_owned(), doing: other });
-            }
-        }
-        held.insert(name.to_owned(), doing);
-        Ok(Turn { busy: self.clone(), name: name.to_owned() })
+        let mut held = self.wait(|held| held.get_key_value(name))?;
+        held.insert(name.to_owned(), Held { doing, sharers: 0 });
+        Ok(self.turn(name))
     }
 
-    /// Waits for the turn to do something to two instances at once. Neither is held while the other is waited for,
-    /// so that two who want the same two never wait for each other.
+    /// Waits for the turn to do something to several instances at once. None is held while another is waited for, so
+    /// that of those who want the same ones nobody waits for the other, and whoever wants one of them waits for no
+    /// more than it.
     ///
     /// # Errors
     /// As [`Busy::take`].
-    pub fn take_both(
-        self: &Arc<Busy>,
-        (one, other): (&str, &str),
-        doing: &'static str,
-    ) -> Result<(Turn, Option<Turn>), Error> {
-        if one == other {
-            return Ok((self.take(one, doing)?, None));
-        }
-        let deadline = Instant::now() + PATIENCE;
-        let mut held = self.held.lock();
-        while let Some((name, what)) =
-            [one, other].into_iter().find_map(|name| Some((name, *held.get(name)?)))
-        {
-            if self.freed.wait_until(&mut held, deadline).timed_out() {
-                return Err(Error::Busy { name: name.to_owned(), doing: what });
+    pub fn take_all(self: &Arc<Busy>, names: &[&str], doing: &'static str) -> Result<Vec<Turn>, Error> {
+        let mut held = self.wait(|held| names.iter().find_map(|name| held.get_key_value(*name)))?;
+        let mut turns = Vec::new();
+        for name in names {
+            if held.insert((*name).to_owned(), Held { doing, sharers: 0 }).is_none() {
+                turns.push(self.turn(name));
             }
         }
-        for name in [one, other] {
-            held.insert(name.to_owned(), doing);
+        Ok(turns)
+    }
+
+    /// Waits for the right to do something that others who do the same may do at once, and nobody else.
+    ///
+    /// # Errors
+    /// As [`Busy::take`].
+    pub fn share(self: &Arc<Busy>, name: &str, doing: &'static str) -> Result<Turn, Error> {
+        let mut held = self.wait(|held| held.get_key_value(name).filter(|(_, one)| one.sharers == 0))?;
+        held.entry(name.to_owned()).or_insert(Held { doing, sharers: 0 }).sharers += 1;
+        Ok(self.turn(name))
+    }
+
+    /// Waits until nothing is in the way.
+    fn wait(
+        &self,
+        in_the_way: impl Fn(&HashMap<String, Held>) -> Option<(&String, &Held)>,
+    ) -> Result<MutexGuard<'_, HashMap<String, Held>>, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut held = self.held.lock();
+        while let Some((name, one)) = in_the_way(&held) {
+            let busy = Error::Busy { name: name.clone(), doing: one.doing };
+            if self.freed.wait_until(&mut held, deadline).timed_out() {
+                return Err(busy);
+            }
         }
-        let turn = |name: &str| Turn { busy: self.clone(), name: name.to_owned() };
-        Ok((turn(one), Some(turn(other))))
+        Ok(held)
+    }
+
+    fn turn(self: &Arc<Busy>, name: &str) -> Turn {
+        Turn { busy: self.clone(), name: name.to_owned() }
     }
 
     /// What is being done to an instance.
     #[must_use]
     pub fn doing(&self, name: &str) -> Option<&'static str> {
-        self.held.lock().get(name).copied()
+        self.held.lock().get(name).map(|one| one.doing)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.busy.held.lock().remove(&self.name);
+        let mut held = self.busy.held.lock();
+        match held.get_mut(&self.name) {
+            Some(one) if one.sharers > 1 => one.sharers -= 1,
+            _ => drop(held.remove(&self.name)),
+        }
         self.busy.freed.notify_all();
     }
 }
@@ -111,7 +134,7 @@ mod tests {
             let busy = busy.clone();
             std::thread::spawn(move || {
                 for _ in 0..1000 {
-                    drop(busy.take_both((first, second), "copy").unwrap());
+                    drop(busy.take_all(&[first, second], "copy").unwrap());
                 }
             })
         };
@@ -120,6 +143,37 @@ mod tests {
             thread.join().unwrap();
         }
         assert!(began.elapsed() < PATIENCE);
-        assert!(busy.take_both(("a", "a"), "copy").is_ok_and(|(_, second)| second.is_none()));
+        assert!(busy.take_all(&["a", "a"], "copy").is_ok_and(|turns| turns.len() == 1));
+    }
+
+    #[test]
+    fn who_waits_for_several_holds_none() {
+        let busy = Arc::new(Busy::default());
+        let first = busy.take("b", "start").unwrap();
+        let waiting = {
+            let busy = busy.clone();
+            std::thread::spawn(move || busy.take_all(&["a", "b"], "update").map(|turns| turns.len()))
+        };
+        // Whenever it begins to wait.
+        for _ in 0..1000 {
+            drop(busy.take("a", "start").unwrap());
+            std::thread::yield_now();
+        }
+        drop(first);
+        assert_eq!(waiting.join().unwrap().unwrap(), 2);
+    }
+
+    #[test]
+    fn what_is_shared_is_waited_for_until_the_last_has_ended() {
+        let busy = Arc::new(Busy::default());
+        let (one, other) = (busy.share("a", "read").unwrap(), busy.share("a", "read").unwrap());
+        let waiting = {
+            let busy = busy.clone();
+            std::thread::spawn(move || busy.take("a", "move").map(drop))
+        };
+        drop(one);
+        assert_eq!(busy.doing("a"), Some("read"));
+        drop(other);
+        waiting.join().unwrap().unwrap();
     }
 }

@@ -126,8 +126,7 @@ struct Users<'host> {
 fn hold_users<'host>(host: &'host Host, project: &str, name: &str) -> Result<Users<'host>, Error> {
     loop {
         let listed = instance::using_profile(host, project, name)?;
-        // In the order of names, so that two of these cannot wait for each other.
-        let turns = listed.iter().map(|user| host.busy().take(user, "update")).collect::<Result<_, _>>()?;
+        let turns = host.busy().take_all(&listed.iter().map(String::as_str).collect::<Vec<_>>(), "update")?;
         let alone = host.change_layout();
         let names = instance::using_profile(host, project, name)?;
         // Others may have come while the turns were waited for.

@@ -195,7 +195,8 @@ impl Storage {
     fn mount(&self, spec: &PoolSpec, disk: &DiskSpec) -> Result<()> {
         let mounting = self.mounting.lock().unwrap_or_else(PoisonError::into_inner);
         // A disk that cannot tell is away as well.
-        let there = matches!((self.disks.exists(&spec.name), self.pools.exists(&spec.name)), (Ok(true), Ok(true)));
+        let there =
+            matches!((self.disks.exists(&spec.name), self.pools.exists(&spec.name)), (Ok(true), Ok(true)));
         if mounting.closed || !there {
             return Err(Error::Unavailable { pool: spec.name.clone(), path: self.disks.file(&spec.name) });
         }

@@ -144,7 +144,8 @@ fn layers(pool: &str, root: &HostDir, entries: &[Entry], findings: &mut Findings
         let below = root.read(&format!("layers/{layer}/below"), 64).unwrap_or_default();
         match standing {
             _ if below == layer.as_bytes() => findings.add("layer", told(), "was left half made"),
-            Ok(file) if file.nlink() > 1 && !matches!(root.exists(&format!("layers/{layer}")), Ok(false)) => {}
+            Ok(file) if file.nlink() > 1 && !matches!(root.exists(&format!("layers/{layer}")), Ok(false)) => {
+            }
             Ok(file) if file.nlink() > 1 => findings.add("layer", told(), "is missing"),
             _ => findings.add("layer", told(), "nothing stands on it"),
         }

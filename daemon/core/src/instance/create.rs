@@ -178,11 +178,10 @@ pub(super) fn row_of(post: &InstancesPost, added: Config) -> rows::Instance {
 pub fn create(host: &Arc<Host>, op: &Op, project: &str, post: InstancesPost) -> Result<(), Error> {
     let name = post.name.clone();
     let copied = post.source.kind == "copy";
-    let turns = match copied.then(|| super::copy::origin(&post)) {
-        Some(origin) => host.busy().take_both((&name, origin), "copy")?,
-        None => (host.busy().take(&name, "create")?, None),
-    };
-    for name in [Some(name.as_str()), copied.then(|| super::copy::origin(&post))].into_iter().flatten() {
+    let mut names = vec![name.as_str()];
+    names.extend(copied.then(|| super::copy::origin(&post)));
+    let turns = host.busy().take_all(&names, if copied { "copy" } else { "create" })?;
+    for name in names {
         super::snapshot::settle(host, project, name)?;
     }
     if refreshes(host, project, &post)? {

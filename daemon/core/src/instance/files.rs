@@ -14,14 +14,19 @@ use crate::{Error, Host, resolve, storage};
 /// A running file server; it ends when this is dropped.
 pub struct Files {
     session: FilesSession,
-    // A stopped root must not be mounted a second time by a start.
+    // A stopped root must not be mounted a second time by a start, nor a volume's tree be exchanged.
     _turn: Option<Turn>,
 }
 
 impl Files {
     /// A file server that keeps nobody else out.
-    pub(crate) fn of(session: FilesSession) -> Files {
+    fn of(session: FilesSession) -> Files {
         Files { session, _turn: None }
+    }
+
+    /// A file server that keeps out whoever waits for that turn.
+    pub(crate) fn holding(session: FilesSession, turn: Turn) -> Files {
+        Files { session, _turn: Some(turn) }
     }
 
     /// A stream socket that speaks SFTP version 3.
@@ -54,7 +59,7 @@ pub fn files(host: &Arc<Host>, project: &str, name: &str) -> Result<Files, Error
     let root = resolve::root(pool.layers(&VolumeName::container(name)?)?);
     let ids = resolve::ids(&found.row, &expanded);
     let session = cabin_runtime::files::open(&helper, FilesTarget::Stopped { root, ids })?;
-    Ok(Files { session, _turn: Some(turn) })
+    Ok(Files::holding(session, turn))
 }
 
 /// A file server in the root of a container, if it runs.

@@ -131,6 +131,28 @@ pub(crate) fn load(host: &Host, project: &str, name: &str) -> Result<Versioned<r
     found.ok_or_else(|| Error::not_found(WHAT, name))
 }
 
+/// Changes the row of an instance whose turn the caller holds, whatever others change in it meanwhile (a volume or
+/// network it names gets another name); gives it as it was. A row that stays the same is not written.
+pub(crate) fn alter(
+    host: &Host,
+    project: &str,
+    name: &str,
+    change: impl Fn(&mut rows::Instance),
+) -> Result<rows::Instance, Error> {
+    loop {
+        let found = load(host, project, name)?;
+        let mut row = found.row.clone();
+        change(&mut row);
+        if row == found.row {
+            return Ok(row);
+        }
+        match host.store().begin().update(project, name, found.revision, &row)?.commit() {
+            Err(cabin_store::Error::Changed { .. }) => {}
+            other => return Ok(other.map(|_| found.row)?),
+        }
+    }
+}
+
 /// The turn to change an instance, which must exist. What an earlier daemon left undone with it is finished first.
 pub(crate) fn turn(host: &Arc<Host>, project: &str, name: &str, doing: &'static str) -> Result<Turn, Error> {
     load(host, project, name)?;

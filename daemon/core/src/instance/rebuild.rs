@@ -76,6 +76,10 @@ pub fn rebuild(
         intent::note(host, project, name, &going_on, undo)?;
         let staged = pool.stage_rebuild(&volume, fingerprint, &mark, undo)?;
         let _kept = host.keep_layout();
+        // It may have been deleted since: to whoever starts next it is one that nobody has.
+        if let Some(image) = &image {
+            image::still_here(host, image)?;
+        }
         staged.show(undo)?;
         commit(host, project, name, &going_on)
     })?;

@@ -92,7 +92,7 @@ pub fn relocate(
 ) -> Result<(), Error> {
     check_relocate(host, project, old, post)?;
     let new = new_name(old, post);
-    let _turns = host.busy().take_both((old, new), "move")?;
+    let _turns = host.busy().take_all(&[old, new], "move")?;
     super::snapshot::settle(host, project, old)?;
     check_relocate(host, project, old, post)?;
     let found = load(host, project, old)?;

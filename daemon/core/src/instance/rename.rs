@@ -32,7 +32,7 @@ pub fn check_rename(host: &Host, project: &str, old: &str, new: &str) -> Result<
 /// When there is none, it runs, or the new name is bad or taken.
 pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(), Error> {
     check_rename(host, project, old, new)?;
-    let _turns = host.busy().take_both((old, new), "rename")?;
+    let _turns = host.busy().take_all(&[old, new], "rename")?;
     super::snapshot::settle(host, project, old)?;
     check_rename(host, project, old, new)?;
     let found = load(host, project, old)?;

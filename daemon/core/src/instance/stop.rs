@@ -9,7 +9,7 @@ use cabin_store::rows::{self, Power};
 use cabin_undo::{atomically, fault};
 
 use super::change::{host_name, is_host_name};
-use super::{expand, load, plug, profiles_of};
+use super::{alter, expand, load, plug, profiles_of};
 use crate::live::Live;
 use crate::{Error, Host};
 
@@ -63,13 +63,7 @@ pub(super) fn stop(
 
 /// Stores what an instance is to be doing, and nothing else.
 pub(crate) fn store_power(host: &Host, project: &str, name: &str, power: Power) -> Result<(), Error> {
-    let found = load(host, project, name)?;
-    if found.row.power == power {
-        return Ok(());
-    }
-    let row = rows::Instance { power, ..found.row };
-    host.store().begin().update(project, name, found.revision, &row)?.commit()?;
-    Ok(())
+    alter(host, project, name, |row| row.power = power).map(drop)
 }
 
 /// Ends a container while somebody else waits for its clean stop; the other one cleans up, and does not start it again.
@@ -219,50 +213,38 @@ pub(crate) fn write_power(
     name: &str,
     power: Power,
 ) -> Result<rows::Instance, Error> {
-    let found = load(host, project, name)?;
-    let mut row = found.row.clone();
-    row.power = power;
-    row.config.insert("volatile.last_state.power".into(), "STOPPED".into());
-    row.config.retain(|key, _| !is_host_name(key));
-    if row.ephemeral && power == Power::Stopped {
-        row.config.insert(ENDING.into(), "true".into());
-    }
-    if row != found.row {
-        host.store().begin().update(project, name, found.revision, &row)?.commit()?;
-    }
-    Ok(found.row)
+    alter(host, project, name, |row| {
+        row.power = power;
+        row.config.insert("volatile.last_state.power".into(), "STOPPED".into());
+        row.config.retain(|key, _| !is_host_name(key));
+        if row.ephemeral && power == Power::Stopped {
+            row.config.insert(ENDING.into(), "true".into());
+        }
+    })
 }
 
 /// Writes down that a container runs, as its start did.
 pub(crate) fn write_running(host: &Host, project: &str, name: &str, live: &Live) -> Result<(), Error> {
-    let found = load(host, project, name)?;
-    let mut row = found.row.clone();
-    row.power = Power::Running;
-    row.config.insert("volatile.last_state.power".into(), "RUNNING".into());
-    row.config.retain(|key, _| !is_host_name(key));
-    row.config.extend(live.nics.lock().iter().map(host_name));
-    if row != found.row {
-        host.store().begin().update(project, name, found.revision, &row)?.commit()?;
-    }
-    Ok(())
+    let written = alter(host, project, name, |row| {
+        row.power = Power::Running;
+        row.config.insert("volatile.last_state.power".into(), "RUNNING".into());
+        row.config.retain(|key, _| !is_host_name(key));
+        row.config.extend(live.nics.lock().iter().map(host_name));
+    });
+    written.map(drop)
 }
 
 /// The stop did not come about: the row says again what it said of the run.
 fn put_back(host: &Host, project: &str, name: &str, before: &rows::Instance) -> Result<(), Error> {
-    let found = load(host, project, name)?;
-    let mut row = found.row;
-    row.power = before.power;
-    row.config.remove(ENDING);
     let of_the_run = |key: &str| is_host_name(key) || key == "volatile.last_state.power";
-    row.config.extend(
-        before
-            .config
-            .iter()
-            .filter(|(key, _)| of_the_run(key))
-            .map(|(key, value)| (key.clone(), value.clone())),
-    );
-    host.store().begin().update(project, name, found.revision, &row)?.commit()?;
-    Ok(())
+    let kept = before.config.iter().filter(|(key, _)| of_the_run(key));
+    let kept: Vec<_> = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let written = alter(host, project, name, |row| {
+        row.power = before.power;
+        row.config.remove(ENDING);
+        row.config.extend(kept.iter().cloned());
+    });
+    written.map(drop)
 }
 
 /// Removes cgroups and records of a run that nobody cleaned up after. Gone is success.

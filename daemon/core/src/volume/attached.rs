@@ -10,7 +10,7 @@ use cabin_undo::Undo;
 
 use super::returning::named;
 use super::snapshot::{WHAT, load_snapshot, row_of, rows_of, snapshot_row, stage};
-use super::{busy_name, load, row_name};
+use super::{load, row_name, turn};
 use crate::busy::Turn;
 use crate::{Error, Host, instance, limits};
 
@@ -26,12 +26,12 @@ impl Attached {
     ///
     /// # Errors
     /// When one has such a snapshot, or is being changed.
-    pub fn of(host: &Host, project: &str, instance: &str, snapshot: &str) -> Result<Attached, Error> {
+    pub fn of(host: &Arc<Host>, project: &str, instance: &str, snapshot: &str) -> Result<Attached, Error> {
         let row = instance::load(host, project, instance)?.row;
         let expanded = instance::expand(&row, &instance::profiles_of(host, project, &row.profiles)?);
         let (mut volumes, mut turns) = (BTreeMap::new(), Vec::new());
         for (pool, volume) in named(&expanded.devices) {
-            turns.push(host.busy().take(&busy_name(&pool, &volume), "snapshot")?);
+            turns.push(turn(host, project, &pool, &volume, "snapshot")?);
             if load_snapshot(host, project, (&pool, &volume, snapshot)).is_ok() {
                 return Err(Error::Exists { what: WHAT, name: row_name(&volume, snapshot) });
             }

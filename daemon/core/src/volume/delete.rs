@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::create::tell;
 use super::kept::{backup_row, backup_rows, remove_file};
-use super::{Users, WHAT, load, row_name, turn};
+use super::{Users, WHAT, alone_with_files, load, row_name, turn};
 use crate::{Error, Host, storage};
 
 /// Deletes a volume with its snapshots.
@@ -19,6 +19,7 @@ use crate::{Error, Host, storage};
 /// the next start of the daemon removes the rest.
 pub fn delete(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Result<(), Error> {
     let _turn = turn(host, project, pool, volume, "delete")?;
+    let _files = alone_with_files(host, pool, volume, "delete")?;
     let row = row_name(pool, volume);
     let (snapshots, backups) = {
         let _alone = host.change_layout();

@@ -4,7 +4,7 @@ use cabin_runtime::files::FilesTarget;
 use cabin_runtime::spec::{IdMap, IdRange, RootSpec};
 use cabin_storage::VolumeName;
 
-use super::load;
+use super::{files_name, load};
 use crate::instance::Files;
 use crate::resolve::{root, unmapped};
 use crate::{Error, Host, storage};
@@ -14,6 +14,7 @@ use crate::{Error, Host, storage};
 /// # Errors
 /// When there is no such volume, or the host refuses.
 pub fn files(host: &Host, project: &str, pool: &str, volume: &str) -> Result<Files, Error> {
+    let open = host.busy().share(&files_name(pool, volume), "reading and writing files")?;
     let row = load(host, project, pool, volume)?.row;
     let root: RootSpec = root(storage::pool(host, pool)?.layers(&VolumeName::custom(volume)?)?);
     let own = host.ids().unpacker()?;
@@ -22,5 +23,6 @@ pub fn files(host: &Host, project: &str, pool: &str, volume: &str) -> Result<Fil
         false => IdMap::Isolated(IdRange { base: own.base, size: own.size }),
     };
     let helper = host.settings().bin_dir.join("cabin-files");
-    Ok(Files::of(cabin_runtime::files::open(&helper, FilesTarget::Stopped { root, ids })?))
+    let session = cabin_runtime::files::open(&helper, FilesTarget::Stopped { root, ids })?;
+    Ok(Files::holding(session, open))
 }

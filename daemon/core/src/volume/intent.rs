@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cabin_storage::{VolumeKind, VolumeName};
-use cabin_store::rows::{self, VolumeIntent};
+use cabin_store::rows::{self, Intent, VolumeIntent};
 use cabin_undo::{Undo, atomically, fault};
 
 use super::snapshot::snapshot_row;
@@ -68,7 +68,7 @@ pub(super) fn settle(host: &Arc<Host>, project: &str, pool: &str, volume: &str) 
     }
 }
 
-/// The volumes of a pool whose old tree lies aside as long as it may have to come back.
+/// The volumes of a pool, those of instances too, whose old tree lies aside as long as it may have to come back.
 ///
 /// # Errors
 /// When the rows cannot be read.
@@ -78,6 +78,11 @@ pub(crate) fn with_old_trees(host: &Host, pool: &str) -> Result<Vec<VolumeName>,
         if let (VolumeIntent::Refresh { .. }, Some((_, volume))) = (&intent.row, intent.name.split_once('/'))
         {
             found.push(VolumeName::custom(volume)?);
+        }
+    }
+    for intent in host.store().rows::<Intent>().list(DEFAULT_PROJECT)? {
+        if matches!(intent.row, Intent::Restore { .. } | Intent::Refresh { .. }) {
+            found.push(VolumeName::container(&intent.name)?);
         }
     }
     Ok(found)

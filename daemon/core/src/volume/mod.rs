@@ -107,6 +107,17 @@ fn turn(
     Ok(turn)
 }
 
+/// By what name the table of turns knows the open files of a volume.
+fn files_name(pool: &str, volume: &str) -> String {
+    format!("the files of storage volume `{pool}/{volume}`")
+}
+
+/// Waits until nobody reads or writes a volume's files through the API, and keeps it so: its tree is to be exchanged or
+/// goes, and what would be written in it then is lost.
+fn alone_with_files(host: &Host, pool: &str, volume: &str, doing: &'static str) -> Result<Turn, Error> {
+    host.busy().take(&files_name(pool, volume), doing)
+}
+
 /// What is going on with a volume that takes its tree away from under those who would mount it.
 const MOVING: &str = "move";
 

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::create::limit_of;
 use super::snapshot::{commit, refuse_mounted, rows_of, snapshot_row};
-use super::{MOVING, WHAT, busy_name, intent, load, row_name, turn};
+use super::{MOVING, WHAT, alone_with_files, intent, load, row_name, turn};
 use crate::{Error, Host, Op, limits, storage};
 
 type Snapshot = Versioned<rows::VolumeSnapshot>;
@@ -49,11 +49,12 @@ pub(super) fn refresh(
 ) -> Result<(), Error> {
     let copy = post.name.as_str();
     // In the order of names, so that two of these cannot wait for each other. Nobody mounts the copy meanwhile.
-    let take = |pool: &str, name: &str, doing| host.busy().take(&busy_name(pool, name), doing);
+    let take = |pool: &str, name: &str, doing| turn(host, project, pool, name, doing);
     let _turns = match (from, source) < (pool, copy) {
-        true => [turn(host, project, from, source, "copy")?, take(pool, copy, MOVING)?],
-        false => [take(pool, copy, MOVING)?, turn(host, project, from, source, "copy")?],
+        true => [take(from, source, "copy")?, take(pool, copy, MOVING)?],
+        false => [take(pool, copy, MOVING)?, take(from, source, "copy")?],
     };
+    let _files = alone_with_files(host, pool, copy, MOVING)?;
     {
         let _alone = host.change_layout();
         check(host, project, (from, source), (pool, copy))?;

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::create::{check_name, limit_of, refuse_size, tell};
 use super::kept::{backup_row, backup_rows};
 use super::snapshot::{commit, refuse_mounted, rows_of, snapshot_row};
-use super::{MOVING, WHAT, busy_name, load, row_name, turn};
+use super::{MOVING, WHAT, alone_with_files, busy_name, load, row_name, turn};
 use crate::{Error, Host, resolve, storage};
 
 /// Refuses at once what can be seen to fail.
@@ -42,6 +42,7 @@ pub fn rename(host: &Arc<Host>, project: &str, pool: &str, old: &str, new: &str)
     check_rename(host, project, (pool, old), (pool, new))?;
     let _turn = turn(host, project, pool, old, "rename")?;
     let _new_turn = host.busy().take(&busy_name(pool, new), "rename")?;
+    let _files = alone_with_files(host, pool, old, "rename")?;
     let _alone = host.change_layout();
     check_rename(host, project, (pool, old), (pool, new))?;
     let disk = storage::pool(host, pool)?;
@@ -75,6 +76,7 @@ pub fn move_to(
     // From here on nobody mounts it.
     let _turn = turn(host, project, pool, old, MOVING)?;
     let _new_turn = host.busy().take(&busy_name(new_pool, new), MOVING)?;
+    let _files = alone_with_files(host, pool, old, MOVING)?;
     {
         let _alone = host.change_layout();
         refuse_mounted(host, project, pool, old, None)?;

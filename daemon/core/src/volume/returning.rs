@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::create::{limit_of, tell};
 use super::snapshot::{load_snapshot, refuse_mounted};
-use super::{busy_name, load, row_name};
+use super::{alone_with_files, load, row_name, turn};
 use crate::busy::Turn;
 use crate::{DEFAULT_PROJECT, Error, Host, resolve, storage};
 
@@ -73,14 +73,15 @@ impl Returning {
     /// # Errors
     /// As [`check`], or when one is being changed.
     pub fn of(
-        host: &Host,
+        host: &Arc<Host>,
         project: &str,
         devices: &Devices,
         (instance, snapshot): (&str, &str),
     ) -> Result<Returning, Error> {
         let (mut volumes, mut turns) = (Vec::new(), Vec::new());
         for (pool, volume) in named(devices) {
-            turns.push(host.busy().take(&busy_name(&pool, &volume), "restore")?);
+            turns.push(turn(host, project, &pool, &volume, "restore")?);
+            turns.push(alone_with_files(host, &pool, &volume, "restore")?);
             let limit = limit_of(&load(host, project, &pool, &volume)?.row.config)?;
             volumes.push(One { pool, volume, limit });
         }

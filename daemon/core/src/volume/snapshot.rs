@@ -11,7 +11,7 @@ use cabin_undo::{Undo, atomically, fault};
 use serde_json::{Value, json};
 
 use super::own::{own_snapshot, own_snapshots};
-use super::{Users, load, row_name, running_users, turn};
+use super::{Users, alone_with_files, load, row_name, running_users, turn};
 use crate::instance::snapshot::create::{after, check_name, expiry, made_up_name};
 use crate::{Error, Host, Op, etag, limits, storage};
 
@@ -359,6 +359,7 @@ pub fn restore(
     (pool, volume, snapshot): (&str, &str, &str),
 ) -> Result<(), Error> {
     let _turn = turn(host, project, pool, volume, "restore")?;
+    let _files = alone_with_files(host, pool, volume, "restore")?;
     load_snapshot(host, project, (pool, volume, snapshot))?;
     refuse_mounted(host, project, pool, volume, None)?;
     let limit = super::create::limit_of(&load(host, project, pool, volume)?.row.config)?;

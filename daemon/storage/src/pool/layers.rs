@@ -279,7 +279,8 @@ impl Pool {
     }
 
     fn layer_tree(&self, layer: &str) -> Result<String> {
-        let own = self.inner.root.open_dir(&place_of(layer)).and_then(|dir| self.inner.kind.driver().own(&dir));
+        let own =
+            self.inner.root.open_dir(&place_of(layer)).and_then(|dir| self.inner.kind.driver().own(&dir));
         let own = own.map_err(|source| self.layer_error("open", layer, source))?;
         Ok(format!("{}/{own}", place_of(layer)))
     }

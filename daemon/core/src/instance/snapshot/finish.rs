@@ -9,12 +9,14 @@ use cabin_undo::{atomically, fault};
 
 use super::{restore, row_name};
 use crate::instance::{WHAT, intent, is_of_a_run, load, refresh, take_back};
-use crate::{DEFAULT_PROJECT, Error, Host, storage, volume};
+use crate::{DEFAULT_PROJECT, Error, Host, Kind, storage, volume};
 
 /// Finishes or takes back what was going on, then removes trees that no row has.
 pub(crate) fn finish(host: &Arc<Host>) {
     for found in host.store().rows::<Intent>().list(DEFAULT_PROJECT).unwrap_or_default() {
-        if let Err(error) = finish_one(host, &found.name, &found.row) {
+        let done = finish_one(host, &found.name, &found.row)
+            .and_then(|()| forget_old_tree(host, &found.name, &found.row));
+        if let Err(error) = done {
             tracing::error!(instance = found.name, error = %error.report(), "an unfinished change stays so");
         }
         fault::reach("change with snapshots finished");
@@ -33,10 +35,10 @@ pub(crate) fn finish(host: &Arc<Host>) {
 /// [`Error::Unavailable`] when it still cannot be.
 pub(crate) fn settle(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
     let Some(found) = host.store().rows::<Intent>().get(project, name)? else { return Ok(()) };
-    let Some(instance) = host.store().rows::<rows::Instance>().get(project, name)? else {
+    if host.store().rows::<rows::Instance>().get(project, name)?.is_none() {
         // Its instance was deleted; whoever takes the name now has no part in it.
         return intent::forget(host, project, name);
-    };
+    }
     let done = match &found.row {
         Intent::Rename { to } => finish_rename(host, name, to),
         going_on if is_of_a_run(going_on) => return Ok(()),
@@ -47,8 +49,19 @@ pub(crate) fn settle(host: &Arc<Host>, project: &str, name: &str) -> Result<(), 
         name: name.to_owned(),
         source: Box::new(source),
     })?;
-    // The tree that was replaced, or was to take its place: what this start of the daemon has not swept.
-    Ok(storage::pool(host, &instance.row.pool)?.forget_replaced(&VolumeName::container(name)?)?)
+    forget_old_tree(host, name, &found.row)
+}
+
+/// The tree that was replaced, or was to take its place: no sweep of its pool has removed it while it might have had to
+/// come back.
+fn forget_old_tree(host: &Host, name: &str, done: &Intent) -> Result<(), Error> {
+    match done {
+        Intent::Restore { .. } | Intent::Refresh { .. } | Intent::Rebuild { .. } => {
+            let pool = storage::pool(host, &load(host, DEFAULT_PROJECT, name)?.row.pool)?;
+            Ok(pool.forget_replaced(&VolumeName::container(name)?)?)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Takes back a rename that was not committed: the tree may lie under a name that no row has.
@@ -84,25 +97,47 @@ fn finish_one(host: &Arc<Host>, name: &str, going_on: &Intent) -> Result<(), Err
             intent::forget(host, DEFAULT_PROJECT, name)
         }
         Intent::Restore { snapshot, mark, disk_only, again, volumes } => {
-            let pool = storage::pool(host, &load(host, DEFAULT_PROJECT, name)?.row.pool)?;
-            let own = VolumeName::container(name)?;
-            // The tree itself says whether it came to that; those of volumes were in place before it.
-            if pool.restored(&own)?.as_ref() == Some(mark) {
-                restore::commit(host, DEFAULT_PROJECT, name, (snapshot, *disk_only), *again)?;
-                // Nobody swept the old ones away while it was not decided.
-                return volume::forget_returned(host, volumes);
-            }
-            volume::take_back(host, volumes, mark)?;
-            match again {
-                true => {
-                    host.store().begin().write(DEFAULT_PROJECT, name, &Intent::Restart)?.commit()?;
-                    Ok(())
-                }
-                false => intent::forget(host, DEFAULT_PROJECT, name),
-            }
+            let wanted = (snapshot.as_str(), *disk_only);
+            finish_restore(host, name, wanted, *again, (mark, volumes))
         }
         Intent::Refresh { .. } => refresh::finish(host, DEFAULT_PROJECT, name, going_on),
         Intent::Rename { .. } | Intent::Update | Intent::Disks { .. } | Intent::Restart => Ok(()),
+    }
+}
+
+/// The tree itself says whether it came to that; those of volumes were in place before it.
+fn finish_restore(
+    host: &Arc<Host>,
+    name: &str,
+    wanted: (&str, bool),
+    again: bool,
+    (mark, volumes): (&String, &[String]),
+) -> Result<(), Error> {
+    let pool = storage::pool(host, &load(host, DEFAULT_PROJECT, name)?.row.pool)?;
+    let own = VolumeName::container(name)?;
+    if pool.restored(&own)?.as_ref() == Some(mark) {
+        let done = {
+            let _kept = host.keep_layout();
+            restore::commit(host, DEFAULT_PROJECT, name, wanted, again)
+        };
+        match done {
+            // Nobody swept the old ones away while it was not decided.
+            Ok(()) => return volume::forget_returned(host, volumes),
+            // The pool may have been away for long, and what the snapshot names have gone meanwhile.
+            Err(error) if !matches!(error.kind(), Kind::Internal | Kind::Unavailable) => {
+                tracing::warn!(instance = name, error = %error.report(), "a restoring is taken back");
+                pool.take_back_restored(&own, mark)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    volume::take_back(host, volumes, mark)?;
+    match again {
+        true => {
+            host.store().begin().write(DEFAULT_PROJECT, name, &Intent::Restart)?.commit()?;
+            Ok(())
+        }
+        false => intent::forget(host, DEFAULT_PROJECT, name),
     }
 }
 
