@@ -34,6 +34,7 @@ mod info;
 mod list;
 mod manpage;
 mod monitor;
+mod mount;
 mod network;
 mod nic;
 mod object;

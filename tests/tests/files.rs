@@ -2,6 +2,7 @@
 
 use cabin_tests::api;
 use cabin_tests::lab::Lab;
+use cabin_tests::wait::until_true;
 
 fn put(lab: &Lab, name: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> api::Reply {
     let target = format!("/1.0/instances/{name}/files?path={path}");
@@ -135,6 +136,52 @@ fn trees_go_in_and_come_out() {
     lab.cabin(&["file", "pull", "-r", "trees/root/a", &back]).ok();
     cabin_tests::cli::host(&["diff", "-r", &from, &format!("{back}/a")]).ok();
     lab.cabin(&["delete", "-f", "trees"]).ok();
+}
+
+/// Mounts with `cabin`'s words, looks, and takes it away by the way given.
+fn mounted(lab: &Lab, words: &[&str], end: impl Fn(&str, u32), look: impl Fn(&std::path::Path)) {
+    let target = lab.home().join(format!("mounted-{}", words.join("-").replace('/', "_")));
+    std::fs::create_dir(&target).unwrap();
+    let shown = target.display().to_string();
+    let words = [words, &[shown.as_str()]].concat();
+    let mut client = lab.command(&cabin_tests::binary("cabin"), &words).spawn().unwrap();
+    let is_mounted = || std::fs::read_to_string("/proc/self/mounts").unwrap().contains(&shown);
+    until_true("the mount", 20, || is_mounted() || client.try_wait().unwrap().is_some());
+    look(&target);
+    end(&shown, client.id());
+    let ended = client.wait().unwrap();
+    assert!(!is_mounted() && ended.success(), "{ended}");
+}
+
+#[test]
+fn files_are_mounted_where_somebody_wants_them() {
+    let lab = Lab::shared();
+    lab.busybox("mounted");
+    let unmount = |target: &str, _: u32| drop(cabin_tests::cli::host(&["fusermount3", "-u", target]).ok());
+    let interrupt = |_: &str, client: u32| {
+        // To all who have the terminal, as Ctrl-C does.
+        let children = std::fs::read_to_string(format!("/proc/{client}/task/{client}/children")).unwrap();
+        for pid in children.split_whitespace().chain([client.to_string().as_str()]) {
+            cabin_tests::cli::host(&["kill", "-INT", pid]).ok();
+        }
+    };
+    mounted(&lab, &["file", "mount", "mounted/root"], unmount, |at| {
+        std::fs::write(at.join("in"), "by mount").unwrap();
+        assert_eq!(lab.sh("mounted", "cat /root/in; echo back >/root/out"), "by mount");
+        assert_eq!(std::fs::read_to_string(at.join("out")).unwrap(), "back\n");
+    });
+    lab.cabin(&["stop", "-f", "mounted"]).ok();
+    mounted(&lab, &["file", "mount", "mounted"], interrupt, |at| {
+        assert_eq!(std::fs::read_to_string(at.join("root/in")).unwrap(), "by mount");
+    });
+    lab.cabin(&["storage", "volume", "create", "default", "mounted"]).ok();
+    mounted(&lab, &["storage", "volume", "file", "mount", "default", "mounted/"], unmount, |at| {
+        std::fs::create_dir(at.join("dir")).unwrap();
+    });
+    let refused = lab.cabin(&["file", "mount", "nobody/", &lab.home().display().to_string()]).refused();
+    assert!(refused.contains("nobody") && refused.contains("not found"), "{refused}");
+    lab.cabin(&["storage", "volume", "delete", "default", "mounted"]).ok();
+    lab.cabin(&["delete", "mounted"]).ok();
 }
 
 #[test]

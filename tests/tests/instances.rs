@@ -104,6 +104,27 @@ fn the_process_beyond_the_limit_is_refused() {
     lab.cabin(&["delete", "-f", "pids"]).ok();
 }
 
+#[test]
+fn limits_hold_from_the_first_thing_init_does() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    let limits = ["limits.cpu=1", "limits.memory=64MiB", "limits.processes=30"];
+    let limits = limits.iter().flat_map(|limit| ["-c", limit]);
+    lab.cabin(&["create", "busybox", "first"].into_iter().chain(limits).collect::<Vec<_>>()).ok();
+    let init = "#!/bin/sh\nnproc >/root/processors\ndd if=/dev/zero of=/dev/null bs=200M count=1\necho $? >/root/memory\n\
+                i=0; while [ $i -lt 60 ]; do sleep 300 & i=$((i+1)); echo $i >/root/processes; done\nexec sleep 300\n";
+    lab.cabin(&["file", "delete", "first/sbin/init"]).ok();
+    lab.cabin_with(&["file", "push", "--mode", "0755", "-", "first/sbin/init"], init.as_bytes()).ok();
+    lab.cabin(&["start", "first"]).ok();
+    // The shell that is init ends when it cannot fork.
+    until_true("the end of init", 30, || lab.status("first") == "Stopped");
+    let told = |what: &str| lab.cabin(&["file", "pull", &format!("first/root/{what}"), "-"]).ok();
+    assert_eq!((told("processors").trim(), told("memory").trim()), ("1", "137"));
+    let processes: usize = told("processes").trim().parse().unwrap();
+    assert!((15..30).contains(&processes), "{processes} of at most 30");
+    lab.cabin(&["delete", "first"]).ok();
+}
+
 /// The processor time an instance uses while two loops spin in it for two seconds, in seconds.
 fn spun(lab: &Lab, name: &str) -> f64 {
     let used = || lab.get(&format!("/1.0/instances/{name}/state"))["cpu"]["usage"].as_f64().unwrap() / 1e9;

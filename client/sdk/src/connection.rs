@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -14,6 +14,15 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use crate::{Error, Result};
+
+/// A connection that speaks another protocol from now on.
+pub type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
+
+/// What became of a request for another protocol.
+pub(crate) enum Upgrade {
+    Agreed(Upgraded),
+    Refused(Response<Incoming>, SendRequest<Body>),
+}
 
 /// The body of a request.
 pub type Body = BoxBody<Bytes, io::Error>;
@@ -131,6 +140,20 @@ impl Client {
             }
         }
         None
+    }
+
+    /// Sends `request` on a connection of its own, which is what the daemon upgrades it to when it agrees.
+    pub(crate) async fn upgrade(&self, request: Request<Body>) -> Result<Upgrade> {
+        let label = format!("{} {}", request.method(), request.uri().path());
+        let failed = |source| Error::Exchange { request: label.clone(), source };
+        let stream = TokioIo::new(self.stream().await?);
+        let (mut sender, driver) = http1::handshake(stream).await.map_err(failed)?;
+        tokio::spawn(driver.with_upgrades());
+        let mut response = sender.send_request(request).await.map_err(failed)?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Upgrade::Refused(response, sender));
+        }
+        Ok(Upgrade::Agreed(TokioIo::new(hyper::upgrade::on(&mut response).await.map_err(failed)?)))
     }
 
     async fn open(&self) -> Result<SendRequest<Body>> {

@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Deserialize;
 
+use crate::connection::Upgraded;
 use crate::request::header;
 use crate::upload::reading_body;
 use crate::volumes::custom_volume;
@@ -91,15 +92,26 @@ struct Listing {
 }
 
 /// `owner` is an instance, or `POOL/VOLUME`: no instance has a slash in its name.
-fn address(owner: &str, path: &str) -> Address {
-    let owner = match owner.split_once('/') {
+fn owner_address(owner: &str) -> Address {
+    match owner.split_once('/') {
         Some((pool, volume)) => custom_volume(pool, volume),
         None => Address::new("/1.0/instances").name(owner),
-    };
-    owner.then("files").query("path", path)
+    }
+}
+
+fn address(owner: &str, path: &str) -> Address {
+    owner_address(owner).then("files").query("path", path)
 }
 
 impl Client {
+    /// A connection that speaks SFTP version 3 with the files of an instance, or of a custom volume by `POOL/VOLUME`.
+    ///
+    /// # Errors
+    /// When it is not there, or its files cannot be reached.
+    pub async fn sftp(&self, owner: &str) -> Result<Upgraded> {
+        self.switch(&owner_address(owner).then("sftp"), "sftp").await
+    }
+
     /// Reads a file, directory or link of an instance, or of a custom volume by `POOL/VOLUME`.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ mod volumes;
 
 pub use address::Address;
 pub use backups::{BackupDownload, BackupUpload};
-pub use connection::{Body, Client, full_body};
+pub use connection::{Body, Client, Upgraded, full_body};
 pub use error::{Error, Kind, Result};
 pub use events::Events;
 pub use files::{FileBody, FileContent, FileKind, NewFile, WriteMode};

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::connection::{Upgrade, Upgraded};
 use crate::{Address, Body, Client, Error, Result, full_body};
 
 /// The version of an object, to change only what was read.
@@ -185,6 +186,23 @@ impl Client {
         }
         let refused = self.whole(&method, address, response, connection).await;
         refused.and(Err(Error::Unexpected { request: label(&method, address), expected: "a success" }))
+    }
+
+    /// Asks for another protocol on a connection of its own.
+    pub(crate) async fn switch(&self, address: &Address, protocol: &'static str) -> Result<Upgraded> {
+        let mut request = self.compose(&Method::GET, address, None)?;
+        let asked = [("connection", "Upgrade".to_owned()), ("upgrade", protocol.to_owned())];
+        set_headers(&mut request, &label(&Method::GET, address), &asked)?;
+        match self.upgrade(request).await? {
+            Upgrade::Agreed(stream) => Ok(stream),
+            Upgrade::Refused(response, connection) => {
+                let refused = self.whole(&Method::GET, address, response, connection).await;
+                refused.and(Err(Error::Unexpected {
+                    request: label(&Method::GET, address),
+                    expected: "another protocol",
+                }))
+            }
+        }
     }
 
     /// The text the daemon sends, envelope and all, whatever its code. For `query`.

@@ -379,6 +379,15 @@ pub enum File {
         #[arg(short, long)]
         force: bool,
     },
+    /// Mount a directory of an instance here, until Ctrl-C (with sshfs)
+    Mount {
+        /// INSTANCE[/PATH]
+        #[arg(value_name = "INSTANCE[/PATH]", add = ArgValueCompleter::new(complete::instance_places))]
+        path: String,
+        /// An empty directory here
+        #[arg(add = ArgValueCompleter::new(complete::locals))]
+        target: String,
+    },
     /// Edit a file of an instance with $EDITOR
     Edit {
         /// INSTANCE/PATH

@@ -335,6 +335,15 @@ pub enum VolumeFile {
     },
     /// Edit a file of a custom volume with $EDITOR
     Edit(FilePlace),
+    /// Mount a directory of a custom volume here, until Ctrl-C (with sshfs)
+    Mount {
+        /// Where
+        #[command(flatten)]
+        place: FilePlace,
+        /// An empty directory here
+        #[arg(add = ArgValueCompleter::new(complete::locals))]
+        target: String,
+    },
     /// Copy a file from a custom volume to here
     Pull {
         /// Where

@@ -5,9 +5,9 @@ use std::io::Cursor;
 use anyhow::{Context as _, bail};
 use cabin_client::{Client, FileBody, FileKind, NewFile, Sent, WriteMode};
 
-use super::{Context, pull, push};
+use super::{Context, mount, pull, push};
 use crate::cli::instance::{File, Ownership};
-use crate::{editor, words};
+use crate::{editor, remote, words};
 
 /// Links followed on the way to a file.
 const HOPS: usize = 40;
@@ -35,8 +35,14 @@ pub async fn run(context: &Context, command: File) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        File::Mount { path, target } => mount::run(client, instance_place(&path)?, &target).await,
         File::Edit { path } => edit(client, words::place(&path)?).await,
     }
+}
+
+/// An instance and a path in it; its root when none is said.
+fn instance_place(word: &str) -> anyhow::Result<(&str, &str)> {
+    if word.contains('/') { words::place(word) } else { Ok((remote::local(word)?, "/")) }
 }
 
 /// Deletes a file of an instance or volume.

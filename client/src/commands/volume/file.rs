@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use cabin_client::Client;
 
 use crate::cli::volume::{FilePlace, VolumeFile};
-use crate::commands::{Context, file, pull, push};
+use crate::commands::{Context, file, mount, pull, push};
 use crate::remote;
 
 /// `storage volume file`.
@@ -21,6 +21,10 @@ pub async fn run(context: &Context, client: &Client, command: VolumeFile) -> any
         VolumeFile::Edit(place) => {
             let (owner, path) = parts(&place)?;
             file::edit(client, (&owner, &path)).await
+        }
+        VolumeFile::Mount { place, target } => {
+            let (owner, path) = parts(&place)?;
+            mount::run(client, (&owner, &path), &target).await
         }
         VolumeFile::Pull { place, target, recursive, create_dirs } => {
             let (owner, path) = parts(&place)?;
