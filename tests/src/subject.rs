@@ -287,7 +287,7 @@ impl Subject {
         self.skip = Some(beginning.to_owned());
     }
 
-    /// Arms a plan (`count`, `fail:3`, `kill:3`, `off`).
+    /// Arms a plan (`count`, `fail:3`, `kill:3`, `hold:cgroup removed`, `off`).
     ///
     /// # Panics
     /// When the daemon refuses it.
@@ -317,6 +317,13 @@ impl Subject {
                 fails: it["fails"] == true,
             })
             .collect()
+    }
+
+    /// Waits until somebody is held at the point that the plan named.
+    pub fn wait_held(&self, what: &str) {
+        until_true(&format!("somebody to be held at `{what}`"), 30, || {
+            self.points().iter().any(|point| point.what.starts_with(what))
+        });
     }
 
     /// One request with an optional JSON body.

@@ -80,7 +80,8 @@ pub async fn arm_fault(mut call: Call) -> Result<Reply, Fault> {
     if sent.plan == "panic" {
         fault::panic_on_purpose("this request");
     }
-    let known = "a plan is `off`, `count`, `fail:N`, `panic:N` or `kill:N`, or `panic` for at once";
+    let known =
+        "a plan is `off`, `count`, `fail:N`, `panic:N`, `kill:N` or `hold:WHAT`, or `panic` for at once";
     fault::arm(plan.ok_or_else(|| Fault::invalid(known))?);
     Ok(Reply::empty())
 }

@@ -2,14 +2,16 @@
 //!
 //! Armed through the environment variable `CABIN_FAULT` when the daemon starts, or by [`arm`] while it
 //! runs: `fail:N` makes the N-th point since arming fail once, `panic:N` makes it panic once, `kill:N` ends the
-//! process there with no unwinding. `skip:WHAT`, read by whoever starts the daemon, is [`skip`]. Unarmed, a point costs one
-//! relaxed atomic load.
+//! process there with no unwinding. `hold:WHAT` has whoever comes to a point whose name begins so wait there until
+//! another plan is armed. `skip:WHAT`, read by whoever starts the daemon, is [`skip`]. Unarmed, a point costs one relaxed
+//! atomic load.
 //!
 //! There are points that can fail ([`pass`]) and points behind which there is no way back, where only the
-//! process can end ([`reach`]). Both are counted together.
+//! process can end ([`reach`]). Both are counted together. Between two looks nothing can fail: at a [`moment`] somebody can
+//! only be held.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::Injected;
 
@@ -19,6 +21,10 @@ static SEEN: AtomicU64 = AtomicU64::new(0);
 static PASSED: Mutex<Vec<Point>> = Mutex::new(Vec::new());
 
 static SKIPPED: Mutex<Option<String>> = Mutex::new(None);
+
+/// How the points begin at which is waited, and the word that it is over.
+static HELD: Mutex<Option<String>> = Mutex::new(None);
+static LET_GO: Condvar = Condvar::new();
 
 /// How many points are remembered by name.
 const REMEMBERED: usize = 10_000;
@@ -37,9 +43,10 @@ const COUNT: u8 = 1;
 const FAIL: u8 = 2;
 const KILL: u8 = 3;
 const PANIC: u8 = 4;
+const HOLD: u8 = 5;
 
 /// What to do at which fault point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
     /// Nothing is counted and nothing fails.
     Off,
@@ -51,10 +58,12 @@ pub enum Plan {
     Panic(u64),
     /// The process ends at the N-th point, as by `kill -9`.
     Kill(u64),
+    /// Whoever comes to a point whose name begins so waits there until another plan is armed.
+    Hold(String),
 }
 
 impl Plan {
-    /// Reads `off`, `count`, `fail:N`, `panic:N` or `kill:N`.
+    /// Reads `off`, `count`, `fail:N`, `panic:N`, `kill:N` or `hold:WHAT`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Plan> {
         match text.split_once(':') {
@@ -63,6 +72,7 @@ impl Plan {
             Some(("fail", n)) => n.parse().ok().map(Plan::Fail),
             Some(("panic", n)) => n.parse().ok().map(Plan::Panic),
             Some(("kill", n)) => n.parse().ok().map(Plan::Kill),
+            Some(("hold", what)) if !what.is_empty() => Some(Plan::Hold(what.to_owned())),
             _ => None,
         }
     }
@@ -70,17 +80,23 @@ impl Plan {
 
 /// Starts a plan; counting begins at 1 again.
 pub fn arm(plan: Plan) {
-    let (mode, target) = match plan {
+    let (mode, target) = match &plan {
         Plan::Off => (OFF, 0),
         Plan::Count => (COUNT, 0),
-        Plan::Fail(n) => (FAIL, n),
-        Plan::Panic(n) => (PANIC, n),
-        Plan::Kill(n) => (KILL, n),
+        Plan::Fail(n) => (FAIL, *n),
+        Plan::Panic(n) => (PANIC, *n),
+        Plan::Kill(n) => (KILL, *n),
+        Plan::Hold(_) => (HOLD, 0),
     };
     MODE.store(OFF, Ordering::SeqCst);
     SEEN.store(0, Ordering::SeqCst);
     list().clear();
     TARGET.store(target, Ordering::SeqCst);
+    *HELD.lock().unwrap_or_else(PoisonError::into_inner) = match plan {
+        Plan::Hold(beginning) => Some(beginning),
+        _ => None,
+    };
+    LET_GO.notify_all();
     MODE.store(mode, Ordering::SeqCst);
 }
 
@@ -133,6 +149,22 @@ pub fn reach(what: &str) {
     let _ = count(what, false);
 }
 
+/// Passes a moment between two looks, in which others may change what was seen: a plan can have whoever is here wait for
+/// them, and for no other plan is there such a point.
+pub fn moment(what: &str) {
+    if MODE.load(Ordering::Relaxed) == HOLD {
+        let _ = count(what, false);
+    }
+}
+
+/// Waits as long as the plan says so.
+fn stand(what: &str) {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    while held.as_ref().is_some_and(|beginning| what.starts_with(beginning)) {
+        held = LET_GO.wait(held).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
 /// The point's number when it must fail.
 fn count(what: &str, fails: bool) -> Option<u64> {
     crate::trace::step(what);
@@ -148,6 +180,10 @@ fn count(what: &str, fails: bool) -> Option<u64> {
         }
         SEEN.fetch_add(1, Ordering::SeqCst) + 1
     };
+    if mode == HOLD {
+        stand(what);
+        return None;
+    }
     if number != TARGET.load(Ordering::SeqCst) {
         return None;
     }
@@ -179,6 +215,8 @@ mod tests {
         assert_eq!(Plan::parse("fail:3"), Some(Plan::Fail(3)));
         assert_eq!(Plan::parse("kill:1"), Some(Plan::Kill(1)));
         assert_eq!(Plan::parse("panic:2"), Some(Plan::Panic(2)));
+        assert_eq!(Plan::parse("hold:a row"), Some(Plan::Hold("a row".to_owned())));
+        assert_eq!(Plan::parse("hold:"), None);
         assert_eq!(Plan::parse("count"), Some(Plan::Count));
         assert_eq!(Plan::parse("fail:x"), None);
         assert_eq!(Plan::parse(""), None);
