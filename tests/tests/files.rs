@@ -2,7 +2,9 @@
 
 use cabin_tests::api;
 use cabin_tests::lab::Lab;
+use cabin_tests::subject::Subject;
 use cabin_tests::wait::until_true;
+use serde_json::{Value, json};
 
 fn put(lab: &Lab, name: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> api::Reply {
     let target = format!("/1.0/instances/{name}/files?path={path}");
@@ -239,4 +241,24 @@ fn what_is_there_keeps_its_owner_and_mode() {
     assert_eq!(lab.sh("keeper", "cat /root/f; echo; stat -c '%u %g %a' /root/f"), "d\n7 8 640");
     assert_eq!(lab.cabin(&["exec", "keeper", "--env", "HOME=/srv/d", "--", "pwd"]).ok(), "/srv/d");
     lab.cabin(&["delete", "-f", "keeper"]).ok();
+}
+
+#[test]
+fn the_files_of_one_that_starts_while_they_are_asked_for_are_those_it_runs_with() {
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    subject.create("early", &json!({}));
+    let moment = "files of `early`, which does not run";
+    subject.arm(&format!("hold:{moment}"));
+    std::thread::scope(|scope| {
+        let target = "/1.0/instances/early/files?path=/dev";
+        let asked = scope.spawn(|| subject.call("GET", target, None).expect("an answer").json());
+        subject.wait_held(moment);
+        subject.power("early", "start").expect("a start");
+        assert!(subject.disarm());
+        let found = asked.join().expect("the asking thread")["metadata"].clone();
+        // Its root alone, mounted a second time, has no devices.
+        let devices: Vec<&str> = found.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        assert!(devices.contains(&"null"), "{devices:?}");
+    });
 }

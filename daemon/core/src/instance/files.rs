@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cabin_runtime::files::{FilesSession, FilesTarget};
 use cabin_storage::VolumeName;
+use cabin_undo::fault;
 
 use super::{expand, load, profiles_of, turn};
 use crate::busy::Turn;
@@ -48,6 +49,7 @@ pub fn files(host: &Arc<Host>, project: &str, name: &str) -> Result<Files, Error
     if let Some(session) = of_running(host, &helper, name)? {
         return Ok(Files::of(session));
     }
+    fault::moment(&format!("files of `{name}`, which does not run"));
     let turn = turn(host, project, name, "reading and writing files")?;
     // What was waited for may have started it, or moved it elsewhere: nobody mounts the root of a running one.
     if let Some(session) = of_running(host, &helper, name)? {
