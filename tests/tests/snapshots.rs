@@ -3,6 +3,7 @@
 use cabin_tests::cli::host;
 use cabin_tests::clients::Stock;
 use cabin_tests::lab::Lab;
+use cabin_tests::subject::Subject;
 use cabin_tests::wait::until_true;
 use serde_json::json;
 
@@ -435,4 +436,29 @@ fn an_instance_on_many_layers_starts_and_keeps_all_of_them() {
     let left = std::fs::read_dir(lab.dir.join("storage-pools/default/layers")).expect("the pool");
     let ours = left.filter_map(Result::ok).filter(|layer| layer.path().join("u/round-22").exists());
     assert_eq!(ours.count(), 0);
+}
+
+#[test]
+fn a_snapshot_that_is_given_more_time_when_it_was_found_to_be_over_stays() {
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    subject.create("box", &json!({}));
+    let snapshots = "/1.0/instances/box/snapshots";
+    for name in ["over", "more"] {
+        subject.must("POST", snapshots, &json!({ "name": name, "expires_at": "2099-06-01T00:00:00Z" }));
+    }
+    let look = json!({ "through": ["2099-12-31T23:50:00Z", "2100-01-01T00:10:00Z"] });
+    let moment = "snapshot `box/more` was found to be over";
+    subject.arm(&format!("hold:{moment}"));
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| subject.ask("PUT", "/internal/clock", &look));
+        subject.wait_held(moment);
+        let later = json!({ "expires_at": "2101-01-01T00:00:00Z" });
+        subject.must("PUT", &format!("{snapshots}/more"), &later);
+        assert!(subject.disarm());
+        looking.join().expect("the looking thread").expect("an answer");
+    });
+    let left = subject.get(snapshots);
+    assert_eq!(left, json!([format!("{snapshots}/more")]));
+    subject.must("PUT", "/1.0/instances/box", &json!({ "restore": "more" }));
 }

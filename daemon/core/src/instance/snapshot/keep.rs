@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use cabin_store::rows;
+use cabin_undo::fault;
 use jiff::{Span, Zoned};
 
 use super::alter::delete_snapshot_if;
@@ -79,6 +80,7 @@ fn expired(host: &Host, stretch: &Stretch) -> Result<Vec<String>, Error> {
 
 fn delete(host: &Arc<Host>, name: &str, stretch: &Stretch) {
     let Some((instance, snapshot)) = name.split_once('/') else { return };
+    fault::moment(&format!("snapshot `{name}` was found to be over"));
     let is_over = |row: &rows::Snapshot| stretch.is_over(&row.expires_at);
     match delete_snapshot_if(host, None, DEFAULT_PROJECT, (instance, snapshot), is_over) {
         // Its time was changed while others were deleted.
