@@ -309,3 +309,26 @@ fn what_a_shutdown_stopped_runs_again_and_its_order_is_kept() {
     assert_eq!(subject.status("off"), "Stopped");
     clean(&subject);
 }
+
+#[test]
+fn a_forced_stop_during_a_restart_holds_though_the_daemon_dies_before_the_restart_gives_up() {
+    let mut subject = lab();
+    running(&subject, "deaf", &json!({}));
+    // It comes after the other: when it runs, the other would.
+    subject.create("mark", &json!({ "boot.autostart": "true", "boot.autostart.priority": "-1" }));
+    subject.exec("deaf", "echo '::shutdown:/bin/sleep 1000' >>/etc/inittab; kill -HUP 1").expect("a command");
+    let held = "`deaf` has ended";
+    let restart = json!({ "action": "restart", "timeout": 60 });
+    let begun = subject.call("PUT", "/1.0/instances/deaf/state", Some(&restart)).expect("an answer");
+    assert_eq!(begun.status, 202, "{}", begun.text());
+    let hangs = || subject.exec("deaf", "ps").is_ok_and(|all| all.contains("sleep 1000"));
+    until_true("the guest to hang", 20, hangs);
+    subject.arm(&format!("hold:{held}"));
+    subject.power("deaf", "stop").expect("a stop");
+    subject.wait_held(held);
+    subject.crash();
+    subject.boot_well();
+    wait_status(&subject, "mark", "Running");
+    assert_eq!(subject.status("deaf"), "Stopped");
+    clean(&subject);
+}
