@@ -4,13 +4,13 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use cabin_tests::audit;
 use cabin_tests::cli::host;
 use cabin_tests::hostile::Line;
 use cabin_tests::machine;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::audited;
 use cabin_tests::wait::{until, until_true};
+use cabin_tests::{api, audit};
 use serde_json::{Value, json};
 
 fn lab() -> Subject {
@@ -211,4 +211,35 @@ fn a_guest_that_does_not_heed_the_end_of_the_host_is_given_the_time_it_has_and_n
     assert!(took.as_secs() >= 2 && took < most, "it took {took:?}");
     subject.boot_well();
     subject.wait_status("deaf", "Running", 30);
+}
+
+#[test]
+fn nothing_starts_any_more_while_the_instances_of_the_host_are_stopped() {
+    let mut subject = lab();
+    for name in ["slow", "late"] {
+        subject.create(name, &json!({ "boot.host_shutdown_timeout": "60" }));
+    }
+    subject.power("slow", "start").expect("a start");
+    // It says that it was told, and ends when it is let.
+    let end = "touch /root/told; until test -e /root/go; do sleep 1; done";
+    let entry = "echo '::shutdown:/bin/sh /root/end' >>/etc/inittab; kill -HUP 1";
+    subject.exec("slow", &format!("mkdir -p /root; echo '{end}' >/root/end; {entry}")).expect("a command");
+    let file = |name: &str| format!("/1.0/instances/slow/files?path=/root/{name}");
+    std::thread::scope(|scope| {
+        let closing = scope.spawn(|| subject.call("PUT", "/internal/shutdown", None).expect("an answer"));
+        let told = || subject.call("GET", &file("told"), None).is_ok_and(|reply| reply.status == 200);
+        until_true("the guest to be told", 20, told);
+        let refused = subject.power("late", "start");
+        let headers = [("X-Incus-type", "file")];
+        let let_go = api::send(&subject.socket(), "POST", &file("go"), &headers, b"");
+        assert_eq!(let_go.expect("an answer").status, 200);
+        assert_eq!(closing.join().expect("the asking thread").status, 200);
+        let why = refused.expect_err("a start while all are stopped");
+        assert!(why.contains("shutdown of the host's instances"), "{why}");
+    });
+    subject.wait_gone();
+    assert_eq!(subject.processes(), []);
+    subject.boot_well();
+    subject.wait_status("slow", "Running", 30);
+    assert_eq!(subject.status("late"), "Stopped");
 }
