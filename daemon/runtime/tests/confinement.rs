@@ -42,6 +42,23 @@ fn sockets_and_calls_of_the_deny_list_are_refused() {
 }
 
 #[test]
+fn nobody_inside_lets_the_kernel_make_calls_past_the_filter() {
+    // io_uring_setup, io_uring_enter and io_uring_register.
+    let setup = "perl -e '$p = \"\\0\" x 120; syscall(425, 8, $p) >= 0 or die $!'";
+    let enter = "perl -e 'syscall(426, -1, 0, 0, 0, 0, 0) >= 0 or die $!'";
+    let register = "perl -e 'syscall(427, -1, 0, 0, 0) >= 0 or die $!'";
+    for ids in [None, Some(IdMap::Privileged)] {
+        let lab = Lab::new();
+        let mut spec = lab.waiting();
+        spec.ids = ids.unwrap_or(spec.ids);
+        lab.start(&spec);
+        for script in [setup, enter, register] {
+            refused(&lab, script, "not permitted");
+        }
+    }
+}
+
+#[test]
 fn devices_stay_closed() {
     let lab = Lab::new();
     lab.start(&lab.waiting());
