@@ -398,3 +398,41 @@ fn a_disk_that_is_away_keeps_the_ids_of_its_containers() {
     subject.power("kept", "start").expect("a start");
     subject.must("DELETE", "/1.0/instances/kept?force=true", &json!({}));
 }
+
+#[test]
+fn what_lies_in_a_full_pool_can_be_copied_and_moved_to_another() {
+    let disk = Disk::new(96, None);
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let source = disk.place().join("pool");
+    std::fs::create_dir(&source).expect("a directory");
+    let tight = json!({ "name": "tight", "driver": "overlay", "config": { "source": source } });
+    subject.must("POST", "/1.0/storage-pools", &tight);
+    subject.must("POST", "/1.0/storage-pools", &json!({ "name": "roomy", "driver": "overlay" }));
+    let root = |pool: &str| json!({ "root": { "type": "disk", "path": "/", "pool": pool } });
+    let image = json!({ "type": "image", "alias": "busybox" });
+    subject.must(
+        "POST",
+        "/1.0/instances",
+        &json!({ "name": "it", "source": image, "devices": root("tight") }),
+    );
+    subject.power("it", "start").expect("a start");
+    subject.exec("it", "mkdir -p /root; echo here >/root/note; sync").expect("a command");
+    subject.power("it", "stop").expect("a stop");
+    disk.fill();
+    assert!(disk.is_full());
+    let copy = json!({ "type": "copy", "source": "it" });
+    let body = json!({ "name": "copied", "source": copy, "devices": root("roomy") });
+    subject.must("POST", "/1.0/instances", &body);
+    assert!(disk.is_full(), "there was room all the time");
+    subject.must("POST", "/1.0/instances/it", &json!({ "migration": true, "pool": "roomy" }));
+    for name in ["copied", "it"] {
+        assert_eq!(
+            subject.get(&format!("/1.0/instances/{name}"))["expanded_devices"]["root"]["pool"],
+            "roomy"
+        );
+        subject.power(name, "start").expect("a start");
+        assert_eq!(subject.exec(name, "cat /root/note").as_deref(), Ok("here"));
+    }
+    subject.must("DELETE", "/1.0/storage-pools/tight", &json!({}));
+}
