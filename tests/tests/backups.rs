@@ -1,10 +1,15 @@
 //! Backups: out and in again with all that belongs to a file, in the layouts of other servers, and what is refused.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use cabin_tests::cli::host;
 use cabin_tests::lab::Lab;
 use cabin_tests::peer::Peer;
+use cabin_tests::subject::Subject;
+use cabin_tests::sweep::audited;
+use cabin_tests::wait::until_true;
 use serde_json::{Value, json};
 
 /// Everything about the files of a running instance that a backup is to keep.
@@ -404,4 +409,49 @@ fn a_rebuilt_instance_has_another_tree_and_all_else_as_before() {
     let _ = lab.cabin(&["start", "anew"]).refused();
     let _ = lab.cabin(&["rebuild", "nowhere", "anew"]).refused();
     lab.cabin(&["delete", "-f", "anew"]).ok();
+}
+
+/// A backup whose receiver takes nothing of it: the instance's turn is held until it goes.
+fn stuck_backup(subject: &Subject, name: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(subject.socket()).expect("a connection");
+    let body = json!({ "compression_algorithm": "none" }).to_string();
+    let request = format!(
+        "POST /1.0/instances/{name}/backups HTTP/1.1\r\nHost: a\r\nAccept: application/octet-stream\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).expect("a request");
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).expect("the beginning of an answer");
+    assert_eq!(&first, b"HTTP/1.1 200");
+    stream
+}
+
+#[test]
+fn the_end_of_a_guest_is_not_lost_in_a_backup_that_takes_longer_than_anybody_waits() {
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    for name in ["again", "off"] {
+        subject.create(name, &json!({}));
+        subject.power(name, "start").expect("a start");
+        let big = "mkdir -p /root; dd if=/dev/urandom of=/root/big bs=1M count=8 2>/dev/null";
+        subject.exec(name, big).expect("files that no buffer holds");
+    }
+    let init = subject.init_pid("again");
+    let backups = ["again", "off"].map(|name| stuck_backup(&subject, name));
+    for (name, act) in [("again", "reboot -f"), ("off", "poweroff -f")] {
+        let _ = subject.exec(name, act);
+        subject.wait_status(name, "Stopped", 20);
+    }
+    // Who asks later gives up later, too: when this one has, nobody waits of those who were to wait but once.
+    let asked = subject.ask("PATCH", "/1.0/instances/off", &json!({ "description": "seen" }));
+    let refused = asked.expect_err("a change during the backup");
+    assert!(refused.contains("export"), "{refused}");
+    assert_eq!(subject.status("again"), "Stopped");
+    drop(backups);
+    subject.wait_status("again", "Running", 30);
+    assert_ne!(subject.init_pid("again"), init);
+    until_true("what was left of the other to go", 20, || audited(&subject).is_empty());
+    assert_eq!(subject.get("/1.0/instances/off")["config"]["volatile.last_state.power"], "STOPPED");
+    subject.power("off", "start").expect("a start");
 }
