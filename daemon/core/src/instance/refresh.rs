@@ -213,11 +213,10 @@ pub(super) fn finish(host: &Host, project: &str, name: &str, going_on: &Intent) 
     if came && host.store().rows::<rows::Instance>().get(project, source)?.is_some() {
         let mut plan = planned(host, project, (source, name), *instance_only, *exclude_older)?;
         plan.missing.retain(|found| present.contains(&found.name));
-        return commit(host, project, name, source, &plan);
+        commit(host, project, name, source, &plan)?;
+        return Ok(pool.forget_replaced(&volume)?);
     }
-    if came {
-        pool.take_back_restored(&volume, mark)?;
-    }
+    pool.take_back_restored(&volume, mark)?;
     for Versioned { name: snapshot, .. } in rows_of(host, project, name)? {
         let away = aside(&snapshot, mark);
         if present.contains(&away) {

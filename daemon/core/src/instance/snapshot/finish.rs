@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cabin_storage::{VolumeKind, VolumeName};
+use cabin_storage::{Pool, VolumeKind, VolumeName};
 use cabin_store::rows::{self, Intent};
 use cabin_undo::{atomically, fault};
 
@@ -49,7 +49,10 @@ pub(crate) fn settle(host: &Arc<Host>, project: &str, name: &str) -> Result<(), 
         name: name.to_owned(),
         source: Box::new(source),
     })?;
-    forget_old_tree(host, name, &found.row)
+    forget_old_tree(host, name, &found.row)?;
+    // Snapshots that came or were to go: what this start of the daemon has not swept.
+    let pool = storage::pool(host, &load(host, project, name)?.row.pool)?;
+    sweep_one(&pool, &VolumeName::container(name)?, &names(host)?)
 }
 
 /// The tree that was replaced, or was to take its place: no sweep of its pool has removed it while it might have had to
@@ -143,14 +146,13 @@ fn finish_restore(
 
 fn sweep(host: &Host, pool: &str) -> Result<(), Error> {
     let pool = storage::pool(host, pool)?;
-    let rows = host.store().rows::<rows::Snapshot>().list(DEFAULT_PROJECT)?;
-    let rows: BTreeSet<String> = rows.into_iter().map(|found| found.name).collect();
-    // What a rename could not take back is somebody's only one.
+    let (rows, none) = (names(host)?, BTreeSet::new());
+    // What could not be taken back is somebody's only one.
     let going_on = host.store().rows::<Intent>().list(DEFAULT_PROJECT)?;
     let moving = |volume: &VolumeName| {
         going_on.iter().any(|found| match &found.row {
             Intent::Rename { to } => to == volume.name() || found.name == volume.name(),
-            Intent::RenameSnapshot { .. } => found.name == volume.name(),
+            Intent::RenameSnapshot { .. } | Intent::Refresh { .. } => found.name == volume.name(),
             _ => false,
         })
     };
@@ -163,16 +165,25 @@ fn sweep(host: &Host, pool: &str) -> Result<(), Error> {
         if volume.kind() != VolumeKind::Container || moving(&volume) {
             continue;
         }
-        for snapshot in pool.list_snapshots(&volume)? {
-            if elsewhere(&volume) || !rows.contains(&row_name(volume.name(), &snapshot)) {
-                pool.delete_snapshot(&volume, &snapshot)?;
-                tracing::info!(
-                    what = "snapshot",
-                    name = row_name(volume.name(), &snapshot),
-                    "a stray was removed"
-                );
-                fault::reach("stray snapshot removed");
-            }
+        sweep_one(&pool, &volume, if elsewhere(&volume) { &none } else { &rows })?;
+    }
+    Ok(())
+}
+
+/// The snapshots that there are, each with the name of its instance.
+fn names(host: &Host) -> Result<BTreeSet<String>, Error> {
+    let rows = host.store().rows::<rows::Snapshot>().list(DEFAULT_PROJECT)?;
+    Ok(rows.into_iter().map(|found| found.name).collect())
+}
+
+/// Removes the trees of a volume's snapshots that are none of these.
+fn sweep_one(pool: &Pool, volume: &VolumeName, rows: &BTreeSet<String>) -> Result<(), Error> {
+    for snapshot in pool.list_snapshots(volume)? {
+        let name = row_name(volume.name(), &snapshot);
+        if !rows.contains(&name) {
+            pool.delete_snapshot(volume, &snapshot)?;
+            tracing::info!(what = "snapshot", name, "a stray was removed");
+            fault::reach("stray snapshot removed");
         }
     }
     Ok(())
