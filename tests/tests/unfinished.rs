@@ -1,6 +1,7 @@
 //! The daemon dies in the middle of a change, and the pool is not there when the next one starts: the change stays noted,
 //! and is finished or taken back once the pool is back.
 
+use cabin_tests::content;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, audited};
 use serde_json::json;
@@ -95,4 +96,84 @@ fn clear(subject: &Subject, names: &[&str]) {
         let target = format!("/1.0/instances/{name}?force=true");
         let _ = subject.ask("DELETE", &target, &json!({}));
     }
+}
+
+const COPY: &str = "/1.0/instances/copy";
+
+/// A copy in the pool `far`, and its source, which has gone on: another tree, another snapshot of one name, one more.
+fn behind(subject: &Subject) {
+    subject.create("source", &json!({}));
+    take(subject, "source", "s", "old");
+    copy(subject, false).expect("a copy");
+    content::write_in(subject, "far/containers/copy", "old");
+    subject.must("DELETE", "/1.0/instances/source/snapshots/s", &json!({}));
+    take(subject, "source", "s", "new");
+    take(subject, "source", "more", "new");
+}
+
+fn take(subject: &Subject, name: &str, snapshot: &str, what: &str) {
+    content::write(subject, name, what);
+    subject.must("POST", &format!("/1.0/instances/{name}/snapshots"), &json!({ "name": snapshot }));
+}
+
+fn copy(subject: &Subject, refresh: bool) -> Result<serde_json::Value, String> {
+    let root = json!({ "root": { "type": "disk", "path": "/", "pool": "far" } });
+    let source = json!({ "type": "copy", "source": "source", "refresh": refresh });
+    subject.ask("POST", "/1.0/instances", &json!({ "name": "copy", "source": source, "devices": root }))
+}
+
+/// What the copy is now: its tree, and each snapshot with the tree it brings back.
+fn seen(subject: &Subject) -> Vec<String> {
+    let tree = || {
+        let path = format!("{COPY}/files?path=/which-tree");
+        subject.call("GET", &path, None).expect("an answer").text()
+    };
+    let mut seen = vec![tree()];
+    for snapshot in ["s", "more"] {
+        if subject.ask("PUT", COPY, &json!({ "restore": snapshot })).is_ok() {
+            seen.push(format!("{snapshot}: {}", tree()));
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_refresh_that_is_finished_when_its_source_has_gone_leaves_the_old_or_the_new() {
+    let mut subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    subject.must("POST", "/1.0/storage-pools", &json!({ "name": "far", "driver": "dir" }));
+    let (place, away) = (subject.dir.join("storage-pools/far"), subject.dir.join("away"));
+    let mut tally = Tally::default();
+    for number in 1.. {
+        behind(&subject);
+        subject.arm(&format!("kill:{number}"));
+        let _ = copy(&subject, true);
+        if subject.disarm() {
+            assert_eq!(seen(&subject), ["new", "s: new", "more: new"], "when nothing happens");
+            break;
+        }
+        subject.wait_gone();
+        tally.points += 1;
+        std::fs::rename(&place, &away).expect("the pool goes away");
+        subject.boot_well();
+        subject.must("DELETE", "/1.0/instances/source", &json!({}));
+        std::fs::rename(&away, &place).expect("the pool comes back");
+        // Whoever changes it first has it finished.
+        let finished = subject.ask("PATCH", COPY, &json!({ "description": "seen" }));
+        let seen = seen(&subject);
+        let whole: [&[&str]; 2] = [&["old", "s: old"], &["new", "s: new", "more: new"]];
+        if finished.is_err() || !whole.iter().any(|whole| seen == *whole) {
+            tally.wrong.push(format!("step {number}: {seen:?}, {finished:?}"));
+        }
+        // A snapshot that did not come has left nothing that were in another's way.
+        if seen.first().is_some_and(|tree| tree == "old") {
+            subject.must("POST", &format!("{COPY}/snapshots"), &json!({ "name": "more" }));
+        }
+        // What a refresh that was done left behind goes with the next start.
+        subject.terminate();
+        subject.boot_well();
+        tally.wrong.extend(audited(&subject).into_iter().map(|it| format!("step {number}: {it}")));
+        subject.must("DELETE", COPY, &json!({}));
+    }
+    tally.close("deaths in a refresh whose source goes then");
 }
