@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cabin_sys::{pty, socket};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -40,8 +41,9 @@ impl Console {
         self.master.as_fd()
     }
 
+    /// Those attached whose input is taken now: nobody's while what waits is enough.
     pub fn streams(&self) -> &[OwnedFd] {
-        &self.streams
+        if self.takes_input() { &self.streams } else { &[] }
     }
 
     /// Whether there is input to be written to the terminal.
@@ -50,7 +52,7 @@ impl Console {
     }
 
     /// Whether more input may be taken from those attached.
-    pub fn takes_input(&self) -> bool {
+    fn takes_input(&self) -> bool {
         self.input.len() < CHUNK
     }
 
@@ -68,6 +70,12 @@ impl Console {
 
     /// A new stream of the console; the other end of it.
     pub fn attach(&mut self) -> io::Result<OwnedFd> {
+        if self.streams.len() >= STREAMS
+            && let Some(gone) = self.streams.iter().position(is_hung_up)
+        {
+            // While no input is taken, nobody is seen to leave.
+            self.streams.swap_remove(gone);
+        }
         if self.streams.len() >= STREAMS {
             return Err(io::Error::from(io::ErrorKind::QuotaExceeded));
         }
@@ -76,11 +84,23 @@ impl Console {
         Ok(theirs)
     }
 
-    /// Reads what the guest has written. `false` when there was nothing.
-    pub fn read_output(&mut self) -> bool {
+    /// Reads what the guest had written when it ended: no more than is kept. Whoever else has the terminal may go on
+    /// writing without an end.
+    pub fn read_rest(&mut self) {
+        let mut left = KEPT;
+        while left > 0 {
+            match self.read_output() {
+                0 => return,
+                length => left = left.saturating_sub(length),
+            }
+        }
+    }
+
+    /// Reads a part of what the guest has written; how many bytes.
+    pub fn read_output(&mut self) -> usize {
         let mut chunk = [0u8; CHUNK];
         match rustix::io::read(&self.master, &mut chunk) {
-            Ok(0) | Err(Errno::AGAIN | Errno::INTR) => false,
+            Ok(0) | Err(Errno::AGAIN | Errno::INTR) => 0,
             Ok(length) => {
                 let output = chunk.get(..length).unwrap_or(&[]);
                 self.keep(output);
@@ -92,12 +112,12 @@ impl Console {
                         Ok(_) | Err(Errno::AGAIN | Errno::INTR)
                     )
                 });
-                true
+                length
             }
             Err(_) => {
                 // Hung up: vhangup(2) in the guest took the terminal from everybody, us included.
                 self.peer = pty::open_peer(&self.master).ok();
-                false
+                0
             }
         }
     }
@@ -110,7 +130,8 @@ impl Console {
 
     /// Reads input from the attached stream with this number; one that has ended is dropped.
     pub fn read_input(&mut self, number: usize) {
-        let Some(stream) = self.streams.get(number) else { return };
+        // The others of the same turn may have said enough.
+        let Some(stream) = self.streams().get(number) else { return };
         let mut chunk = [0u8; CHUNK];
         match rustix::net::recv(stream, &mut chunk[..], RecvFlags::DONTWAIT) {
             Ok((_, length)) if length > 0 => {
@@ -130,4 +151,9 @@ impl Console {
             Err(_) => self.input.clear(),
         }
     }
+}
+
+fn is_hung_up(stream: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::empty())];
+    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
 }

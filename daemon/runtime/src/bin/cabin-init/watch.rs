@@ -131,13 +131,12 @@ impl Watcher {
     /// What happened to: init, the terminal, the listener, each stream, each client.
     fn wait(&self) -> Option<Vec<PollFlags>> {
         let terminal = if self.console.has_input() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        let stream = if self.console.takes_input() { PollFlags::IN } else { PollFlags::empty() };
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.console.master(), terminal),
             PollFd::from_borrowed_fd(self.control.listener(), PollFlags::IN),
         ];
-        fds.extend(self.console.streams().iter().map(|fd| PollFd::new(fd, stream)));
+        fds.extend(self.console.streams().iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         fds.extend(self.control.clients().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         rustix::io::retry_on_intr(|| poll(&mut fds, None)).ok()?;
         Some(fds.iter().map(PollFd::revents).collect())
@@ -145,7 +144,7 @@ impl Watcher {
 
     fn finish(mut self) -> io::Result<()> {
         let ended = process::wait(&self.pidfd)?;
-        while self.console.read_output() {}
+        self.console.read_rest();
         let exit = match ended {
             Ended::Killed(RESTARTED) => Exit::Reboot,
             Ended::Killed(HALTED) => Exit::Stopped { status: 0 },
