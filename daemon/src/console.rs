@@ -124,7 +124,7 @@ async fn carry(
     };
     // Whichever side goes first ends it: the guest (end of stream), the client, or a cancellation.
     tokio::select! {
-        () = send_all(stream, &mut to, &never) => {}
+        _ = send_all(stream, &mut to, &never) => {}
         _ = receive_all(&mut from, stream) => {}
         () = control => {}
         () = cancelled.cancelled() => {}

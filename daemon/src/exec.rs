@@ -290,7 +290,7 @@ impl Ends {
     }
 
     /// Brings everything over until the command's output has ended. `left` is called when the client hangs
-    /// up on the output.
+    /// up on the output, whether that is seen where it is sent or where input would come.
     async fn carry(self, sockets: Vec<WebSocket>, ended: &CancellationToken, left: impl Fn()) {
         let mut sockets = sockets.into_iter().map(StreamExt::split);
         match (self, sockets.next(), sockets.next(), sockets.next()) {
@@ -302,7 +302,7 @@ impl Ends {
                     std::future::pending::<()>().await;
                 };
                 tokio::select! {
-                    () = send_all(&terminal, &mut to, ended) => {}
+                    sent = send_all(&terminal, &mut to, ended) => if sent == Ended::HungUp { left() },
                     () = input => {}
                 }
                 websocket::part(to, from);
@@ -327,13 +327,12 @@ impl Ends {
 /// Brings one output over. When the client has gone the pipe is closed, so that the command learns it.
 async fn send(from: Stream, socket: (Sink, Source), ended: &CancellationToken, left: &impl Fn()) {
     let (mut to, mut back) = socket;
-    let gone = async {
-        websocket::hung_up(&mut back).await;
-        left();
+    let sent = tokio::select! {
+        sent = send_all(&from, &mut to, ended) => sent,
+        () = websocket::hung_up(&mut back) => Ended::HungUp,
     };
-    tokio::select! {
-        () = send_all(&from, &mut to, ended) => {}
-        () = gone => return,
+    if sent == Ended::HungUp {
+        return left();
     }
     drop(from);
     websocket::part(to, back);

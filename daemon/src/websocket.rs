@@ -212,7 +212,7 @@ pub fn ping() -> Message {
 
 /// Sends what `from` gives until it ends, or until `ended` and nothing is left; then the end of stream.
 /// A client that does not read makes the writer wait.
-pub async fn send_all(from: &Stream, to: &mut Sink, ended: &CancellationToken) {
+pub async fn send_all(from: &Stream, to: &mut Sink, ended: &CancellationToken) -> Ended {
     let mut pings = pings();
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -228,11 +228,12 @@ pub async fn send_all(from: &Stream, to: &mut Sink, ended: &CancellationToken) {
             _ = pings.tick() => to.send(ping()).await,
         };
         if sent.is_err() {
-            return;
+            return Ended::HungUp;
         }
     }
     // A client that is gone has no use for the end of the stream.
     let _ = to.send(Message::text("")).await;
+    Ended::Stream
 }
 
 async fn drain(from: &Stream, to: &mut Sink, buffer: &mut [u8]) {
@@ -252,10 +253,10 @@ fn chunk(buffer: &[u8], read: io::Result<usize>) -> Option<Bytes> {
     (!data.is_empty()).then(|| Bytes::copy_from_slice(data))
 }
 
-/// How what comes over a websocket ended.
+/// How what goes over a websocket ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// The client said that nothing more comes.
+    /// Its sender said that nothing more comes.
     Stream,
     /// The connection is gone.
     HungUp,

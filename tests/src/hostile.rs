@@ -215,6 +215,17 @@ impl Exec {
         Exec::ask(subject, &format!("/1.0/instances/{name}/exec"), &body)
     }
 
+    /// Asks for a command at a terminal in an instance.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[must_use]
+    #[track_caller]
+    pub fn terminal(subject: &Subject, name: &str, command: &[&str]) -> Exec {
+        let body = serde_json::json!({ "command": command, "wait-for-websocket": true, "interactive": true });
+        Exec::ask(subject, &format!("/1.0/instances/{name}/exec"), &body)
+    }
+
     /// Asks for the console of an instance.
     ///
     /// # Panics

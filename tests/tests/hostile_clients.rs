@@ -444,3 +444,22 @@ fn who_never_reads_holds_nobody_up() {
     }
     stage.close(count, "who never reads");
 }
+
+#[test]
+fn who_leaves_without_hearing_a_command_out_ends_it() {
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    subject.create("box", &json!({}));
+    subject.power("box", "start").expect("a start");
+    // The end of its terminal alone does not end it.
+    let script = "trap '' HUP; while :; do echo flood; done";
+    for round in 0..8 {
+        let exec = Exec::terminal(&subject, "box", &["sh", "-c", script]);
+        let line = exec.connect(&subject, "0");
+        // So long nothing is read that the daemon waits to send more.
+        while_others_go_on(Duration::from_millis(300));
+        drop(line);
+        let ended = exec.ended(&subject, 10);
+        assert_eq!(ended["status"], "Success", "round {round}: {ended}");
+    }
+}
