@@ -1,6 +1,7 @@
 //! Taking part in an instance's console: one websocket for the bytes, one for the window's size.
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use cabin_api::instance::{ConsolePost, ExecControl};
@@ -71,8 +72,15 @@ pub async fn attach(mut call: Call) -> Result<Reply, Fault> {
     exists(&call, &name).await?;
     let place = call.app.consoles.take(&name, post.force)?;
     let looked_up = name.clone();
-    let console = call.blocking(move |host| instance::attach_console(host, project, &looked_up)).await?;
-    resize(&console, post.width, post.height);
+    let size = (u16::try_from(post.width), u16::try_from(post.height));
+    let attached = call.blocking(move |host| {
+        let console = instance::attach_console(host, project, &looked_up)?;
+        if let (Ok(width @ 1..), Ok(height @ 1..)) = size {
+            resize(&console, width, height);
+        }
+        Ok(Arc::new(console))
+    });
+    let console = attached.await?;
     let stream = Stream::new(console.stream()?).map_err(Fault::io("listen to the console"))?;
     let lines = Lines::new(&["0", "control"]);
     let plan = call.plan("Showing console", resources(&name));
@@ -83,7 +91,13 @@ pub async fn attach(mut call: Call) -> Result<Reply, Fault> {
     Ok(Reply::Async(op))
 }
 
-async fn run(op: Arc<Op>, session: Registered, console: instance::Console, stream: Stream, place: Place) {
+async fn run(
+    op: Arc<Op>,
+    session: Registered,
+    console: Arc<instance::Console>,
+    stream: Stream,
+    place: Place,
+) {
     op.start();
     let carried = carry(session, &console, &stream, &place).await;
     // Whoever is told that it is over may come next.
@@ -100,7 +114,7 @@ async fn run(op: Arc<Op>, session: Registered, console: instance::Console, strea
 /// Carries what is typed and said until one side goes; gives the client's.
 async fn carry(
     mut session: Registered,
-    console: &instance::Console,
+    console: &Arc<instance::Console>,
     stream: &Stream,
     place: &Place,
 ) -> Result<(Sink, Source), Error> {
@@ -119,7 +133,7 @@ async fn carry(
         };
         let mut messages = std::pin::pin!(control_messages(control));
         while let Some(message) = messages.next().await {
-            obey(console, &message);
+            obey(console, &message).await;
         }
     };
     // Whichever side goes first ends it: the guest (end of stream), the client, or a cancellation.
@@ -133,20 +147,19 @@ async fn carry(
     Ok((to, from))
 }
 
-fn obey(console: &instance::Console, message: &ExecControl) {
+/// Does what a control message says, one after the other: the supervisor's answer is waited for where nobody is served.
+async fn obey(console: &Arc<instance::Console>, message: &ExecControl) {
     if message.command == "window-resize"
         && let Some((width, height)) = size(message)
-        && let Err(error) = console.resize(width, height)
     {
-        tracing::debug!(error = %error.report(), "the console's size stays as it is");
+        let console = console.clone();
+        let resized = tokio::task::spawn_blocking(move || resize(&console, width, height)).await;
+        resized.unwrap_or_else(|ended| resume_unwind(ended.into_panic()));
     }
 }
 
-fn resize(console: &instance::Console, width: i64, height: i64) {
-    let size = (u16::try_from(width), u16::try_from(height));
-    if let (Ok(width @ 1..), Ok(height @ 1..)) = size
-        && let Err(error) = console.resize(width, height)
-    {
+fn resize(console: &instance::Console, width: u16, height: u16) {
+    if let Err(error) = console.resize(width, height) {
         tracing::debug!(error = %error.report(), "the console's size stays as it is");
     }
 }

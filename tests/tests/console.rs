@@ -2,13 +2,15 @@
 //! are opened with.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use cabin_tests::binary;
 use cabin_tests::cli::run_with;
 use cabin_tests::hostile::{BINARY, Exec, HANDSHAKE, LAST, Line, TEXT};
 use cabin_tests::lab::Lab;
 use cabin_tests::subject::Subject;
 use cabin_tests::wait::{until, until_true};
+use cabin_tests::{binary, machine};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 fn lab(name: &str) -> Subject {
@@ -51,6 +53,56 @@ fn what_is_typed_at_a_console_is_heard_inside_and_the_answer_comes_back() {
     });
     drop((line, control));
     assert_eq!(console.ended(&subject, 20)["status"], "Success");
+}
+
+/// The process that keeps the console of an instance.
+fn supervisor(subject: &Subject, name: &str) -> Pid {
+    let init = subject.get(&format!("/1.0/instances/{name}/state"))["pid"].clone();
+    let status = std::fs::read_to_string(format!("/proc/{init}/status")).expect("its init");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent");
+    Pid::from_raw(parent.trim().parse().expect("a number")).expect("a process")
+}
+
+#[test]
+fn consoles_that_do_not_take_their_windows_size_hold_nobody_up_and_get_the_last_one() {
+    let subject = lab("w0");
+    // As many as there are threads that serve.
+    let threads = std::thread::available_parallelism().expect("their number").get();
+    let names: Vec<_> = (0..threads).map(|number| format!("w{number}")).collect();
+    for name in &names[1..] {
+        subject.create(name, &json!({}));
+        subject.power(name, "start").expect("a start");
+    }
+    let mut lines = Vec::new();
+    for name in &names {
+        let console = Exec::console(&subject, name);
+        lines.push((console.connect(&subject, "0"), console.connect(&subject, "control")));
+    }
+    let keepers: Vec<_> = names.iter().map(|name| supervisor(&subject, name)).collect();
+    keepers.iter().for_each(|keeper| kill_process(*keeper, Signal::STOP).expect("a stop"));
+    for width in 101..=105 {
+        let resize =
+            json!({ "command": "window-resize", "args": { "width": width.to_string(), "height": "37" } });
+        for (_, control) in &mut lines {
+            control.frame(LAST | TEXT, resize.to_string().as_bytes(), true);
+        }
+    }
+    let (began, mut slowest) = (Instant::now(), Duration::ZERO);
+    while began.elapsed() < Duration::from_secs(1) {
+        let asked = Instant::now();
+        let answered = subject.call("GET", "/1.0", None);
+        slowest = slowest.max(asked.elapsed());
+        if answered.is_err() {
+            break;
+        }
+    }
+    keepers.iter().for_each(|keeper| kill_process(*keeper, Signal::CONT).expect("a continuation"));
+    assert!(slowest < machine::time(Duration::from_secs(5)), "an answer took {slowest:?}");
+    for name in &names {
+        until_true("the last size of the window", 20, || {
+            subject.exec(name, "stty size </dev/console").is_ok_and(|size| size == "37 105")
+        });
+    }
 }
 
 #[test]
