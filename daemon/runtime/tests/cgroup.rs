@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
@@ -14,6 +15,7 @@ use cabin_runtime::cgroup::{Cgroups, Error, Layout};
 use cabin_runtime::spec::CgroupLimits;
 use cabin_sys::command::{Program, Programs};
 use cabin_undo::{Undo, atomically};
+use rustix::fs::{Mode, OFlags};
 
 const OWNER: (u32, u32) = (1_000_000, 1_000_000);
 const MIB: u64 = 1024 * 1024;
@@ -319,6 +321,48 @@ fn a_container_owns_its_groups_but_not_its_limits_and_destroy_takes_all_it_made(
         assert!(world.cgroups.list().unwrap().is_empty());
         assert!(!world.cgroups.populated("box").unwrap());
         world.cgroups.close().unwrap();
+    });
+}
+
+/// Makes groups one in another, each with two more beside it, until their path is longer than any; the deepest.
+fn dig(top: &Path) -> OwnedFd {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let mut here = rustix::fs::open(top, flags, Mode::empty()).unwrap();
+    for _ in 0..300 {
+        let deeper = "d".repeat(40);
+        for name in ["a", &deeper, "z"] {
+            rustix::fs::mkdirat(&here, name, Mode::from_raw_mode(0o755)).unwrap();
+        }
+        here = rustix::fs::openat(&here, deeper, flags, Mode::empty()).unwrap();
+    }
+    here
+}
+
+#[test]
+fn groups_in_groups_without_an_end_go_with_the_container_and_hide_nobody() {
+    World::each(|world| {
+        world.create(&CgroupLimits::default());
+        if world.cgroups.layout() == Layout::Legacy {
+            for hierarchy in ["freezer", "systemd"] {
+                let top = Path::new("/sys/fs/cgroup").join(hierarchy).join(&world.prefix).join("box");
+                let deepest = dig(&top);
+                let mut process = Process::held("exec busybox sleep 1000");
+                let procs =
+                    rustix::fs::openat(&deepest, "cgroup.procs", OFlags::WRONLY, Mode::empty()).unwrap();
+                rustix::io::write(&procs, process.child.id().to_string().as_bytes()).unwrap();
+                process.go();
+                world.cgroups.kill("box").unwrap();
+                let stat = format!("/proc/{}/stat", process.child.id());
+                wait(&format!("what was deep in {hierarchy} to be killed"), || {
+                    std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "))
+                });
+                process.end();
+            }
+        }
+        let began = Instant::now();
+        world.cgroups.destroy("box").unwrap();
+        assert!(began.elapsed() < patience(Duration::from_secs(20)), "{:?}", began.elapsed());
+        assert!(world.cgroups.list().unwrap().is_empty());
     });
 }
 

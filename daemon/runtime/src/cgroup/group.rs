@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,16 +17,24 @@ use super::Error;
 /// Longest content of a file that is read whole. The list of processes of a big container is the longest.
 const MAX_CONTENT: u64 = 16 * 1024 * 1024;
 
-/// Deepest nesting that is followed below a cgroup; containers are held to less by `cgroup.max.depth`.
-const MAX_DEPTH: usize = 64;
-
 /// An open cgroup directory.
 #[derive(Debug)]
 pub(super) struct Group {
     dir: HostDir,
 }
 
+impl AsFd for Group {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
 impl Group {
+    /// One whose directory was opened elsewhere.
+    pub(super) fn of(dir: HostDir) -> Group {
+        Group { dir }
+    }
+
     /// Opens `relative` below a hierarchy's mount point; an empty one is the root.
     pub(super) fn open(mount: &Path, relative: &str) -> Result<Group, Error> {
         let fail = |source| Error::Open { path: mount.join(relative), source };
@@ -160,7 +168,7 @@ impl Group {
     }
 
     /// The names of the children, those among them that are no text: inside anybody may give any.
-    fn all_children(&self) -> Result<Vec<OsString>, Error> {
+    pub(super) fn all_children(&self) -> Result<Vec<OsString>, Error> {
         let list = || -> io::Result<Vec<OsString>> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let mut names = Vec::new();
@@ -173,29 +181,15 @@ impl Group {
             }
             Ok(names)
         };
-        list().map_err(|source| Error::Open { path: self.path().to_owned(), source })
-    }
-
-    fn child_of(&self, name: &OsStr) -> Result<Option<Group>, Error> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let path = self.path().join(name);
-        match rfs::openat(&self.dir, name, flags, Mode::empty()).map_err(io::Error::from) {
-            Ok(fd) => Ok(Some(Group { dir: HostDir::of(fd, path) })),
-            Err(e) if gone(&e) => Ok(None),
-            Err(source) => Err(Error::Open { path, source }),
+        match list() {
+            // One that vanished has none.
+            Err(e) if gone(&e) => Ok(Vec::new()),
+            other => other.map_err(|source| Error::Open { path: self.path().to_owned(), source }),
         }
     }
 
-    /// Every process of this cgroup and of those below.
-    pub(super) fn pids(&self) -> Result<Vec<u32>, Error> {
-        let mut pids = Vec::new();
-        self.gather(&mut pids, 0)?;
-        pids.sort_unstable();
-        pids.dedup();
-        Ok(pids)
-    }
-
-    fn gather(&self, pids: &mut Vec<u32>, depth: usize) -> Result<(), Error> {
+    /// Adds this cgroup's own processes.
+    pub(super) fn gather(&self, pids: &mut Vec<u32>) -> Result<(), Error> {
         match self.read_raw("cgroup.procs") {
             // A process of another pid namespace reads as 0.
             Ok(text) => {
@@ -207,15 +201,6 @@ impl Group {
                 return Err(Error::Read { path: self.path().to_owned(), file: "cgroup.procs", source });
             }
         }
-        if depth == MAX_DEPTH {
-            return Ok(());
-        }
-        for name in self.all_children()? {
-            // One that vanished meanwhile has no processes.
-            if let Some(child) = self.child_of(&name)? {
-                child.gather(pids, depth + 1)?;
-            }
-        }
         Ok(())
     }
 
@@ -224,30 +209,6 @@ impl Group {
             Ok(dir) => Ok(Some(Group { dir })),
             Err(e) if gone(&e) => Ok(None),
             Err(source) => Err(Error::Open { path: self.path().join(name), source }),
-        }
-    }
-
-    /// Removes the child `name` and all below it, bottom-up; one already gone is success. A busy one is
-    /// waited for until `deadline`.
-    pub(super) fn remove(&self, name: &str, deadline: Instant) -> Result<(), Error> {
-        self.remove_below(OsStr::new(name), deadline, 0)
-    }
-
-    fn remove_below(&self, name: &OsStr, deadline: Instant, depth: usize) -> Result<(), Error> {
-        loop {
-            let Some(child) = self.child_of(name)? else { return Ok(()) };
-            if depth < MAX_DEPTH {
-                for inner in child.all_children()? {
-                    child.remove_below(&inner, deadline, depth + 1)?;
-                }
-            }
-            match rfs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
-                Err(rustix::io::Errno::BUSY | rustix::io::Errno::NOTEMPTY) if Instant::now() < deadline => {
-                    child.wait_for_change(Duration::from_millis(5));
-                }
-                Err(e) => return Err(Error::Remove { path: self.path().join(name), source: e.into() }),
-            }
         }
     }
 

@@ -15,6 +15,7 @@ mod layout;
 mod leaf;
 mod renew;
 mod room;
+mod tree;
 mod unified;
 mod usage;
 mod v1;
