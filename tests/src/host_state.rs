@@ -43,14 +43,8 @@ const LISTS: &[&str] = &[
 const PARTS: &[&str] = &["snapshots", "backups"];
 
 /// Fields that tell the time of something, or what a run left behind in passing.
-const PASSING: &[&str] = &[
-    "last_used_at",
-    "created_at",
-    "uploaded_at",
-    "volatile.last_state.power",
-    "volatile.last_state.ending",
-    "volatile.apply_template",
-];
+const PASSING: &[&str] =
+    &["last_used_at", "created_at", "uploaded_at", "volatile.last_state.power", "volatile.apply_template"];
 
 impl HostState {
     /// Looks at everything now. The daemon must answer.

@@ -215,10 +215,10 @@ pub enum Intent {
         source: String,
         /// What marks the tree that was put in place.
         mark: String,
-        /// Whether the snapshots stay as they are.
-        instance_only: bool,
-        /// Whether snapshots older than the newest common one are left out.
-        exclude_older: bool,
+        /// The source's snapshots that come along, by name, and when each was made.
+        missing: BTreeMap<String, String>,
+        /// The instance's snapshots that go.
+        gone: Vec<String>,
     },
 }
 

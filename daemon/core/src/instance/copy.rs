@@ -12,6 +12,7 @@ use serde_json::json;
 use super::carry::{self, Load, Target, root_in};
 use super::checked::Checked;
 use super::create::{link, row_of, volatile};
+use super::intent;
 use super::snapshot::{load_snapshot, row_name, rows_of};
 use super::{WHAT, address, expand, load, profiles, profiles_of, root_pool};
 use crate::{Error, Host, Op, ids, resolve, storage};
@@ -141,7 +142,7 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
         }
         link(host, name, &row.pool, undo)?;
         resolve::reserve_fixed(host, name, &new.row, &new.expanded, undo)?;
-        match txn.remove::<rows::Intent>(project, &source.instance).commit() {
+        match intent::end_hold(host, project, &source.instance, txn)?.commit() {
             Err(cabin_store::Error::Changed { .. }) => Err(Error::Exists { what: WHAT, name: name.clone() }),
             other => Ok(other.map(drop)?),
         }

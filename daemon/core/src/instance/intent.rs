@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use cabin_store::rows;
+use cabin_store::{Transaction, rows};
 use cabin_undo::Undo;
 
 use crate::{Error, Host};
@@ -43,6 +43,23 @@ pub(crate) fn intend_restart(host: &Host, project: &str, name: &str) -> Result<(
 pub(crate) fn forget(host: &Host, project: &str, name: &str) -> Result<(), Error> {
     host.store().begin().remove::<rows::Intent>(project, name).commit()?;
     Ok(())
+}
+
+/// Adds to a transaction that an instance is held still no more, if it was; what else is noted of it is another's.
+///
+/// # Errors
+/// When the row cannot be read.
+pub(crate) fn end_hold<'a>(
+    host: &Host,
+    project: &str,
+    name: &str,
+    txn: Transaction<'a>,
+) -> Result<Transaction<'a>, Error> {
+    let noted = host.store().rows::<rows::Intent>().get(project, name)?;
+    match noted.is_some_and(|noted| noted.row == rows::Intent::Hold) {
+        true => Ok(txn.remove::<rows::Intent>(project, name)),
+        false => Ok(txn),
+    }
 }
 
 /// Whether what was going on concerns the run of a container: how it ends is seen by the container itself. The rest

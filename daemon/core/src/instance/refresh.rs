@@ -10,8 +10,8 @@ use std::sync::Arc;
 use cabin_api::StatusCode;
 use cabin_api::instance::InstancesPost;
 use cabin_storage::{Pool, VolumeName};
-use cabin_store::Versioned;
 use cabin_store::rows::{self, Intent};
+use cabin_store::{Transaction, Versioned};
 use cabin_undo::{atomically, fault};
 use jiff::Timestamp;
 use serde_json::json;
@@ -113,8 +113,8 @@ pub(super) fn refresh(host: &Arc<Host>, op: &Op, project: &str, post: &Instances
     let going_on = Intent::Refresh {
         source: source.clone(),
         mark: mark.clone(),
-        instance_only: only,
-        exclude_older: older,
+        missing: plan.missing.iter().map(|one| (one.name.clone(), one.row.created_at.clone())).collect(),
+        gone: plan.gone.clone(),
     };
     atomically(|undo| -> Result<(), Error> {
         intent::note(host, project, name, &going_on, undo)?;
@@ -127,7 +127,8 @@ pub(super) fn refresh(host: &Arc<Host>, op: &Op, project: &str, post: &Instances
         for one in staged {
             one.show(undo)?;
         }
-        commit(host, project, name, source, &plan)
+        let txn = intent::end_hold(host, project, source, host.store().begin())?;
+        commit(host, txn, project, (source, name), &plan)
     })?;
     fault::reach("refreshed");
     let removed = remove_gone(&to, &volume, &plan, &mark).and_then(|()| Ok(to.forget_replaced(&volume)?));
@@ -152,8 +153,14 @@ fn planned(
     }
 }
 
-/// The rows after a refreshing whose trees are in place.
-fn commit(host: &Host, project: &str, name: &str, source: &str, plan: &Plan) -> Result<(), Error> {
+/// The rows after a refreshing whose trees are in place, with what else `txn` changes.
+fn commit(
+    host: &Host,
+    mut txn: Transaction<'_>,
+    project: &str,
+    (source, name): (&str, &str),
+    plan: &Plan,
+) -> Result<(), Error> {
     let now = load(host, project, name)?;
     let origin = load(host, project, source)?.row;
     let templates = host.store().rows::<rows::Templates>().get(project, source)?;
@@ -166,7 +173,6 @@ fn commit(host: &Host, project: &str, name: &str, source: &str, plan: &Plan) -> 
         Some(image) => row.config.insert("volatile.base_image".into(), image.clone()),
         None => row.config.remove("volatile.base_image"),
     };
-    let mut txn = host.store().begin();
     for snapshot in &plan.gone {
         txn = txn.remove::<rows::Snapshot>(project, &row_name(name, snapshot));
     }
@@ -179,8 +185,7 @@ fn commit(host: &Host, project: &str, name: &str, source: &str, plan: &Plan) -> 
     let txn = txn
         .update(project, name, now.revision, &row)?
         .write(project, name, &templates)?
-        .remove::<Intent>(project, name)
-        .remove::<Intent>(project, source);
+        .remove::<Intent>(project, name);
     match txn.commit() {
         Err(cabin_store::Error::Changed { .. }) => Err(Error::Changed { what: WHAT, name: name.to_owned() }),
         other => Ok(other.map(drop)?),
@@ -204,16 +209,19 @@ fn remove_gone(pool: &Pool, volume: &VolumeName, plan: &Plan, mark: &str) -> Res
 /// # Errors
 /// When the pool is unavailable, or the disk refuses.
 pub(super) fn finish(host: &Host, project: &str, name: &str, going_on: &Intent) -> Result<(), Error> {
-    let Intent::Refresh { source, mark, instance_only, exclude_older } = going_on else { return Ok(()) };
+    let Intent::Refresh { source, mark, missing, gone } = going_on else { return Ok(()) };
     let pool = storage::pool(host, &load(host, project, name)?.row.pool)?;
     let volume = VolumeName::container(name)?;
     let present = pool.list_snapshots(&volume)?;
     let came = pool.restored(&volume)?.as_ref() == Some(mark);
     // The pool may have been away for long, and the source have gone on meanwhile, or have gone.
     if came && host.store().rows::<rows::Instance>().get(project, source)?.is_some() {
-        let mut plan = planned(host, project, (source, name), *instance_only, *exclude_older)?;
-        plan.missing.retain(|found| present.contains(&found.name));
-        commit(host, project, name, source, &plan)?;
+        let came = |one: &Versioned<rows::Snapshot>| {
+            missing.get(&one.name) == Some(&one.row.created_at) && present.contains(&one.name)
+        };
+        let missing = rows_of(host, project, source)?.into_iter().filter(came).collect();
+        let plan = Plan { missing, gone: gone.clone() };
+        commit(host, host.store().begin(), project, (source, name), &plan)?;
         return Ok(pool.forget_replaced(&volume)?);
     }
     pool.take_back_restored(&volume, mark)?;

@@ -227,6 +227,8 @@ pub(crate) fn write_power(
 pub(crate) fn write_running(host: &Host, project: &str, name: &str, live: &Live) -> Result<(), Error> {
     let written = alter(host, project, name, |row| {
         row.power = Power::Running;
+        // A stop that a daemon did not live to see has not come about.
+        row.config.remove(ENDING);
         row.config.insert("volatile.last_state.power".into(), "RUNNING".into());
         row.config.retain(|key, _| !is_host_name(key));
         row.config.extend(live.nics.lock().iter().map(host_name));
