@@ -50,6 +50,26 @@ fn found(report: &Value, name: &str) -> Value {
 }
 
 #[test]
+fn ids_that_root_was_given_and_that_are_not_used_are_named() {
+    let told = |users: &str, groups: &str| {
+        let script = format!(
+            "mount -t tmpfs none /mnt; printf '{users}' >/mnt/u; printf '{groups}' >/mnt/g; touch /etc/subuid /etc/subgid
+             mount --bind /mnt/u /etc/subuid; mount --bind /mnt/g /etc/subgid; '{}' doctor --json",
+            binary("cabind").display()
+        );
+        let said = run(Command::new("unshare").args(["--mount", "sh", "-c", &script])).ok();
+        found(&serde_json::from_str(&said).unwrap(), "host ids")
+    };
+    for (users, groups) in [("root:100000:65536", "root:100000:65536"), ("root:100000:6553600", "")] {
+        let check = told(users, groups);
+        assert_eq!(check["state"], "lacking", "{check}");
+        assert!(check["advice"].as_str().unwrap().contains("131072"), "{check}");
+    }
+    let enough = told("root:100000:6553600", "root:100000:6553600");
+    assert_eq!((&enough["state"], &enough["advice"]), (&"good".into(), &"".into()));
+}
+
+#[test]
 fn a_limit_that_is_too_low_is_named_and_raised_on_request_for_good() {
     let _put_back = Limits::now();
     std::fs::write("/proc/sys/kernel/keys/maxbytes", "19999").unwrap();

@@ -103,6 +103,11 @@ fn cgroups() -> Check {
 fn ids() -> Check {
     let (used, all) = crate::ids::room();
     let found = format!("{used} of {all} ranges for containers taken");
+    if crate::ids::is_grant_unused() {
+        let advice = "/etc/subuid and /etc/subgid should give root the same ids, at least 131072 of them: what they \
+                      give now is not used";
+        return check("host ids", State::Lacking, found, advice);
+    }
     let advice = "give root a larger range in /etc/subuid and /etc/subgid (65536 ids for each container), \
                   and start the daemon again";
     check("host ids", limits::room(used, all), found, advice)

@@ -1,4 +1,6 @@
-//! Which host ids an instance gets: a run of 65,536 of its own, never shared with anybody on the host.
+//! Which host ids an instance gets: a run of 65,536 of its own, never shared with another instance of any Cabin on the
+//! host. Others that cut from root's range, as Incus and LXD do, know nothing of that: on a host with both, each is given
+//! a part of its own.
 //!
 //! The runs are cut from what /etc/subuid and /etc/subgid give to root; without such lines from
 //! 1,000,000 on, a billion long (as Incus does), less what those files give to others. Each run that is
@@ -242,6 +244,13 @@ pub(crate) fn room() -> (u64, u64) {
     (all - free(whole, &others, &taken).count() as u64, all)
 }
 
+/// Whether an administrator gave root ids that are not used, for they are too few or not the same for users and groups.
+pub(crate) fn is_grant_unused() -> bool {
+    let [users, groups] = ["subuid", "subgid"].map(text_of);
+    let given = parse(&users).0.is_some() || parse(&groups).0.is_some();
+    given && common(&users, &groups).is_none()
+}
+
 /// Takes a run for an instance.
 ///
 /// # Errors
@@ -264,30 +273,27 @@ fn free(whole: Range, others: &[Range], taken: &BTreeSet<u32>) -> impl Iterator<
 
 /// Root's range, and the ranges of others that may lie in it.
 fn host_ranges() -> (Range, Vec<Range>) {
-    let etc = HostDir::open(Path::new("/etc"));
-    let read = |file: &str| {
-        let text = etc.as_ref().ok().and_then(|etc| etc.read(file, 1 << 20).ok()).unwrap_or_default();
-        String::from_utf8_lossy(&text).into_owned()
-    };
-    ranges_of(&read("subuid"), &read("subgid"))
+    ranges_of(&text_of("subuid"), &text_of("subgid"))
+}
+
+fn text_of(file: &str) -> String {
+    let text = HostDir::open(Path::new("/etc")).and_then(|etc| etc.read(file, 1 << 20)).unwrap_or_default();
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// The same, of what stands in /etc/subuid and /etc/subgid.
 fn ranges_of(subuid: &str, subgid: &str) -> (Range, Vec<Range>) {
-    let ((users, mut others), (groups, more)) = (parse(subuid), parse(subgid));
-    others.extend(more);
-    match (users, groups) {
-        (Some(users), Some(groups)) => {
-            let base = users.base.max(groups.base);
-            let end = (users.base + users.size).min(groups.base + groups.size);
-            // What an administrator gave to root is root's, whatever the other lines say.
-            if end > base && end - base >= 2 * SIZE {
-                return (Range { base, size: end - base }, Vec::new());
-            }
-            (FALLBACK, others)
-        }
-        _ => (FALLBACK, others),
-    }
+    // What an administrator gave to root is root's, whatever the other lines say.
+    common(subuid, subgid)
+        .map_or_else(|| (FALLBACK, [parse(subuid).1, parse(subgid).1].concat()), |roots| (roots, Vec::new()))
+}
+
+/// What both files give to root, if it is enough for the unpacker and an instance.
+fn common(subuid: &str, subgid: &str) -> Option<Range> {
+    let (users, groups) = (parse(subuid).0?, parse(subgid).0?);
+    let base = users.base.max(groups.base);
+    let end = (users.base + users.size).min(groups.base + groups.size);
+    (end > base && end - base >= 2 * SIZE).then(|| Range { base, size: end - base })
 }
 
 /// The largest range of root in the format of subuid(5), and the ranges of everybody else.
