@@ -14,8 +14,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Which instances are being changed, and how.
 #[derive(Default)]
 pub struct Busy {
-    held: Mutex<HashMap<String, Held>>,
+    table: Mutex<Table>,
     freed: Condvar,
+}
+
+#[derive(Default)]
+struct Table {
+    held: HashMap<String, Held>,
+    /// Those that somebody waits for to have them alone, and for what: nobody else begins to share them.
+    wanted: Vec<(String, &'static str)>,
 }
 
 /// What is going on with one.
@@ -37,8 +44,18 @@ impl Busy {
     /// # Errors
     /// [`Error::Busy`] when another change takes longer than [`PATIENCE`].
     pub fn take(self: &Arc<Busy>, name: &str, doing: &'static str) -> Result<Turn, Error> {
-        let mut held = self.wait(|held| held.get_key_value(name))?;
-        held.insert(name.to_owned(), Held { doing, sharers: 0 });
+        self.table.lock().wanted.push((name.to_owned(), doing));
+        let (waited, mut table) = match self.wait(|table| table.held(name)) {
+            Ok(table) => (Ok(()), table),
+            Err(busy) => (Err(busy), self.table.lock()),
+        };
+        if let Some(at) = table.wanted.iter().position(|(wanted, _)| wanted == name) {
+            table.wanted.swap_remove(at);
+        }
+        waited.inspect_err(|_| {
+            self.freed.notify_all();
+        })?;
+        table.held.insert(name.to_owned(), Held { doing, sharers: 0 });
         Ok(self.turn(name))
     }
 
@@ -49,10 +66,10 @@ impl Busy {
     /// # Errors
     /// As [`Busy::take`].
     pub fn take_all(self: &Arc<Busy>, names: &[&str], doing: &'static str) -> Result<Vec<Turn>, Error> {
-        let mut held = self.wait(|held| names.iter().find_map(|name| held.get_key_value(*name)))?;
+        let mut table = self.wait(|table| names.iter().find_map(|name| table.held(name)))?;
         let mut turns = Vec::new();
         for name in names {
-            if held.insert((*name).to_owned(), Held { doing, sharers: 0 }).is_none() {
+            if table.held.insert((*name).to_owned(), Held { doing, sharers: 0 }).is_none() {
                 turns.push(self.turn(name));
             }
         }
@@ -64,25 +81,28 @@ impl Busy {
     /// # Errors
     /// As [`Busy::take`].
     pub fn share(self: &Arc<Busy>, name: &str, doing: &'static str) -> Result<Turn, Error> {
-        let mut held = self.wait(|held| held.get_key_value(name).filter(|(_, one)| one.sharers == 0))?;
-        held.entry(name.to_owned()).or_insert(Held { doing, sharers: 0 }).sharers += 1;
+        let mut table = self.wait(|table| {
+            let wanted = table.wanted.iter().find(|(wanted, _)| wanted == name);
+            let held = table.held.get(name).filter(|one| one.sharers == 0);
+            held.map(|one| one.doing).or(wanted.map(|(_, doing)| *doing)).map(|doing| (name, doing))
+        })?;
+        table.held.entry(name.to_owned()).or_insert(Held { doing, sharers: 0 }).sharers += 1;
         Ok(self.turn(name))
     }
 
     /// Waits until nothing is in the way.
-    fn wait(
+    fn wait<'a>(
         &self,
-        in_the_way: impl Fn(&HashMap<String, Held>) -> Option<(&String, &Held)>,
-    ) -> Result<MutexGuard<'_, HashMap<String, Held>>, Error> {
+        in_the_way: impl Fn(&Table) -> Option<(&'a str, &'static str)>,
+    ) -> Result<MutexGuard<'_, Table>, Error> {
         let deadline = Instant::now() + PATIENCE;
-        let mut held = self.held.lock();
-        while let Some((name, one)) = in_the_way(&held) {
-            let busy = Error::Busy { name: name.clone(), doing: one.doing };
-            if self.freed.wait_until(&mut held, deadline).timed_out() {
-                return Err(busy);
+        let mut table = self.table.lock();
+        while let Some((name, doing)) = in_the_way(&table) {
+            if self.freed.wait_until(&mut table, deadline).timed_out() {
+                return Err(Error::Busy { name: name.to_owned(), doing });
             }
         }
-        Ok(held)
+        Ok(table)
     }
 
     fn turn(self: &Arc<Busy>, name: &str) -> Turn {
@@ -92,16 +112,23 @@ impl Busy {
     /// What is being done to an instance.
     #[must_use]
     pub fn doing(&self, name: &str) -> Option<&'static str> {
-        self.held.lock().get(name).map(|one| one.doing)
+        self.table.lock().held.get(name).map(|one| one.doing)
+    }
+}
+
+impl Table {
+    /// Its name, and what is going on with it.
+    fn held<'a>(&self, name: &'a str) -> Option<(&'a str, &'static str)> {
+        self.held.get(name).map(|one| (name, one.doing))
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut held = self.busy.held.lock();
-        match held.get_mut(&self.name) {
+        let mut table = self.busy.table.lock();
+        match table.held.get_mut(&self.name) {
             Some(one) if one.sharers > 1 => one.sharers -= 1,
-            _ => drop(held.remove(&self.name)),
+            _ => drop(table.held.remove(&self.name)),
         }
         self.busy.freed.notify_all();
     }
@@ -172,8 +199,21 @@ mod tests {
             std::thread::spawn(move || busy.take("a", "move").map(drop))
         };
         drop(one);
+        while busy.table.lock().wanted.is_empty() {
+            std::thread::yield_now();
+        }
         assert_eq!(busy.doing("a"), Some("read"));
+        let late = {
+            let busy = busy.clone();
+            std::thread::spawn(move || busy.share("a", "read").map(drop))
+        };
+        for _ in 0..1000 {
+            assert!(!late.is_finished(), "who comes later passes one that waits");
+            std::thread::yield_now();
+        }
         drop(other);
-        waiting.join().unwrap().unwrap();
+        for thread in [waiting, late] {
+            thread.join().unwrap().unwrap();
+        }
     }
 }
