@@ -147,6 +147,8 @@ pub enum Again {
     Once,
     /// It dies at each of its own steps first.
     Dying,
+    /// It leaves out what begins so of what it does when it starts.
+    Without(&'static str),
 }
 
 /// Lets the daemon die at every step of the verbs, and starts it again. Everything must be as before or as
@@ -166,26 +168,7 @@ pub fn kill_every(subject: &mut Subject, verbs: &[Verb], apart: usize, again: Ag
                 continue;
             }
             let told = format!("{}, step {number} (`{}`)", verb.name, point.what);
-            let before = HostState::of(subject, Look::Shape);
-            (verb.act)(subject).expect("the verb");
-            let after = HostState::of(subject, Look::Shape);
-            (verb.back)(subject);
-            subject.arm(&format!("kill:{number}"));
-            let acknowledged = (verb.act)(subject).is_ok();
-            if acknowledged {
-                // What is done behind the answer passes points too.
-                tally.wrong.push(format!("{told}: the daemon did not die"));
-                subject.arm("off");
-            } else {
-                subject.wait_gone();
-                tally.points += start_again(subject, again);
-            }
-            let mut wanted = vec![(&after, Look::Shape), (&before, Look::Shape)];
-            wanted.extend(halfway.iter().map(|halfway| (halfway, Look::Shape)));
-            if let Err(difference) = settled(subject, &wanted) {
-                tally.wrong.push(format!("{told}: neither after nor before\n{difference}"));
-            }
-            tally.wrong.extend(audited(subject).into_iter().map(|it| format!("{told}: audit: {it}")));
+            kill_at(subject, verb, (number, &told), halfway.as_ref(), again, tally);
             (verb.back)(subject);
             if let Err(why) = (verb.act)(subject) {
                 tally.wrong.push(format!("{told}: the verb does not do afterwards: {why}"));
@@ -193,6 +176,60 @@ pub fn kill_every(subject: &mut Subject, verbs: &[Verb], apart: usize, again: Ag
             (verb.back)(subject);
         }
     }
+}
+
+/// Lets the daemon die at one step, starts it again and looks what there is.
+fn kill_at(
+    subject: &mut Subject,
+    verb: &Verb,
+    (number, told): (usize, &str),
+    halfway: Option<&HostState>,
+    again: Again,
+    tally: &mut Tally,
+) {
+    let before = HostState::of(subject, Look::Shape);
+    (verb.act)(subject).expect("the verb");
+    let after = HostState::of(subject, Look::Shape);
+    (verb.back)(subject);
+    subject.arm(&format!("kill:{number}"));
+    let acknowledged = (verb.act)(subject).is_ok();
+    if acknowledged {
+        // What is done behind the answer passes points too.
+        tally.wrong.push(format!("{told}: the daemon did not die"));
+        subject.arm("off");
+    } else {
+        subject.wait_gone();
+        tally.points += start_again(subject, again);
+    }
+    let mut wanted = vec![(&after, Look::Shape), (&before, Look::Shape)];
+    wanted.extend(halfway.map(|halfway| (halfway, Look::Shape)));
+    // Nobody is waited for long who is not expected to come.
+    let seen = match again {
+        Again::Without(_) => settled_within(1, subject, &wanted),
+        Again::Once | Again::Dying => settled(subject, &wanted),
+    };
+    if let Err(difference) = seen {
+        tally.wrong.push(format!("{told}: neither after nor before\n{difference}"));
+    }
+    tally.wrong.extend(audited(subject).into_iter().map(|it| format!("{told}: audit: {it}")));
+}
+
+/// At how many steps of a verb a death is noticed when a part of what the next daemon does is left out.
+pub fn missed_without(part: &'static str, verb: &Verb) -> usize {
+    let new = || {
+        let subject = Subject::start();
+        subject.import("busybox").expect("the image");
+        (verb.before)(&subject);
+        subject
+    };
+    let points = count(&new(), verb);
+    let noticed = |number: &usize| {
+        let (mut subject, mut tally) = (new(), Tally::default());
+        subject.forget_to_undo(part);
+        kill_at(&mut subject, verb, (*number, verb.name), None, Again::Without(part), &mut tally);
+        !tally.wrong.is_empty()
+    };
+    (1..=points.len()).filter(noticed).count()
 }
 
 /// Starts the daemon; the number of deaths until it stayed up, the one that made it necessary included.
@@ -211,6 +248,9 @@ fn start_again(subject: &mut Subject, again: Again) -> usize {
             deaths += 1;
         }
     }
-    subject.boot_well();
+    match again {
+        Again::Without(part) => assert!(subject.boot(&format!("skip:{part}")), "{}", subject.log_tail()),
+        Again::Once | Again::Dying => subject.boot_well(),
+    }
     deaths
 }

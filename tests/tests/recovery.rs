@@ -9,7 +9,7 @@ use cabin_tests::pool_verbs;
 use cabin_tests::power_verbs;
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
-use cabin_tests::sweep::{Again, Tally, kill_each, kill_every};
+use cabin_tests::sweep::{Again, Tally, kill_each, kill_every, missed_without};
 use cabin_tests::swept;
 use cabin_tests::verbs::{self, Verb};
 use cabin_tests::volume_verbs;
@@ -176,6 +176,22 @@ fn a_daemon_that_dies_changing_pools_with_a_disk_leaves_the_old_or_the_new() {
 #[test]
 fn a_daemon_that_dies_at_what_is_done_with_instances_on_btrfs_leaves_the_old_or_the_new() {
     swept("deaths with instances on btrfs", pool_verbs::INSTANCES, Again::Once);
+}
+
+#[test]
+fn a_sweep_finds_each_part_of_recovery_that_is_left_out() {
+    let found = |part: &'static str, name: &str| {
+        let verb = swept::all().find(|verb| verb.name == name).expect(name);
+        let missed = missed_without(part, verb);
+        assert!(missed > 0, "{name}: nobody noticed that the {part} is left out");
+        eprintln!("without the {part}, {name}: noticed at {missed} steps");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| found("recovery of renames", "instance rename"));
+        scope.spawn(|| found("recovery of trees", "snapshot restore, stopped"));
+        scope.spawn(|| found("recovery of volumes", "volume rename"));
+        scope.spawn(|| found("recovery from strays", "instance create"));
+    });
 }
 
 #[test]
