@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use cabin_tests::binary;
 use cabin_tests::cli::host;
 use cabin_tests::host_state::{HostState, Look, settled};
+use cabin_tests::hostile::{BINARY, Exec, LAST};
 use cabin_tests::machine;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::audited;
@@ -93,6 +95,17 @@ fn one_that_became_ephemeral_after_it_ran_is_not_deleted_by_a_new_daemon() {
     clean(&subject);
 }
 
+/// Attaches to a console, and types until the shell there has answered.
+fn type_at_console(subject: &Subject, name: &str) {
+    let console = Exec::console(subject, name);
+    let mut line = console.connect(subject, "0");
+    until("an answer at the console", 30, || {
+        line.frame(LAST | BINARY, b"echo sum-$((20+22))\n", true);
+        let (_, frame) = line.next_frame(1)?;
+        String::from_utf8_lossy(&frame).contains("sum-42").then_some(())
+    });
+}
+
 fn outlived(end: impl Fn(&mut Subject)) {
     let mut subject = lab();
     running(&subject, "survivor", &json!({ "limits.memory": "200MiB" }));
@@ -102,8 +115,17 @@ fn outlived(end: impl Fn(&mut Subject)) {
     subject.exec("survivor", "echo before >/run/mark; echo from-before >/dev/console").expect("a command");
     let ping = format!("ping -c1 -W2 {address}");
     let before = HostState::of(&subject, Look::Exact);
+    let mut asking = std::process::Command::new(binary("cabin"))
+        .args(["exec", "survivor", "--", "sleep", "7654"])
+        .env("CABIN_DIR", &subject.dir)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("a client");
+    until_true("the client's command", 20, || host(&["pgrep", "-f", "^sleep 7654"]).code == 0);
 
     end(&mut subject);
+    let ended = until("the client's end", 20, || asking.try_wait().expect("its state"));
+    assert!(!ended.success(), "a command of a daemon that is gone is said to have been done: {ended}");
     let net = format!("--net=/run/netns/{}", subject.netns);
     let mut words = vec!["nsenter", &net];
     words.extend(ping.split(' '));
@@ -117,6 +139,7 @@ fn outlived(end: impl Fn(&mut Subject)) {
     assert!(log.contains("from-before"), "the console's log: {log}");
     let counters = subject.get("/1.0/instances/survivor/state")["network"]["eth0"]["counters"].clone();
     assert!(counters["bytes_received"].as_u64().is_some_and(|it| it > 0), "{counters}");
+    type_at_console(&subject, "survivor");
     subject.must("PATCH", "/1.0/instances/survivor", &json!({ "config": { "limits.processes": "50" } }));
     let many = "for i in $(seq 80); do sleep 300 & done; echo all";
     assert!(!subject.exec("survivor", many).unwrap_or_default().contains("all"), "no limit of processes");
