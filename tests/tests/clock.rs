@@ -38,6 +38,9 @@ fn a_clock_that_jumps_deletes_nothing_and_loses_nothing() {
         assert_eq!(subject.exec("box", "echo well").as_deref(), Ok("well"));
         let name = format!("at{}", ahead / DAY).replace('-', "m");
         subject.must("POST", "/1.0/instances/box/snapshots", &json!({ "name": name }));
+        let made = subject.get(&format!("/1.0/instances/box/snapshots/{name}"));
+        let time = |key: &str| made[key].as_str().expect("a time").to_owned();
+        assert!(time("expires_at") > time("created_at"), "it goes before it was made: {made}");
         subject.must("DELETE", &format!("/1.0/instances/box/snapshots/{name}"), &Value::Null);
         // What waits, waits for as long as ever.
         let body = json!({ "command": ["sleep", "60"], "record-output": false, "wait-for-websocket": false });

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
@@ -56,6 +57,12 @@ pub fn now() -> String {
     timestamp().to_string()
 }
 
+/// Now, as people here read it off a clock.
+#[must_use]
+pub fn here() -> Zoned {
+    timestamp().to_zoned(TimeZone::system())
+}
+
 /// The time by which may be judged what is to be deleted now; none while the clock is not to be trusted.
 #[must_use]
 pub fn now_to_delete() -> Option<Timestamp> {
@@ -79,7 +86,7 @@ pub(crate) struct Stretch {
 impl Stretch {
     /// From then to now.
     pub fn from(since: Zoned) -> Stretch {
-        Stretch { since, until: Zoned::now(), to_delete: now_to_delete() }
+        Stretch { since, until: here(), to_delete: now_to_delete() }
     }
 
     /// Whether what goes at that time (RFC 3339; empty: never) is to be deleted.

@@ -161,7 +161,7 @@ impl Host {
     pub fn set_clock(self: &Arc<Self>, ahead: i64) {
         crate::clock::put_ahead(ahead);
         crate::instance::look_at_clock(self);
-        crate::instance::go_through(self, &Stretch::from(Zoned::now()));
+        crate::instance::go_through(self, &Stretch::from(crate::clock::here()));
     }
 
     /// Does what is to be done by the clock between these times, at once. For tests, that need not wait for them.

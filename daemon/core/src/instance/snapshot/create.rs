@@ -10,7 +10,7 @@ use cabin_store::Versioned;
 use cabin_store::rows::{self, Config};
 use cabin_undo::atomically;
 use jiff::tz::TimeZone;
-use jiff::{Span, Timestamp, Zoned};
+use jiff::{Span, Timestamp};
 use serde_json::json;
 
 use super::{WHAT, activity, address, held_all, row_name, rows_of};
@@ -88,7 +88,7 @@ pub(crate) fn after(span: &str) -> Result<String, Error> {
         .hours(read.hours)
         .minutes(read.minutes)
         .seconds(read.seconds);
-    let then = Zoned::now().with_time_zone(TimeZone::UTC).checked_add(span);
+    let then = clock::here().with_time_zone(TimeZone::UTC).checked_add(span);
     Ok(then.map(|then| then.timestamp().to_string()).unwrap_or_default())
 }
 
@@ -101,7 +101,7 @@ pub(super) fn next_name(config: &Config, present: &[Versioned<rows::Snapshot>]) 
 
 pub(crate) fn made_up_name(pattern: &str, present: &[&str]) -> Result<String, Error> {
     let parts = naming::pattern(pattern)?;
-    let now = Zoned::now();
+    let now = clock::here();
     let written = |number: Option<u32>| -> String {
         parts
             .iter()

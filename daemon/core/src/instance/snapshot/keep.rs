@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cabin_store::rows;
 use cabin_undo::fault;
-use jiff::{Span, Zoned};
+use jiff::Span;
 
 use super::alter::delete_snapshot_if;
 use super::schedule;
@@ -32,7 +32,7 @@ pub(crate) fn watch(host: &Arc<Host>) {
 
 fn keep_looking(host: &Weak<Host>) {
     // The minute in which the daemon starts belongs to it too.
-    let mut last = Zoned::now().saturating_sub(Span::new().minutes(1));
+    let mut last = clock::here().saturating_sub(Span::new().minutes(1));
     while let Some(host) = host.upgrade() {
         look_at_clock(&host);
         let stretch = Stretch::from(last);
