@@ -1,6 +1,9 @@
 //! The daemon dies in the middle of a change, and the pool is not there when the next one starts: the change stays noted,
 //! and is finished or taken back once the pool is back.
 
+use std::path::PathBuf;
+
+use cabin_tests::api;
 use cabin_tests::content;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, audited};
@@ -176,4 +179,137 @@ fn a_refresh_that_is_finished_when_its_source_has_gone_leaves_the_old_or_the_new
         subject.must("DELETE", COPY, &json!({}));
     }
     tally.close("deaths in a refresh whose source goes then");
+}
+
+/// A pool that can be away.
+struct Far {
+    place: PathBuf,
+    away: PathBuf,
+}
+
+impl Far {
+    fn make(subject: &Subject) -> Far {
+        let far = Far { place: subject.dir.with_extension("far"), away: subject.dir.with_extension("away") };
+        std::fs::create_dir(&far.place).expect("a directory");
+        let pool = json!({ "name": "far", "driver": "dir", "config": { "source": far.place } });
+        subject.must("POST", "/1.0/storage-pools", &pool);
+        far
+    }
+
+    fn goes(&self) {
+        std::fs::rename(&self.place, &self.away).expect("the pool goes away");
+    }
+
+    /// It is there again, and somebody looks at it.
+    fn comes(&self, subject: &Subject) {
+        std::fs::rename(&self.away, &self.place).expect("the pool comes back");
+        let _ = subject.get("/1.0/storage-pools/far/resources");
+    }
+
+    fn end(self, subject: &Subject) {
+        subject.must("DELETE", "/1.0/storage-pools/far", &json!({}));
+        std::fs::remove_dir_all(&self.place).expect("the place is ours");
+    }
+}
+
+/// Where the volume lies that goes back together with the instance.
+fn volume(pool: &str) -> String {
+    format!("/1.0/storage-pools/{pool}/volumes/custom/v")
+}
+
+/// Writes the file by which the volume tells its trees apart, as a client does.
+fn write(subject: &Subject, pool: &str, word: &str) -> Result<(), String> {
+    let target = format!("{}/files?path=/note", volume(pool));
+    let headers = [("X-Incus-type", "file"), ("X-Incus-mode", "0644")];
+    let reply = api::send(&subject.socket(), "POST", &target, &headers, word.as_bytes()).expect("an answer");
+    if reply.status == 200 { Ok(()) } else { Err(reply.text()) }
+}
+
+fn read(subject: &Subject, pool: &str) -> String {
+    subject.call("GET", &format!("{}/files?path=/note", volume(pool)), None).expect("an answer").text()
+}
+
+/// Stopped instances with the same volume, of which one has a snapshot together with it from before both were changed.
+fn pair(subject: &Subject, own: &str, pool: &str) {
+    subject.must("POST", &format!("/1.0/storage-pools/{pool}/volumes/custom"), &json!({ "name": "v" }));
+    let data = json!({ "type": "disk", "pool": pool, "source": "v", "path": "/srv" });
+    for (name, pool) in [("it", own), ("other", "default")] {
+        let root = json!({ "type": "disk", "path": "/", "pool": pool });
+        let source = json!({ "type": "image", "alias": "busybox" });
+        let devices = json!({ "root": root, "data": data });
+        subject.must(
+            "POST",
+            "/1.0/instances",
+            &json!({ "name": name, "source": source, "devices": devices }),
+        );
+    }
+    for note in ["one", "two"] {
+        write(subject, pool, note).expect("a note");
+        subject.must("PATCH", "/1.0/instances/it", &json!({ "config": { "user.note": note } }));
+        if note == "one" {
+            let body = json!({ "name": "s", "volumes": true });
+            subject.must("POST", "/1.0/instances/it/snapshots", &body);
+        }
+    }
+}
+
+/// Lets the daemon die at each step of the restoring of an instance with its volume, in these pools, and start again
+/// while the pool `far` is away; what `then` says of it is wrong.
+fn at_each_death(what: &str, (own, pool): (&str, &str), then: impl Fn(&mut Subject, &Far) -> Vec<String>) {
+    let mut subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let far = Far::make(&subject);
+    let mut tally = Tally::default();
+    for number in 1.. {
+        pair(&subject, own, pool);
+        subject.arm(&format!("kill:{number}"));
+        let _ = subject.ask("PUT", "/1.0/instances/it", &json!({ "restore": "s", "volumes": true }));
+        let survived = subject.disarm();
+        if !survived {
+            subject.wait_gone();
+            tally.points += 1;
+            far.goes();
+            subject.boot_well();
+            let mut wrong = then(&mut subject, &far);
+            wrong.extend(audited(&subject));
+            tally.wrong.extend(wrong.into_iter().map(|it| format!("step {number}: {it}")));
+        }
+        clear(&subject, &["it", "other"]);
+        let _ = subject.ask("DELETE", &volume(pool), &json!({}));
+        if survived {
+            break;
+        }
+    }
+    far.end(&subject);
+    tally.close(what);
+}
+
+/// What the config of `it` says: its row is read without its pool.
+fn restored(subject: &Subject) -> String {
+    subject.get("/1.0/instances/it")["config"]["user.note"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn in_a_volume_of_an_unfinished_restoring_nobody_writes_what_is_lost_when_it_is_decided() {
+    at_each_death("volumes of undecided restorings", ("far", "default"), |subject, far| {
+        let mut written = "";
+        if subject.power("other", "start").is_ok() {
+            written = "inside";
+            subject.exec("other", "printf inside >/srv/note").expect("a note");
+            subject.power("other", "stop").expect("a stop");
+        }
+        if write(subject, "default", "outside").is_ok() {
+            written = "outside";
+        }
+        far.comes(subject);
+        subject.must("PATCH", "/1.0/instances/it", &json!({ "description": "seen" }));
+        let is = read(subject, "default");
+        let wanted = if written.is_empty() { restored(subject) } else { written.to_owned() };
+        let mut wrong = Vec::new();
+        if is != wanted {
+            wrong.push(format!("the volume says {is} and not {wanted}"));
+        }
+        wrong.extend(subject.power("other", "start").err());
+        wrong
+    });
 }

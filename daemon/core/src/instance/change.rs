@@ -82,7 +82,7 @@ impl Change {
         let unplugged = old.values().filter(|nic| differs(nic, new.get(&nic.1.device))).cloned().collect();
         let plugged = new.values().filter(|nic| differs(nic, old.get(&nic.1.device))).cloned().collect();
         let after: Vec<Plugged> = new.into_values().map(|(_, plugged)| plugged).collect();
-        let (detached, attached) = disks_differ(host, before.1, new_state)?;
+        let (detached, attached) = disks_differ(host, name, before.1, new_state)?;
         Ok(Change(Some(Difference {
             live,
             limits,
@@ -191,6 +191,7 @@ impl Difference {
 /// mounted.
 fn disks_differ(
     host: &Host,
+    name: &str,
     before: &Expanded,
     after: &Expanded,
 ) -> Result<(Vec<Mounted>, Vec<Mounted>), Error> {
@@ -198,8 +199,8 @@ fn disks_differ(
     let only = |devices: &rows::Devices| -> rows::Devices {
         devices.iter().filter(|(name, _)| !same(name)).map(|(k, v)| (k.clone(), v.clone())).collect()
     };
-    let (old, new) =
-        (resolve::disks_before(host, &only(&before.devices))?, resolve::disks(host, &only(&after.devices))?);
+    let old = resolve::disks_before(host, name, &only(&before.devices))?;
+    let new = resolve::disks(host, name, &only(&after.devices))?;
     let without = |list: &[Mounted], others: &[Mounted]| -> Vec<Mounted> {
         list.iter().filter(|disk| others.iter().all(|other| other.spec != disk.spec)).cloned().collect()
     };

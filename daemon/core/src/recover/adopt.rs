@@ -61,7 +61,7 @@ fn adopt(
     }
     if let Some(Intent::Disks { mounted }) = intent {
         // Which of them were mounted when it was cut off nobody knows; none is mounted twice.
-        let disks = resolve::disks(host, &expanded(host, &found.row)?.devices)?;
+        let disks = resolve::disks(host, &found.name, &expanded(host, &found.row)?.devices)?;
         let disks: Vec<_> = disks.into_iter().map(|disk| disk.spec).collect();
         let gone: Vec<_> = mounted.iter().rev().cloned().collect();
         supervisor.change_disks(&gone, &disks)?;

@@ -76,17 +76,18 @@ fn host_path(device: &Config) -> Option<Disk<'_>> {
 /// not required is left out.
 ///
 /// # Errors
-/// When a volume or path is not there, a pool is unavailable, or a volume is on its way to another one.
-pub(crate) fn disks(host: &Host, devices: &Devices) -> Result<Vec<Mounted>, Error> {
-    all(host, devices, Look::Closely)
+/// When a volume or path is not there, a pool is unavailable, or a volume is on its way to another one or not known to
+/// keep its tree.
+pub(crate) fn disks(host: &Host, instance: &str, devices: &Devices) -> Result<Vec<Mounted>, Error> {
+    all(host, instance, devices, Look::Closely)
 }
 
 /// The same of disks that are mounted already: what they show may have gone from the host since.
 ///
 /// # Errors
-/// When a volume's pool is unavailable, or it is on its way to another one.
-pub(crate) fn disks_before(host: &Host, devices: &Devices) -> Result<Vec<Mounted>, Error> {
-    all(host, devices, Look::Away)
+/// As [`disks`], but for paths of the host.
+pub(crate) fn disks_before(host: &Host, instance: &str, devices: &Devices) -> Result<Vec<Mounted>, Error> {
+    all(host, instance, devices, Look::Away)
 }
 
 /// Whether a path of the host's must be there.
@@ -96,7 +97,7 @@ enum Look {
     Away,
 }
 
-fn all(host: &Host, devices: &Devices, look: Look) -> Result<Vec<Mounted>, Error> {
+fn all(host: &Host, instance: &str, devices: &Devices, look: Look) -> Result<Vec<Mounted>, Error> {
     let mut found = Vec::new();
     for (name, device) in
         devices.iter().filter(|(_, device)| device.get("type").is_some_and(|kind| kind == "disk"))
@@ -105,7 +106,7 @@ fn all(host: &Host, devices: &Devices, look: Look) -> Result<Vec<Mounted>, Error
             .map_err(|rule| cabin_profiles::Error::Device { device: name.clone(), rule })?;
         let source = match read {
             Disk::Root { .. } => continue,
-            Disk::Volume { pool, volume, beneath } => of_volume(host, pool, volume, beneath)?,
+            Disk::Volume { pool, volume, beneath } => of_volume(host, instance, (pool, volume), beneath)?,
             Disk::Memory => of_memory(device)?,
             Disk::Host { path } => match of_host(host, path, device, look)? {
                 Some(source) => source,
@@ -122,9 +123,15 @@ fn all(host: &Host, devices: &Devices, look: Look) -> Result<Vec<Mounted>, Error
     Ok(found)
 }
 
-fn of_volume(host: &Host, pool: &str, name: &str, beneath: Option<&str>) -> Result<DiskSource, Error> {
+fn of_volume(
+    host: &Host,
+    instance: &str,
+    (pool, name): (&str, &str),
+    beneath: Option<&str>,
+) -> Result<DiskSource, Error> {
     let row = volume::load(host, DEFAULT_PROJECT, pool, name)?.row;
     volume::refuse_moving(host, pool, name)?;
+    volume::refuse_undecided(host, (pool, name), Some(instance))?;
     let root = match storage::pool(host, pool)?.layers(&VolumeName::custom(name)?)? {
         Layers::Dir { path } => path,
         Layers::Overlay { state, .. } => state,

@@ -45,7 +45,7 @@ impl Start {
             init: init::init(host, project, name, row, expanded)?,
             limits: limits(host, &expanded.config)?,
             nics: nics(host, name, row, expanded)?,
-            disks: disks(host, &expanded.devices)?.into_iter().map(|disk| disk.spec).collect(),
+            disks: disks(host, name, &expanded.devices)?.into_iter().map(|disk| disk.spec).collect(),
         })
     }
 }

@@ -12,9 +12,11 @@ use crate::{Error, Host, storage};
 /// Starts a file server in a volume. Ids are as instances see them.
 ///
 /// # Errors
-/// When there is no such volume, or the host refuses.
+/// When there is no such volume, it is not decided yet which tree it keeps, or the host refuses.
 pub fn files(host: &Host, project: &str, pool: &str, volume: &str) -> Result<Files, Error> {
     let open = host.busy().share(&files_name(pool, volume), "reading and writing files")?;
+    // Whoever exchanges trees in this daemon waits for us; this is what another one left undone.
+    super::refuse_undecided(host, (pool, volume), None)?;
     let row = load(host, project, pool, volume)?.row;
     let root: RootSpec = root(storage::pool(host, pool)?.layers(&VolumeName::custom(volume)?)?);
     let own = host.ids().unpacker()?;

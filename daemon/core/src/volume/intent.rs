@@ -59,13 +59,42 @@ pub(super) fn settle(host: &Arc<Host>, project: &str, pool: &str, volume: &str) 
             |source| Error::Unavailable { what: WHAT, name: volume.to_owned(), source: Box::new(source) };
         take_back(host, &row, &found.row).map_err(unavailable)?;
     }
-    match undecided(host, pool)?.iter().any(|other| other.name() == volume) {
-        true => {
-            let by = "an unfinished restoring of an instance: starting that one, once its pool is there, finishes it";
-            Err(Error::InUse { what: WHAT, name: volume.to_owned(), by: by.to_owned() })
-        }
-        false => Ok(()),
+    refuse_restored(host, (pool, volume), None)
+}
+
+/// Refuses to let anybody at the tree of a volume of which it is not decided whether it keeps it: what is written then
+/// would go with the one that goes. `but` is an instance that may, since its own restoring is what goes on.
+///
+/// # Errors
+/// [`Error::InUse`].
+pub(crate) fn refuse_undecided(
+    host: &Host,
+    (pool, volume): (&str, &str),
+    but: Option<&str>,
+) -> Result<(), Error> {
+    let going_on = host.store().rows::<VolumeIntent>().get(DEFAULT_PROJECT, &row_name(pool, volume))?;
+    if let Some(VolumeIntent::Rename { .. } | VolumeIntent::Refresh { .. }) = going_on.map(|found| found.row)
+    {
+        let by = "a change of it that is not finished: any other one, as a snapshot, finishes it";
+        return Err(Error::InUse { what: WHAT, name: volume.to_owned(), by: by.to_owned() });
     }
+    refuse_restored(host, (pool, volume), but)
+}
+
+/// Only what is under way has a row among those that are read here.
+fn refuse_restored(host: &Host, (pool, volume): (&str, &str), but: Option<&str>) -> Result<(), Error> {
+    let row = row_name(pool, volume);
+    for found in host.store().rows::<Intent>().list(DEFAULT_PROJECT)? {
+        let Intent::Restore { volumes, .. } = found.row else { continue };
+        if volumes.contains(&row) && but != Some(found.name.as_str()) {
+            let by = format!(
+                "the restoring of instance `{}`, which is not finished: starting that one, once its pool is there, finishes it",
+                found.name
+            );
+            return Err(Error::InUse { what: WHAT, name: volume.to_owned(), by });
+        }
+    }
+    Ok(())
 }
 
 /// The volumes of a pool, those of instances too, whose old tree lies aside as long as it may have to come back.

@@ -50,11 +50,11 @@ pub use snapshot::{
 };
 pub use update::{patch, update};
 
-pub(crate) use intent::{finish, with_old_trees};
+pub(crate) use intent::{finish, refuse_undecided, with_old_trees};
 pub(crate) use keep::go_through;
 pub(crate) use own::render as render_own;
 use returning::undecided;
-pub(crate) use returning::{Returning, check as check_return, forget_returned, take_back};
+pub(crate) use returning::{Returning, check as check_return, forget_returned, held, take_back};
 
 pub(crate) const WHAT: &str = "storage volume";
 

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::create::{limit_of, tell};
 use super::snapshot::{load_snapshot, refuse_mounted};
-use super::{alone_with_files, load, row_name, turn};
+use super::{alone_with_files, busy_name, load, row_name, turn};
 use crate::busy::Turn;
 use crate::{DEFAULT_PROJECT, Error, Host, resolve, storage};
 
@@ -161,7 +161,24 @@ fn forget(host: &Host, pool: &str, volume: &str) -> Result<(), Error> {
     Ok(storage::pool(host, pool)?.forget_replaced(&VolumeName::custom(volume)?)?)
 }
 
-/// Takes back what a restoring with this mark brought the volumes of these rows; what it put aside is where it was.
+/// Holds the volumes of these rows, whose restoring an earlier daemon did not finish, against all who would use them.
+///
+/// # Errors
+/// When one is in use.
+pub(crate) fn held(host: &Arc<Host>, volumes: &[String]) -> Result<Vec<Turn>, Error> {
+    let mut turns = Vec::new();
+    for row in volumes {
+        let (pool, volume) = row.split_once('/').unwrap_or_default();
+        // Not by `turn`: that this is undecided is known.
+        turns.push(host.busy().take(&busy_name(pool, volume), "restore")?);
+        turns.push(alone_with_files(host, pool, volume, "restore")?);
+        refuse_mounted(host, DEFAULT_PROJECT, pool, volume, None)?;
+    }
+    Ok(turns)
+}
+
+/// Takes back what a restoring with this mark brought the volumes of these rows, which are held; what it put aside is
+/// where it was.
 ///
 /// # Errors
 /// When a pool is unavailable or its disk fails: then the next start of the daemon tries again.

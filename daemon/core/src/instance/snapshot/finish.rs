@@ -118,6 +118,7 @@ fn finish_restore(
 ) -> Result<(), Error> {
     let pool = storage::pool(host, &load(host, DEFAULT_PROJECT, name)?.row.pool)?;
     let own = VolumeName::container(name)?;
+    let _held = volume::held(host, volumes)?;
     if pool.restored(&own)?.as_ref() == Some(mark) {
         let done = {
             let _kept = host.keep_layout();
