@@ -313,3 +313,31 @@ fn in_a_volume_of_an_unfinished_restoring_nobody_writes_what_is_lost_when_it_is_
         wrong
     });
 }
+
+#[test]
+fn an_instance_deleted_with_its_restoring_undone_leaves_its_volumes_as_they_were() {
+    for (own, pool) in [("far", "default"), ("default", "far")] {
+        at_each_death("deletions in the middle of restorings", (own, pool), |subject, far| {
+            let wanted = restored(subject);
+            // The tree cannot be removed when its pool is away.
+            let _ = subject.ask("DELETE", "/1.0/instances/it", &json!({}));
+            let mut wrong = Vec::new();
+            if !subject.status("it").is_empty() {
+                wrong.push("it is not deleted".to_owned());
+            }
+            far.comes(subject);
+            for time in ["now", "after another start"] {
+                wrong.extend(subject.power("other", "start").err());
+                let is = subject.exec("other", "cat /srv/note").unwrap_or_else(|why| why);
+                if is != wanted {
+                    wrong.push(format!("{time} the volume says {is} and not {wanted}"));
+                }
+                subject.power("other", "stop").expect("a stop");
+                // With it go the ids of what could not be removed.
+                subject.terminate();
+                subject.boot_well();
+            }
+            wrong
+        });
+    }
+}

@@ -8,7 +8,7 @@ use cabin_undo::fault;
 use serde_json::Value;
 
 use super::{WHAT, address, expand, load, profiles_of};
-use crate::{Error, Host, storage};
+use crate::{Error, Host, storage, volume};
 
 /// What to do with an instance that runs when it is to be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub fn delete(host: &Arc<Host>, project: &str, name: &str, running: WhenRunning)
     load(host, project, name)?;
     let _turn = host.busy().take(name, "delete")?;
     if let Err(error) = super::snapshot::settle(host, project, name) {
-        // Nobody needs it whole any more.
+        // Nobody needs it whole any more; its volumes are given back by `remove`.
         tracing::warn!(instance = name, error = %error.report(), "it goes with an unfinished change");
     }
     let mut found = load(host, project, name)?;
@@ -62,6 +62,7 @@ pub(crate) fn remove(
     for backup in &backups {
         txn = txn.remove::<rows::Backup>(project, &super::snapshot::row_name(name, &backup.name));
     }
+    let (txn, returning) = volume::carried_over(host, project, name, txn)?;
     let committed = txn
         .check::<rows::Instance>(project, name, Some(found.revision))
         .remove::<rows::Instance>(project, name)
@@ -74,6 +75,8 @@ pub(crate) fn remove(
         }
         other => other?,
     };
+    fault::reach("instance's rows removed");
+    volume::give_back(host, project, &returning);
     host.warnings().forget(&address(name));
     host.events().lifecycle(project, "instance-deleted", &address(name), name, Value::Null, None);
     let mut failures = Vec::new();

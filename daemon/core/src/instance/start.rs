@@ -10,7 +10,7 @@ use super::mac::{self, Claim};
 use super::{Expanded, WHAT, expand, load, plug, profiles_of};
 use crate::live::{Live, Plugged};
 use crate::resolve::Start;
-use crate::{Error, Host, Kind, clock, quota, recover};
+use crate::{Error, Host, Kind, clock, quota, recover, volume};
 
 /// How often another address is made up for a nic when somebody else gets it at the same moment.
 const TRIES: u32 = 3;
@@ -31,6 +31,7 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     let found = load(host, project, name)?;
     host.ids().assign(found.row.ids, name)?;
     let expanded = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?);
+    volume::settle_named(host, project, &expanded.devices)?;
     // Volumes and networks stay as they are until the container is known to have them.
     let _kept = host.keep_layout();
     if host.is_closing() {

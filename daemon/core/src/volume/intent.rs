@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cabin_storage::{VolumeKind, VolumeName};
-use cabin_store::rows::{self, Intent, VolumeIntent};
+use cabin_store::rows::{self, Devices, Intent, VolumeIntent};
 use cabin_undo::{Undo, atomically, fault};
 
+use super::returning::named;
 use super::snapshot::snapshot_row;
-use super::{WHAT, row_name, undecided};
+use super::{WHAT, busy_name, row_name, turn, undecided};
 use crate::{DEFAULT_PROJECT, Error, Host, storage};
 
 /// Notes what is going to happen to a volume whose turn the caller holds.
@@ -60,6 +61,22 @@ pub(super) fn settle(host: &Arc<Host>, project: &str, pool: &str, volume: &str) 
         take_back(host, &row, &found.row).map_err(unavailable)?;
     }
     refuse_restored(host, (pool, volume), None)
+}
+
+/// Finishes what is left undone with the volumes among these devices, which somebody is about to mount. He holds no lock
+/// of the layout yet.
+///
+/// # Errors
+/// As [`settle`].
+pub(crate) fn settle_named(host: &Arc<Host>, project: &str, devices: &Devices) -> Result<(), Error> {
+    for (pool, volume) in named(devices) {
+        let left = host.store().rows::<VolumeIntent>().get(project, &row_name(&pool, &volume))?.is_some();
+        // Whoever has its turn is at it.
+        if left && host.busy().doing(&busy_name(&pool, &volume)).is_none() {
+            turn(host, project, &pool, &volume, "mount")?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses to let anybody at the tree of a volume of which it is not decided whether it keeps it: what is written then

@@ -50,11 +50,13 @@ pub use snapshot::{
 };
 pub use update::{patch, update};
 
-pub(crate) use intent::{finish, refuse_undecided, with_old_trees};
+pub(crate) use intent::{finish, refuse_undecided, settle_named, with_old_trees};
 pub(crate) use keep::go_through;
 pub(crate) use own::render as render_own;
 use returning::undecided;
-pub(crate) use returning::{Returning, check as check_return, forget_returned, held, take_back};
+pub(crate) use returning::{
+    Returning, carried_over, check as check_return, forget_returned, give_back, held, take_back,
+};
 
 pub(crate) const WHAT: &str = "storage volume";
 

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use cabin_storage::{Staged, VolumeName};
-use cabin_store::rows::{self, Devices, Intent};
+use cabin_store::Transaction;
+use cabin_store::rows::{self, Devices, Intent, VolumeIntent};
 use cabin_undo::Undo;
 use serde_json::json;
 
@@ -188,6 +189,36 @@ pub(crate) fn take_back(host: &Host, volumes: &[String], mark: &str) -> Result<(
         storage::pool(host, pool)?.take_back_restored(&VolumeName::custom(volume)?, mark)?;
     }
     Ok(())
+}
+
+/// What goes with the rows of an instance, whose turn the caller holds: if a restoring of it is not finished, its volumes
+/// are taken back each for itself, as soon as their pools are there. Gives the names of their rows.
+///
+/// # Errors
+/// When the rows cannot be read or written.
+pub(crate) fn carried_over<'a>(
+    host: &Host,
+    project: &str,
+    instance: &str,
+    mut txn: Transaction<'a>,
+) -> Result<(Transaction<'a>, Vec<String>), Error> {
+    let going_on = host.store().rows::<Intent>().get(project, instance)?.map(|found| found.row);
+    let Some(Intent::Restore { mark, volumes, .. }) = going_on else { return Ok((txn, Vec::new())) };
+    for row in &volumes {
+        // To the volume it is the same: another tree took the place of its own, and was not meant to.
+        txn = txn.write(project, row, &VolumeIntent::Refresh { mark: mark.clone() })?;
+    }
+    Ok((txn, volumes))
+}
+
+/// Takes back the volumes of [`carried_over`] whose pools are there; whoever wants to change another one tries again.
+pub(crate) fn give_back(host: &Arc<Host>, project: &str, volumes: &[String]) {
+    for row in volumes {
+        let (pool, volume) = row.split_once('/').unwrap_or_default();
+        if let Err(error) = turn(host, project, pool, volume, "restore") {
+            tracing::warn!(volume = row, error = %error.report(), "an unfinished change stays so");
+        }
+    }
 }
 
 /// Removes the old trees of the volumes of these rows, whose restoring is committed.
