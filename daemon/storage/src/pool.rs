@@ -214,10 +214,11 @@ impl Pool {
         }
         self.rename_tree(old, new)?;
         let (pool, from, to) = (self.clone(), new.clone(), old.clone());
-        undo.push(format!("rename volume {old} to {new}"), move || pool.rename_tree(&from, &to))?;
+        // Forgotten under a name that no row has, it would be a stray.
+        undo.push_saving(format!("rename volume {old} to {new}"), move || pool.rename_tree(&from, &to))?;
         self.move_snapshots(old, new)?;
         let (pool, from, to) = (self.clone(), new.clone(), old.clone());
-        Ok(undo.push(format!("rename snapshots of {old}"), move || pool.move_snapshots(&from, &to))?)
+        Ok(undo.push_saving(format!("rename snapshots of {old}"), move || pool.move_snapshots(&from, &to))?)
     }
 
     /// Takes back a rename that ended anywhere between its steps. What is under the old name already is success.

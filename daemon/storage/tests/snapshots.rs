@@ -229,6 +229,31 @@ fn a_restoring_that_fails_later_gives_the_old_tree_back() {
 }
 
 #[test]
+fn an_old_tree_that_cannot_be_put_back_stays_where_it_lies() {
+    for setup in SETUPS {
+        let driver = setup.driver;
+        let world = with_volume(setup);
+        write(&world, "old");
+        snap(&world, "s");
+        write(&world, "new");
+        let (place, hidden) =
+            (world.pool.path().join("containers/web"), world.pool.path().join("containers/hidden"));
+        let failed = atomically(|undo| -> Result<(), Error> {
+            world.pool.stage_restore(&web(), "s", "m", undo)?.show(undo)?;
+            // Without one of the two the exchange cannot be taken back.
+            fs::rename(&place, &hidden).unwrap();
+            Err(Error::NoPool { pool: "later".into() })
+        });
+        let left = failed.unwrap_err().left_behind;
+        assert_eq!(left.first().map(|left| left.what.as_str()), Some("restore containers/web from s"));
+        fs::rename(&hidden, &place).unwrap();
+        // As after a crash.
+        world.pool.take_back_restored(&web(), "m").unwrap();
+        assert_eq!(read(&world, &web()), "new", "{driver:?}");
+    }
+}
+
+#[test]
 fn a_copy_stands_for_itself() {
     for setup in SETUPS {
         let driver = setup.driver;

@@ -19,14 +19,29 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 pub type Inverse = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// The steps done so far, newest last. Only [`atomically`] makes one.
+#[derive(Default)]
 pub struct Undo {
     steps: Vec<Step>,
+    left: Vec<LeftBehind>,
 }
 
 struct Step {
     what: String,
     inverse: Box<dyn FnOnce() -> Inverse + Send>,
+    failed: OnFailure,
 }
+
+/// What a failed inverse means for the steps before it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnFailure {
+    GoOn,
+    Stay,
+}
+
+/// Why a step was not taken back though nothing was wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[error("left for the recovery, since `{0}` could not be taken back")]
+struct Stays(String);
 
 /// A step was made to fail on purpose by [`fault`].
 #[derive(Debug, thiserror::Error)]
@@ -52,20 +67,81 @@ impl Undo {
     where
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let what = what.into();
+        self.record(what.into(), inverse, OnFailure::GoOn)
+    }
+
+    /// As [`Undo::push`], of a step whose inverse saves what those of the steps before it would destroy. If it fails,
+    /// none of them is taken back: all is as if the process had died here, and is left to whoever recovers from that.
+    ///
+    /// # Errors
+    /// As [`Undo::push`].
+    pub fn push_saving<E>(
+        &mut self,
+        what: impl Into<String>,
+        inverse: impl FnOnce() -> Result<(), E> + Send + 'static,
+    ) -> Result<(), Injected>
+    where
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.record(what.into(), inverse, OnFailure::Stay)
+    }
+
+    fn record<E>(
+        &mut self,
+        what: String,
+        inverse: impl FnOnce() -> Result<(), E> + Send + 'static,
+        failed: OnFailure,
+    ) -> Result<(), Injected>
+    where
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
         let name = what.clone();
-        self.steps.push(Step { what, inverse: Box::new(move || inverse().map_err(Into::into)) });
+        self.steps.push(Step { what, inverse: Box::new(move || inverse().map_err(Into::into)), failed });
         fault::pass(&name)
     }
 
-    fn unwind(self) -> Vec<LeftBehind> {
-        let mut left = Vec::new();
-        for step in self.steps.into_iter().rev().filter(|step| !fault::leaves_out(&step.what)) {
-            if let Err(why) = (step.inverse)() {
-                left.push(LeftBehind { what: step.what, why });
+    /// Does a part of the work. If it fails or panics, the steps of this part are taken back before this returns: while
+    /// the caller still holds what keeps others away.
+    ///
+    /// # Errors
+    /// What `work` failed with; the caller fails with it.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub fn part<T, E>(&mut self, work: impl FnOnce(&mut Undo) -> Result<T, E>) -> Result<T, E> {
+        let before = self.steps.len();
+        // Whatever the panic left half changed is seen by nobody but the inverses, and those are made for that.
+        match catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(cause)) => {
+                self.unwind(before);
+                Err(cause)
+            }
+            Err(panic) => {
+                self.unwind(before);
+                resume_unwind(panic)
             }
         }
-        left
+    }
+
+    /// Takes back the newest steps until so many are left.
+    fn unwind(&mut self, remaining: usize) {
+        while self.steps.len() > remaining {
+            let Some(step) = self.steps.pop() else { return };
+            if fault::leaves_out(&step.what) {
+                continue;
+            }
+            let Err(why) = (step.inverse)() else { continue };
+            if step.failed == OnFailure::Stay {
+                let stay = self.steps.drain(..).rev();
+                let stay = stay.map(|it| LeftBehind { what: it.what, why: Stays(step.what.clone()).into() });
+                let stay: Vec<_> = stay.collect();
+                self.left.push(LeftBehind { what: step.what, why });
+                self.left.extend(stay);
+                return;
+            }
+            self.left.push(LeftBehind { what: step.what, why });
+        }
     }
 }
 
@@ -112,17 +188,9 @@ impl<E: Error + 'static> Error for Failed<E> {
 /// # Panics
 /// When `work` does.
 pub fn atomically<T, E>(work: impl FnOnce(&mut Undo) -> Result<T, E>) -> Result<T, Failed<E>> {
-    let mut undo = Undo { steps: Vec::new() };
-    // Whatever the panic left half changed is seen by nobody but the inverses, and those are made for that.
-    match catch_unwind(AssertUnwindSafe(|| work(&mut undo))) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(cause)) => Err(Failed { cause, left_behind: undo.unwind() }),
-        Err(panic) => {
-            // There is nobody to tell what is left behind: the next start looks for it.
-            drop(undo.unwind());
-            resume_unwind(panic)
-        }
-    }
+    let mut undo = Undo::default();
+    // After a panic there is nobody to tell what is left behind: the next start looks for it.
+    undo.part(work).map_err(|cause| Failed { cause, left_behind: undo.left })
 }
 
 #[cfg(test)]
@@ -184,6 +252,55 @@ mod tests {
         assert_eq!(failed.left_behind[0].what, "second");
         assert_eq!(failed.to_string(), "no; could not take back `second`: stuck");
         assert!(*ran.lock().unwrap());
+    }
+
+    #[test]
+    fn where_an_inverse_that_saves_fails_nothing_before_it_is_taken_back() {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let failed = atomically(|undo| -> Result<(), Box<dyn Error + Send + Sync>> {
+            let said = |word: &'static str| {
+                let log = log.clone();
+                move || -> Result<(), Injected> {
+                    log.lock().unwrap().push(word);
+                    Ok(())
+                }
+            };
+            undo.push("note", said("note forgotten"))?;
+            undo.push("stage", said("old tree discarded"))?;
+            // In a part too: what is outside of it stays all the same.
+            undo.part(|undo| -> Result<(), Box<dyn Error + Send + Sync>> {
+                undo.push_saving("exchange", || Err("read-only"))?;
+                undo.push("limit", said("limit taken back"))?;
+                Err("no".into())
+            })
+        })
+        .unwrap_err();
+        assert_eq!(*log.lock().unwrap(), ["limit taken back"]);
+        let left: Vec<&str> = failed.left_behind.iter().map(|left| left.what.as_str()).collect();
+        assert_eq!(left, ["exchange", "stage", "note"]);
+        assert!(failed.to_string().contains("`note`: left for the recovery, since `exchange`"), "{failed}");
+    }
+
+    #[test]
+    fn a_part_that_fails_is_taken_back_while_its_caller_holds_a_lock() {
+        let (lock, held) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(Vec::new())));
+        let step = |undo: &mut Undo| {
+            let (lock, held) = (lock.clone(), held.clone());
+            undo.push("step", move || -> Result<(), Injected> {
+                held.lock().unwrap().push(lock.try_lock().is_err());
+                Ok(())
+            })
+        };
+        let failed = atomically(|undo| -> Result<(), Injected> {
+            step(undo)?;
+            let _held = lock.lock();
+            undo.part(|undo| {
+                step(undo)?;
+                Err(Injected { number: 0, what: String::new() })
+            })
+        });
+        assert!(failed.unwrap_err().left_behind.is_empty());
+        assert_eq!(*held.lock().unwrap(), [true, false]);
     }
 
     #[test]

@@ -275,7 +275,7 @@ impl Pool {
         check_snapshot(new)?;
         self.rename_one_snapshot(volume, old, new)?;
         let (pool, owner, from, to) = (self.clone(), volume.clone(), new.to_owned(), old.to_owned());
-        Ok(undo.push(format!("rename snapshot {volume}/{old} to {new}"), move || {
+        Ok(undo.push_saving(format!("rename snapshot {volume}/{old} to {new}"), move || {
             pool.rename_one_snapshot(&owner, &from, &to)
         })?)
     }
@@ -520,14 +520,18 @@ impl Staged {
             other => other.map_err(wrong)?,
         }
         let made = pool.clone();
-        Ok(undo.push(what, move || match &place {
-            Place::New(volume) => made.delete(volume),
-            Place::Snapshot(volume, snapshot) => made.delete_snapshot(volume, snapshot),
-            Place::Replaces(volume) => {
-                let back = made.inner.root.exchange(&staging, &volume.path());
-                back.map_err(|source| made.volume_error("take back the old tree of", volume, source))
+        let pushed = match place {
+            Place::New(volume) => undo.push(what, move || made.delete(&volume)),
+            Place::Snapshot(volume, snapshot) => {
+                undo.push(what, move || made.delete_snapshot(&volume, &snapshot))
             }
-        })?)
+            // What lies beside is the only old tree until it is back.
+            Place::Replaces(volume) => undo.push_saving(what, move || {
+                let back = made.inner.root.exchange(&staging, &volume.path());
+                back.map_err(|source| made.volume_error("take back the old tree of", &volume, source))
+            }),
+        };
+        Ok(pushed?)
     }
 }
 
