@@ -368,11 +368,14 @@ pub fn restore(
         let staged = disk.stage_restore(&name, snapshot, "restored", undo)?;
         let _alone = host.change_layout();
         refuse_mounted(host, project, pool, volume, None)?;
-        staged.show(undo)?;
-        if let Some(bytes) = limit {
-            disk.limit(&name, Some(bytes))?;
-        }
-        Ok(())
+        // What fails is taken back before anybody else can mount it.
+        undo.part(|undo| {
+            staged.show(undo)?;
+            if let Some(bytes) = limit {
+                disk.limit(&name, Some(bytes))?;
+            }
+            Ok(())
+        })
     })?;
     let forgotten = disk.forget_replaced(&name);
     let context = json!({ "snapshot": snapshot });

@@ -157,10 +157,13 @@ fn put_in_place(
         false => (Some(host.change_layout()), None),
         true => (None, Some(host.keep_layout())),
     };
-    volumes.show(host, project, others, undo)?;
-    // Last: its mark says that all are in place.
-    staged.show(undo)?;
-    commit(host, project, instance, (snapshot, *disk_only), *again)
+    // What fails is taken back before anybody else can mount it; the instance itself starts again without the lock.
+    undo.part(|undo| {
+        volumes.show(host, project, others, undo)?;
+        // Last: its mark says that all are in place.
+        staged.show(undo)?;
+        commit(host, project, instance, (snapshot, *disk_only), *again)
+    })
 }
 
 /// The rows after a restoring whose tree is in place.
