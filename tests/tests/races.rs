@@ -403,6 +403,32 @@ const GROUNDS: &[Race] = &[
         often: 2,
     },
     Race {
+        name: "image delete and rebuild",
+        before: |subject| {
+            // One that is not unpacked yet, and an instance that does not stand on it.
+            without_image(subject);
+            with_image(subject);
+            subject.must("POST", "/1.0/instances", &json!({ "name": "one", "source": { "type": "none" } }));
+        },
+        asked: |subject| {
+            let url = urls(subject, "/1.0/images").remove(0);
+            let source = json!({ "type": "image", "fingerprint": url.rsplit('/').next() });
+            let body = json!({ "source": source });
+            vec![Asked::new("POST", "/1.0/instances/one/rebuild", body), delete(&url)]
+        },
+        judge: |subject, answers| {
+            so(answers[1].is_done() && urls(subject, "/1.0/images").is_empty(), "the image is there")?;
+            if answers[0].is_done() {
+                return subject.power("one", "start").map(drop);
+            }
+            // The auditor takes a tree for one that is kept for somebody when it is marked so.
+            let trees = std::fs::read_dir(subject.dir.join("storage-pools/default/images"));
+            let trees: Vec<_> = trees.into_iter().flatten().flatten().map(|it| it.path()).collect();
+            so(trees.is_empty(), &format!("{trees:?} are left, and nobody stands on them"))
+        },
+        often: 4,
+    },
+    Race {
         name: "imports of one image",
         before: without_image,
         asked: |_| vec![import(); 5],

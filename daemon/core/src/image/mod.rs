@@ -24,7 +24,7 @@ pub use publish::{Publication, check_publish, publish};
 pub(crate) use import::templates;
 pub use import::{Hints, Staging, import, stage};
 pub(crate) use resolve::{
-    Resolved, Wanted, ensure_carried, ensure_unpacked, obtain, resolve, still_here, sweep,
+    Resolved, Wanted, ensure_carried, ensure_unpacked, obtain, resolve, still_here, still_here_in, sweep,
 };
 
 const WHAT: &str = "image";

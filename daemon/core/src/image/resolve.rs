@@ -101,6 +101,19 @@ pub(crate) fn still_here(host: &Host, image: &Resolved) -> Result<(), Error> {
     found.map(drop).ok_or_else(|| Error::not_found(WHAT, &image.fingerprint))
 }
 
+/// The same of one that was unpacked into a pool just now. If it was deleted before, nobody else would take the tree away.
+/// The caller keeps the layout.
+///
+/// # Errors
+/// As [`still_here`].
+pub(crate) fn still_here_in(host: &Host, pool: &Pool, image: &Resolved) -> Result<(), Error> {
+    let here = still_here(host, image);
+    if here.is_err() {
+        pool.delete_image(&image.fingerprint)?;
+    }
+    here
+}
+
 /// Unpacks an image into a pool unless it is there; everyone who wants the same one waits for the first.
 pub(crate) fn ensure_unpacked(host: &Arc<Host>, op: &Op, pool: &Pool, image: &Resolved) -> Result<(), Error> {
     if !pool.has_image(&image.fingerprint)? {

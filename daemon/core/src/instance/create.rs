@@ -229,12 +229,8 @@ fn make(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Resul
     let kept = host.keep_layout();
     // What it names may have gone, or be another, since the image was unpacked.
     let pool = storage::pool(host, &row.pool)?;
-    if let Some(image) = &image
-        && let Err(gone) = image::still_here(host, image)
-    {
-        // Unpacked after it was deleted: nobody else would take the tree away.
-        pool.delete_image(&image.fingerprint)?;
-        return Err(gone);
+    if let Some(image) = &image {
+        image::still_here_in(host, &pool, image)?;
     }
     let mut new = Checked::in_its_pool(host, project, row)?;
     atomically(|undo| -> Result<(), Error> {

@@ -64,7 +64,9 @@ pub fn rebuild(
     };
     let pool = storage::pool(host, &now.row.pool)?;
     if let Some(image) = &image {
-        image::ensure_unpacked(host, op, &pool, image)?;
+        // Told as what it is when it failed because somebody deleted it meanwhile.
+        let unpacked = image::ensure_unpacked(host, op, &pool, image);
+        unpacked.or_else(|why| image::still_here(host, image).and(Err(why)))?;
     }
     let volume = VolumeName::container(name)?;
     let mark = uuid::Uuid::new_v4().to_string();
@@ -72,17 +74,17 @@ pub fn rebuild(
     let fingerprint = image.as_ref().map(|image| image.fingerprint.as_str());
     let config = rebuilt(now.row.config, image.as_ref());
     let going_on = Intent::Rebuild { mark: mark.clone(), config, templates };
+    // Until it is taken back, too, if it must be: what is staged stands on the image, and would go without a look at it.
+    let kept = host.keep_layout();
+    if let Some(image) = &image {
+        image::still_here_in(host, &pool, image)?;
+    }
     atomically(|undo| -> Result<(), Error> {
         intent::note(host, project, name, &going_on, undo)?;
-        let staged = pool.stage_rebuild(&volume, fingerprint, &mark, undo)?;
-        let _kept = host.keep_layout();
-        // It may have been deleted since: to whoever starts next it is one that nobody has.
-        if let Some(image) = &image {
-            image::still_here(host, image)?;
-        }
-        staged.show(undo)?;
+        pool.stage_rebuild(&volume, fingerprint, &mark, undo)?.show(undo)?;
         commit(host, project, name, &going_on)
     })?;
+    drop(kept);
     let forgotten = pool.forget_replaced(&volume);
     host.events().lifecycle(project, "instance-rebuilt", &address(name), name, Value::Null, op.requestor());
     Ok(forgotten?)
