@@ -7,6 +7,7 @@ use cabin_tests::api;
 use cabin_tests::content;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, audited};
+use cabin_tests::verbs::Attempt;
 use serde_json::json;
 
 /// What is done in a pool, what is done while it is away, how the instance may be called afterwards.
@@ -340,4 +341,82 @@ fn an_instance_deleted_with_its_restoring_undone_leaves_its_volumes_as_they_were
             wrong
         });
     }
+}
+
+/// What leaves something in a pool when the daemon dies at it, and where it is seen when it was done.
+type Made = (&'static str, fn(&Subject) -> Attempt, &'static str);
+
+const MADE: [Made; 4] = [
+    (
+        "an instance",
+        |subject| {
+            let root = json!({ "root": { "type": "disk", "path": "/", "pool": "far" } });
+            let source = json!({ "type": "image", "alias": "busybox" });
+            subject.ask(
+                "POST",
+                "/1.0/instances",
+                &json!({ "name": "new", "source": source, "devices": root }),
+            )
+        },
+        "/1.0/instances/new",
+    ),
+    (
+        "a snapshot",
+        |subject| subject.ask("POST", "/1.0/instances/it/snapshots", &json!({ "name": "new" })),
+        "/1.0/instances/it/snapshots/new",
+    ),
+    (
+        "a volume",
+        |subject| subject.ask("POST", "/1.0/storage-pools/far/volumes/custom", &json!({ "name": "new" })),
+        "/1.0/storage-pools/far/volumes/custom/new",
+    ),
+    (
+        "a volume's snapshot",
+        |subject| subject.ask("POST", &format!("{}/snapshots", volume("far")), &json!({ "name": "new" })),
+        "/1.0/storage-pools/far/volumes/custom/v/snapshots/new",
+    ),
+];
+
+#[test]
+fn what_a_dead_daemon_left_in_a_pool_that_comes_late_goes_when_it_comes() {
+    let mut subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let far = Far::make(&subject);
+    pair(&subject, "far", "far");
+    let mut tally = Tally::default();
+    for (what, make, target) in MADE {
+        for number in 1.. {
+            subject.arm(&format!("kill:{number}"));
+            let _ = make(&subject);
+            let survived = subject.disarm();
+            if !survived {
+                subject.wait_gone();
+                tally.points += 1;
+                far.goes();
+                subject.boot_well();
+                far.comes(&subject);
+                let there = subject.call("GET", target, None).expect("an answer").status == 200;
+                let mut wrong: Vec<String> =
+                    if there { None } else { make(&subject).err() }.into_iter().collect();
+                wrong.extend(audited(&subject));
+                tally.wrong.extend(wrong.into_iter().map(|it| format!("{what}, step {number}: {it}")));
+            }
+            let _ = subject.ask("DELETE", target, &json!({}));
+            if survived {
+                break;
+            }
+        }
+    }
+    // An image that was deleted while nobody could remove its tree.
+    clear(&subject, &["it", "other"]);
+    subject.must("DELETE", &volume("far"), &json!({}));
+    subject.terminate();
+    far.goes();
+    subject.boot_well();
+    let images = subject.get("/1.0/images");
+    subject.must("DELETE", images[0].as_str().expect("an image"), &json!({}));
+    far.comes(&subject);
+    tally.wrong.extend(audited(&subject));
+    far.end(&subject);
+    tally.close("deaths in a pool that comes late");
 }

@@ -39,6 +39,7 @@ pub struct Host {
     busy: Arc<Busy>,
     macs: Arc<Claimed>,
     ready: AtomicBool,
+    late: AtomicBool,
     closing: AtomicBool,
     layout: parking_lot::RwLock<()>,
     ids: ids::Registry,
@@ -98,6 +99,7 @@ impl Host {
             busy: Arc::default(),
             macs: Arc::default(),
             ready: AtomicBool::new(false),
+            late: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             layout: parking_lot::RwLock::new(()),
             settings,
@@ -179,6 +181,16 @@ impl Host {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::SeqCst)
+    }
+
+    /// From now on a pool that is opened for the first time was not there when the daemon started.
+    pub(crate) fn pools_come_late(&self) {
+        self.late.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether they do.
+    pub(crate) fn do_pools_come_late(&self) -> bool {
+        self.late.load(Ordering::SeqCst)
     }
 
     /// Tells of what others do to cgroups, when the kernel lets it.

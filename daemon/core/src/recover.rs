@@ -31,12 +31,15 @@ pub(crate) use groups::{
 };
 pub(crate) use keep::watch as keep;
 pub(crate) use order::stop_all;
+pub(crate) use strays::in_late_pool;
 
 /// Takes up running containers, removes strays, and starts what should run.
 pub(crate) fn instances(host: &Arc<Host>) {
     if let Err(error) = boot::forget_stale(host) {
         tracing::error!(error = %error.report(), "what an earlier boot of the host left cannot be removed");
     }
+    // Those that were there are open, and swept here when what was going on in them is finished.
+    host.pools_come_late();
     part("recovery of renames", || strays::finish_renames(host));
     part("recovery of trees", || instance::finish_snapshots(host));
     part("recovery of volumes", || crate::volume::finish(host));

@@ -10,7 +10,7 @@ use cabin_store::{Versioned, rows};
 use cabin_undo::{atomically, fault};
 use serde_json::Value;
 
-use crate::{DEFAULT_PROJECT, Error, Host, etag, limits, quota, volume};
+use crate::{DEFAULT_PROJECT, Error, Host, etag, limits, quota, recover, volume};
 
 const WHAT: &str = "storage pool";
 
@@ -83,6 +83,9 @@ pub(crate) fn pool(host: &Host, name: &str) -> Result<Arc<Pool>, Error> {
     let undecided = volume::with_old_trees(host, name)?;
     if let Err(error) = pool.sweep_but(&undecided).map_err(Error::from) {
         tracing::warn!(pool = name, error = %error.report(), "what was left halfway in a pool stays there");
+    }
+    if host.do_pools_come_late() {
+        recover::in_late_pool(host, &pool);
     }
     swept.insert(name.to_owned());
     drop(swept);

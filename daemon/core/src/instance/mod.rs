@@ -79,7 +79,9 @@ pub(crate) use mac::{Claimed, give_macs};
 pub(crate) use power::{start_again, start_one, stop_one};
 use rename::take_back;
 pub(crate) use snapshot::{expiry, load_snapshot};
-pub(crate) use snapshot::{finish_rename, finish_snapshots, go_through, look_at_clock, watch_snapshots};
+pub(crate) use snapshot::{
+    finish_rename, finish_snapshots, go_through, look_at_clock, sweep as sweep_snapshots, watch_snapshots,
+};
 pub(crate) use state::rendered_interface;
 pub(crate) use stop::{
     ENDING, clean_up, delete_if_ephemeral, keep_last_console, restarts_by_itself, store_power, write_power,

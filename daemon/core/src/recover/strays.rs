@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cabin_network::Mac;
+use cabin_storage::Pool;
 use cabin_store::Versioned;
 use cabin_store::rows::{self, Intent};
 use cabin_undo::fault;
@@ -27,30 +28,51 @@ pub(super) fn finish_renames(host: &Arc<Host>) {
     }
 }
 
-/// Trees, images, cgroups, links, logs and records that no row owns: what a crash between two steps left.
-pub(super) fn before(host: &Arc<Host>, found: &[Versioned<rows::Instance>]) {
-    let known = |name: &str| found.iter().any(|instance| instance.name == name);
+/// Trees and images in a pool that no row owns.
+fn in_pool(host: &Host, pool: &Pool, found: &[Versioned<rows::Instance>]) {
     let unfinished = host.store().rows::<Intent>().list(DEFAULT_PROJECT).unwrap_or_default();
     // The tree of a rename that could not be taken back is somebody's only one.
     let moving = |name: &str| {
         unfinished.iter().any(|intent| matches!(&intent.row, Intent::Rename { to } if to == name))
     };
-    for pool in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT).unwrap_or_default() {
-        let Ok(pool) = crate::storage::pool(host, &pool.name) else { continue };
-        for volume in pool.list().unwrap_or_default() {
-            let container = volume.kind() == cabin_storage::VolumeKind::Container;
-            // A crash in a move leaves a tree of the same name in another pool.
-            let known = |name: &str| found.iter().any(|it| it.name == name && it.row.pool == pool.name());
-            if container && !known(volume.name()) && !moving(volume.name()) {
-                tell("volume", volume.name(), pool.delete(&volume).map_err(Error::from));
-            }
+    // A crash in a move leaves a tree of the same name in another pool.
+    let known = |name: &str| found.iter().any(|it| it.name == name && it.row.pool == pool.name());
+    for volume in pool.list().unwrap_or_default() {
+        let container = volume.kind() == cabin_storage::VolumeKind::Container;
+        if container && !known(volume.name()) && !moving(volume.name()) {
+            tell("volume", volume.name(), pool.delete(&volume).map_err(Error::from));
         }
-        for image in pool.list_images().unwrap_or_default() {
-            let row = host.store().rows::<rows::Image>().get(DEFAULT_PROJECT, &image);
-            // One that volumes stand on is only marked, and goes with the last of them.
-            if row.is_ok_and(|row| row.is_none()) && matches!(pool.is_unwanted(&image), Ok(false)) {
-                tell("image", &image, pool.delete_image(&image).map(drop).map_err(Error::from));
-            }
+    }
+    for image in pool.list_images().unwrap_or_default() {
+        let row = host.store().rows::<rows::Image>().get(DEFAULT_PROJECT, &image);
+        // One that volumes stand on is only marked, and goes with the last of them.
+        if row.is_ok_and(|row| row.is_none()) && matches!(pool.is_unwanted(&image), Ok(false)) {
+            tell("image", &image, pool.delete_image(&image).map(drop).map_err(Error::from));
+        }
+    }
+}
+
+/// What nothing accounts for in a pool that was not there when the daemon started. Nobody has it yet: whatever lies in it
+/// is an earlier daemon's.
+pub(crate) fn in_late_pool(host: &Host, pool: &Pool) {
+    let swept = instance::sweep_snapshots(host, pool).and_then(|()| crate::volume::sweep(host, pool));
+    if let Err(error) = swept {
+        tracing::warn!(pool = pool.name(), error = %error.report(), "strays in a pool cannot be removed");
+    }
+    match host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT) {
+        Ok(found) => in_pool(host, pool, &found),
+        Err(error) => {
+            tracing::error!(error = %Error::from(error).report(), "instances cannot be read");
+        }
+    }
+}
+
+/// Trees, images, cgroups, links, logs and records that no row owns: what a crash between two steps left.
+pub(super) fn before(host: &Arc<Host>, found: &[Versioned<rows::Instance>]) {
+    let known = |name: &str| found.iter().any(|instance| instance.name == name);
+    for pool in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT).unwrap_or_default() {
+        if let Ok(pool) = crate::storage::pool(host, &pool.name) {
+            in_pool(host, &pool, found);
         }
     }
     for name in host.runtime().cgroups().list().unwrap_or_default() {

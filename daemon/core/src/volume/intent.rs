@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cabin_storage::{VolumeKind, VolumeName};
+use cabin_storage::{Pool, VolumeKind, VolumeName};
 use cabin_store::rows::{self, Devices, Intent, VolumeIntent};
 use cabin_undo::{Undo, atomically, fault};
 
@@ -42,7 +42,7 @@ pub(crate) fn finish(host: &Arc<Host>) {
         fault::reach("change of a volume taken back");
     }
     for pool in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT).unwrap_or_default() {
-        if let Err(error) = sweep(host, &pool.name).and_then(|()| limit(host, &pool.name)) {
+        if let Err(error) = storage::pool(host, &pool.name).and_then(|pool| sweep(host, &pool)) {
             tracing::warn!(pool = pool.name, error = %error.report(), "strays among volumes cannot be removed");
         }
     }
@@ -155,8 +155,8 @@ fn take_back(host: &Arc<Host>, row: &str, going_on: &VolumeIntent) -> Result<(),
 }
 
 /// A tree that took another one's place just before the daemon died has not its limit yet.
-fn limit(host: &Host, pool: &str) -> Result<(), Error> {
-    let disk = storage::pool(host, pool)?;
+fn limit(host: &Host, disk: &Pool) -> Result<(), Error> {
+    let pool = disk.name();
     for found in host.store().rows::<rows::Volume>().list_from(DEFAULT_PROJECT, &row_name(pool, ""))? {
         let Some(bytes) = super::create::limit_of(&found.row.config)? else { continue };
         let volume = VolumeName::custom(found.name.split_once('/').map_or("", |(_, name)| name))?;
@@ -168,8 +168,12 @@ fn limit(host: &Host, pool: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn sweep(host: &Host, pool: &str) -> Result<(), Error> {
-    let disk = storage::pool(host, pool)?;
+/// Removes volumes and their snapshots in a pool that no row has, and puts the limits of the others right.
+///
+/// # Errors
+/// When the rows or the disk cannot be read, or one cannot be removed.
+pub(crate) fn sweep(host: &Host, disk: &Pool) -> Result<(), Error> {
+    let pool = disk.name();
     let volumes = host.store().rows::<rows::Volume>().list_from(DEFAULT_PROJECT, &row_name(pool, ""))?;
     let volumes: BTreeSet<String> = volumes.into_iter().map(|found| found.name).collect();
     let snapshots =
@@ -203,5 +207,5 @@ fn sweep(host: &Host, pool: &str) -> Result<(), Error> {
             fault::reach("stray volume removed");
         }
     }
-    Ok(())
+    limit(host, disk)
 }

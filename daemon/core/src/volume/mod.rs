@@ -50,7 +50,7 @@ pub use snapshot::{
 };
 pub use update::{patch, update};
 
-pub(crate) use intent::{finish, refuse_undecided, settle_named, with_old_trees};
+pub(crate) use intent::{finish, refuse_undecided, settle_named, sweep, with_old_trees};
 pub(crate) use keep::go_through;
 pub(crate) use own::render as render_own;
 use returning::undecided;

@@ -22,7 +22,7 @@ pub(crate) fn finish(host: &Arc<Host>) {
         fault::reach("change with snapshots finished");
     }
     for pool in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT).unwrap_or_default() {
-        if let Err(error) = sweep(host, &pool.name) {
+        if let Err(error) = storage::pool(host, &pool.name).and_then(|pool| sweep(host, &pool)) {
             tracing::warn!(pool = pool.name, error = %error.report(), "strays among snapshots cannot be removed");
         }
     }
@@ -145,8 +145,11 @@ fn finish_restore(
     }
 }
 
-fn sweep(host: &Host, pool: &str) -> Result<(), Error> {
-    let pool = storage::pool(host, pool)?;
+/// Removes the snapshots in a pool that no row has.
+///
+/// # Errors
+/// When the rows or the disk cannot be read, or one cannot be removed.
+pub(crate) fn sweep(host: &Host, pool: &Pool) -> Result<(), Error> {
     let (rows, none) = (names(host)?, BTreeSet::new());
     // What could not be taken back is somebody's only one.
     let going_on = host.store().rows::<Intent>().list(DEFAULT_PROJECT)?;
@@ -166,7 +169,7 @@ fn sweep(host: &Host, pool: &str) -> Result<(), Error> {
         if volume.kind() != VolumeKind::Container || moving(&volume) {
             continue;
         }
-        sweep_one(&pool, &volume, if elsewhere(&volume) { &none } else { &rows })?;
+        sweep_one(pool, &volume, if elsewhere(&volume) { &none } else { &rows })?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ pub(crate) use create::expiry;
 pub use create::{check_expiry, check_new_snapshot, create_snapshot};
 pub use restore::{Extent, check_restore, restore};
 
-pub(crate) use finish::{finish as finish_snapshots, finish_rename, settle};
+pub(crate) use finish::{finish as finish_snapshots, finish_rename, settle, sweep};
 pub(super) use hold::{activity, held, held_all};
 pub(crate) use keep::{go_through, look_at_clock, watch as watch_snapshots};
 pub(super) use schedule::at_startup;
