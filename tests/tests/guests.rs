@@ -38,6 +38,19 @@ fn a_busybox_guest_lives() {
     lives("busybox", "bbox", Init::Busybox);
 }
 
+#[test]
+fn debian_lives_with_more_rights_too() {
+    let lab = Lab::shared();
+    for (name, key) in [("privileged", "security.privileged=true"), ("nesting", "security.nesting=true")] {
+        lab.launch("debian/12", name, &["-c", key]);
+        is_up(&lab, name, Init::Systemd(252, 252));
+        lab.wait_address(name, 30);
+        let _ = lab.exec(name, &["poweroff"]);
+        lab.wait_status(name, "Stopped", 60);
+        lab.cabin(&["delete", name]).ok();
+    }
+}
+
 fn lives(image: &str, name: &str, init: Init) {
     let lab = Lab::shared();
     lab.launch(image, name, &[]);
