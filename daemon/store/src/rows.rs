@@ -359,7 +359,8 @@ pub enum VolumeIntent {
         /// The new name.
         to: String,
     },
-    /// The tree of another volume takes the place of the volume's, and its snapshots come along.
+    /// Another tree takes the place of the volume's: that of another volume, whose snapshots come along, or one that came
+    /// with a restoring of an instance that has gone since.
     Refresh {
         /// What marks the tree that was put in place.
         mark: String,

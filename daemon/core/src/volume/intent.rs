@@ -63,8 +63,8 @@ pub(super) fn settle(host: &Arc<Host>, project: &str, pool: &str, volume: &str) 
     refuse_restored(host, (pool, volume), None)
 }
 
-/// Finishes what is left undone with the volumes among these devices, which somebody is about to mount. He holds no lock
-/// of the layout yet.
+/// Finishes what is left undone with the volumes among these devices, which the caller is about to mount. It holds no
+/// lock of the layout yet.
 ///
 /// # Errors
 /// As [`settle`].

@@ -162,10 +162,11 @@ fn forget(host: &Host, pool: &str, volume: &str) -> Result<(), Error> {
     Ok(storage::pool(host, pool)?.forget_replaced(&VolumeName::custom(volume)?)?)
 }
 
-/// Holds the volumes of these rows, whose restoring an earlier daemon did not finish, against all who would use them.
+/// Holds the volumes of these rows, whose restoring an earlier daemon did not finish, against other changes and whoever
+/// is at their files.
 ///
 /// # Errors
-/// When one is in use.
+/// When one is being changed.
 pub(crate) fn held(host: &Arc<Host>, volumes: &[String]) -> Result<Vec<Turn>, Error> {
     let mut turns = Vec::new();
     for row in volumes {
@@ -173,7 +174,6 @@ pub(crate) fn held(host: &Arc<Host>, volumes: &[String]) -> Result<Vec<Turn>, Er
         // Not by `turn`: that this is undecided is known.
         turns.push(host.busy().take(&busy_name(pool, volume), "restore")?);
         turns.push(alone_with_files(host, pool, volume, "restore")?);
-        refuse_mounted(host, DEFAULT_PROJECT, pool, volume, None)?;
     }
     Ok(turns)
 }
@@ -182,11 +182,16 @@ pub(crate) fn held(host: &Arc<Host>, volumes: &[String]) -> Result<Vec<Turn>, Er
 /// where it was.
 ///
 /// # Errors
-/// When a pool is unavailable or its disk fails: then the next start of the daemon tries again.
+/// When a pool is unavailable or its disk fails, or somebody has mounted what would go: then the next start of the daemon
+/// tries again.
 pub(crate) fn take_back(host: &Host, volumes: &[String], mark: &str) -> Result<(), Error> {
     for row in volumes {
         let (pool, volume) = row.split_once('/').unwrap_or_default();
-        storage::pool(host, pool)?.take_back_restored(&VolumeName::custom(volume)?, mark)?;
+        let (disk, name) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
+        if disk.restored(&name)?.as_deref() == Some(mark) {
+            refuse_mounted(host, DEFAULT_PROJECT, pool, volume, None)?;
+        }
+        disk.take_back_restored(&name, mark)?;
     }
     Ok(())
 }
