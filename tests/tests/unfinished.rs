@@ -256,13 +256,19 @@ fn pair(subject: &Subject, own: &str, pool: &str) {
 
 /// Lets the daemon die at each step of the restoring of an instance with its volume, in these pools, and start again
 /// while the pool `far` is away; what `then` says of it is wrong.
-fn at_each_death(what: &str, (own, pool): (&str, &str), then: impl Fn(&mut Subject, &Far) -> Vec<String>) {
+fn at_each_death(
+    what: &str,
+    (own, pool): (&str, &str),
+    before: impl Fn(&Subject),
+    then: impl Fn(&mut Subject, &Far) -> Vec<String>,
+) {
     let mut subject = Subject::start();
     subject.import("busybox").expect("the image");
     let far = Far::make(&subject);
     let mut tally = Tally::default();
     for number in 1.. {
         pair(&subject, own, pool);
+        before(&subject);
         subject.arm(&format!("kill:{number}"));
         let _ = subject.ask("PUT", "/1.0/instances/it", &json!({ "restore": "s", "volumes": true }));
         let survived = subject.disarm();
@@ -292,54 +298,68 @@ fn restored(subject: &Subject) -> String {
 
 #[test]
 fn in_a_volume_of_an_unfinished_restoring_nobody_writes_what_is_lost_when_it_is_decided() {
-    at_each_death("volumes of undecided restorings", ("far", "default"), |subject, far| {
-        let mut written = "";
-        if subject.power("other", "start").is_ok() {
-            written = "inside";
-            subject.exec("other", "printf inside >/srv/note").expect("a note");
-            subject.power("other", "stop").expect("a stop");
-        }
-        if write(subject, "default", "outside").is_ok() {
-            written = "outside";
-        }
-        far.comes(subject);
-        subject.must("PATCH", "/1.0/instances/it", &json!({ "description": "seen" }));
-        let is = read(subject, "default");
-        let wanted = if written.is_empty() { restored(subject) } else { written.to_owned() };
-        let mut wrong = Vec::new();
-        if is != wanted {
-            wrong.push(format!("the volume says {is} and not {wanted}"));
-        }
-        wrong.extend(subject.power("other", "start").err());
-        wrong
-    });
+    let stopped: fn(&Subject) = |_| ();
+    for before in [stopped, |subject| drop(subject.power("it", "start").expect("a start"))] {
+        at_each_death("volumes of undecided restorings", ("far", "default"), before, written_meanwhile);
+    }
+}
+
+/// What is wrong with what others write in the volume while it is not decided.
+fn written_meanwhile(subject: &mut Subject, far: &Far) -> Vec<String> {
+    let mut written = "";
+    if subject.power("other", "start").is_ok() {
+        written = "inside";
+        subject.exec("other", "printf inside >/srv/note").expect("a note");
+        subject.power("other", "stop").expect("a stop");
+    }
+    if write(subject, "default", "outside").is_ok() {
+        written = "outside";
+    }
+    far.comes(subject);
+    subject.must("PATCH", "/1.0/instances/it", &json!({ "description": "seen" }));
+    let is = read(subject, "default");
+    let wanted = if written.is_empty() { restored(subject) } else { written.to_owned() };
+    let mut wrong = Vec::new();
+    if is != wanted {
+        wrong.push(format!("the volume says {is} and not {wanted}"));
+    }
+    wrong.extend(subject.power("other", "start").err());
+    // It may run: from before, or again.
+    let _ = subject.power("it", "start");
+    wrong.extend(subject.power("it", "stop").err());
+    wrong
 }
 
 #[test]
 fn an_instance_deleted_with_its_restoring_undone_leaves_its_volumes_as_they_were() {
     for (own, pool) in [("far", "default"), ("default", "far")] {
-        at_each_death("deletions in the middle of restorings", (own, pool), |subject, far| {
-            let wanted = restored(subject);
-            // The tree cannot be removed when its pool is away.
-            let _ = subject.ask("DELETE", "/1.0/instances/it", &json!({}));
-            let mut wrong = Vec::new();
-            if !subject.status("it").is_empty() {
-                wrong.push("it is not deleted".to_owned());
-            }
-            far.comes(subject);
-            for time in ["now", "after another start"] {
-                wrong.extend(subject.power("other", "start").err());
-                let is = subject.exec("other", "cat /srv/note").unwrap_or_else(|why| why);
-                if is != wanted {
-                    wrong.push(format!("{time} the volume says {is} and not {wanted}"));
+        at_each_death(
+            "deletions in the middle of restorings",
+            (own, pool),
+            |_| (),
+            |subject, far| {
+                let wanted = restored(subject);
+                // The tree cannot be removed when its pool is away.
+                let _ = subject.ask("DELETE", "/1.0/instances/it", &json!({}));
+                let mut wrong = Vec::new();
+                if !subject.status("it").is_empty() {
+                    wrong.push("it is not deleted".to_owned());
                 }
-                subject.power("other", "stop").expect("a stop");
-                // With it go the ids of what could not be removed.
-                subject.terminate();
-                subject.boot_well();
-            }
-            wrong
-        });
+                far.comes(subject);
+                for time in ["now", "after another start"] {
+                    wrong.extend(subject.power("other", "start").err());
+                    let is = subject.exec("other", "cat /srv/note").unwrap_or_else(|why| why);
+                    if is != wanted {
+                        wrong.push(format!("{time} the volume says {is} and not {wanted}"));
+                    }
+                    subject.power("other", "stop").expect("a stop");
+                    // With it go the ids of what could not be removed.
+                    subject.terminate();
+                    subject.boot_well();
+                }
+                wrong
+            },
+        );
     }
 }
 

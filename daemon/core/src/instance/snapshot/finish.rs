@@ -8,7 +8,7 @@ use cabin_store::rows::{self, Intent};
 use cabin_undo::{atomically, fault};
 
 use super::{restore, row_name};
-use crate::instance::{WHAT, intent, is_of_a_run, load, refresh, take_back};
+use crate::instance::{WHAT, intent, is_of_a_run, is_stopped, load, refresh, take_back};
 use crate::{DEFAULT_PROJECT, Error, Host, Kind, storage, volume};
 
 /// Finishes or takes back what was going on, then removes trees that no row has.
@@ -136,7 +136,8 @@ fn finish_restore(
         }
     }
     volume::take_back(host, volumes, mark)?;
-    match again {
+    // One that is taken back late may never have been stopped. At a start of the daemon nothing is known to run yet.
+    match again && is_stopped(host, name) {
         true => {
             host.store().begin().write(DEFAULT_PROJECT, name, &Intent::Restart)?.commit()?;
             Ok(())
