@@ -221,8 +221,7 @@ pub(super) fn finish(host: &Host, project: &str, name: &str, going_on: &Intent) 
         };
         let missing = rows_of(host, project, source)?.into_iter().filter(came).collect();
         let plan = Plan { missing, gone: gone.clone() };
-        commit(host, host.store().begin(), project, (source, name), &plan)?;
-        return Ok(pool.forget_replaced(&volume)?);
+        return commit(host, host.store().begin(), project, (source, name), &plan);
     }
     pool.take_back_restored(&volume, mark)?;
     for Versioned { name: snapshot, .. } in rows_of(host, project, name)? {
