@@ -77,6 +77,7 @@ impl HostState {
         }
         let dir = &subject.dir;
         files(dir, Path::new(""), &mut lines);
+        lines.extend(fixed_addresses(dir));
         lines.extend(content::told(dir));
         lines.extend(registered(dir));
         lines.extend(audit::mounts(dir).into_iter().map(|it| format!("mount {it}")));
@@ -266,6 +267,17 @@ fn files(dir: &Path, below: &Path, lines: &mut BTreeSet<String>) {
             files(dir, &name, lines);
         }
     }
+}
+
+/// Which fixed addresses are kept for which nics, and under which names.
+fn fixed_addresses(dir: &Path) -> Vec<String> {
+    let list = |place: &Path| std::fs::read_dir(place).into_iter().flatten().flatten();
+    let kept = list(&dir.join("networks")).flat_map(|network| list(&network.path().join("dnsmasq.hosts")));
+    let fixed = kept.filter(|file| file.file_name().to_string_lossy().contains(".static"));
+    fixed
+        .filter_map(|file| std::fs::read_to_string(file.path()).ok())
+        .map(|it| format!("fixed {it}"))
+        .collect()
 }
 
 /// The disks of pools, with their sizes.

@@ -408,6 +408,15 @@ impl Subject {
         self.must("POST", "/1.0/instances", &json!({ "name": name, "source": source, "config": config }));
     }
 
+    /// Gives an instance's nic the fixed address that ends so in its network.
+    pub fn fix_address(&self, name: &str, last: u8) {
+        let bridge = self.get("/1.0/networks/cabinbr0")["config"]["ipv4.address"].clone();
+        let (net, _) = bridge.as_str().and_then(|it| it.rsplit_once('.')).expect("an IPv4 network");
+        let eth0 = json!({ "type": "nic", "name": "eth0", "network": "cabinbr0",
+            "ipv4.address": format!("{net}.{last}") });
+        self.must("PATCH", &format!("/1.0/instances/{name}"), &json!({ "devices": { "eth0": eth0 } }));
+    }
+
     /// Starts, stops or restarts an instance, by force.
     ///
     /// # Errors

@@ -110,9 +110,10 @@ pub const LIFE: &[Verb] = &[
     Verb {
         name: "instance rename",
         before: |subject| {
-            // With logs, which move along.
+            // With logs and an address, which move along.
             run(subject, "one");
             halt(subject, "one");
+            subject.fix_address("one", 70);
         },
         act: |subject| subject.ask("POST", "/1.0/instances/one", &json!({ "name": "two" })),
         back: |subject| {

@@ -27,19 +27,24 @@ fn two_instances_reach_each_other_by_name() {
     }
 }
 
-#[test]
-fn a_static_address_is_the_one_it_gets() {
-    let lab = Lab::shared();
+/// Makes an instance with a fixed address, which it gives.
+fn with_fixed_address(lab: &Lab, name: &str) -> String {
     lab.image("busybox");
     let bridge = lab.get("/1.0/networks/cabinbr0")["config"]["ipv4.address"].as_str().unwrap().to_owned();
     let net = bridge.rsplit_once('.').unwrap().0.to_owned();
-    lab.cabin(&["create", "busybox", "fixed"]).ok();
+    lab.cabin(&["create", "busybox", name]).ok();
     // Another test's instance may have been given any of them.
     let give = |address: &String| {
-        lab.cabin(&["config", "device", "override", "fixed", "eth0", &format!("ipv4.address={address}")])
+        lab.cabin(&["config", "device", "override", name, "eth0", &format!("ipv4.address={address}")])
     };
     let free = (70..80).map(|last| format!("{net}.{last}")).find(|address| give(address).code == 0);
-    let wanted = free.expect("one of ten addresses that nobody has");
+    free.expect("one of ten addresses that nobody has")
+}
+
+#[test]
+fn a_static_address_is_the_one_it_gets() {
+    let lab = Lab::shared();
+    let wanted = with_fixed_address(&lab, "fixed");
     lab.cabin(&["start", "fixed"]).ok();
     assert_eq!(lab.wait_address("fixed", 20), wanted);
     lab.cabin(&["restart", "--force", "fixed"]).ok();
@@ -48,6 +53,27 @@ fn a_static_address_is_the_one_it_gets() {
         lab.cabin(&["config", "device", "set", "fixed", "eth0", "ipv4.address=192.0.2.1"]).refused();
     assert!(refused.contains("192.0.2.1"), "{refused}");
     lab.cabin(&["delete", "-f", "fixed"]).ok();
+}
+
+#[test]
+fn a_fixed_address_answers_to_the_name_that_its_instance_was_given() {
+    let lab = Lab::shared();
+    lab.cabin(&["storage", "create", "elsewhere", "dir"]).ok();
+    for (old, new, more) in [("was", "now", &[] as &[&str]), ("from", "there", &["--storage", "elsewhere"])] {
+        let fixed = with_fixed_address(&lab, old);
+        lab.cabin(&["start", old]).ok();
+        lab.cabin(&["stop", "-f", old]).ok();
+        lab.cabin(&[&["move", old, new], more].concat()).ok();
+        lab.busybox(old);
+        let own = lab.wait_address(old, 20);
+        let found = |name: &str| lab.exec(old, &["nslookup", name]).out;
+        until_true("the new name to be known", 20, || found(new).contains(&fixed));
+        until_true("the old name to be that of another alone", 20, || {
+            found(old).contains(&own) && !found(old).contains(&fixed)
+        });
+        lab.cabin(&["delete", "-f", old, new]).ok();
+    }
+    lab.cabin(&["storage", "delete", "elsewhere"]).ok();
 }
 
 #[test]

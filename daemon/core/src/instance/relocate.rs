@@ -156,7 +156,7 @@ fn put_there(
             undo.push("owner of the host ids", move || again.ids().assign(ids, &name))?;
         }
         let before = expand(&found.row, &profiles_of(host, project, &found.row.profiles)?);
-        resolve::move_fixed(host, new, (&found.row, &before), (&moved.row, &moved.expanded), undo)?;
+        resolve::move_fixed(host, (old, &found.row, &before), (new, &moved.row, &moved.expanded), undo)?;
         let mut txn = host.store().begin();
         for snapshot in present {
             txn = txn.remove::<rows::Snapshot>(project, &row_name(old, &snapshot.name));

@@ -7,8 +7,8 @@ use cabin_store::rows;
 use cabin_undo::{atomically, fault};
 use serde_json::json;
 
-use super::{WHAT, address, load};
-use crate::{Error, Host, storage};
+use super::{WHAT, address, expand, load, profiles_of};
+use crate::{Error, Host, resolve, storage};
 
 /// Refuses at once what can be seen to fail.
 ///
@@ -52,6 +52,8 @@ pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(
         host.ids().assign(row.ids, new)?;
         let (again, name) = (host.clone(), old.to_owned());
         undo.push("owner of the host ids", move || again.ids().assign(row.ids, &name))?;
+        let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
+        resolve::move_fixed(host, (old, &row, &expanded), (new, &row, &expanded), undo)?;
         let mut txn = host.store().begin();
         for snapshot in super::snapshot::rows_of(host, project, old)? {
             let mut row = snapshot.row;

@@ -97,7 +97,7 @@ fn change(
     atomically(|undo| -> Result<(), Error> {
         change.make(host, project, undo)?;
         if host.live().get(name).is_none() {
-            resolve::move_fixed(host, name, (&old.row, &before), (&new.row, &new.expanded), undo)?;
+            resolve::move_fixed(host, (name, &old.row, &before), (name, &new.row, &new.expanded), undo)?;
         }
         let txn = new.update(host.store().begin(), project, name, old.revision)?;
         match change.forget(project, txn).commit() {

@@ -168,6 +168,17 @@ pub(super) fn after(host: &Arc<Host>) {
             Err(error) => tell("address", &network.name, Err(error.into())),
         }
     }
+    keep_fixed(host);
+}
+
+/// The fixed addresses of what does not run, as the rows say: a change that was cut off may have moved them.
+fn keep_fixed(host: &Arc<Host>) {
+    let found = host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT).unwrap_or_default();
+    for Versioned { name, .. } in found.iter().filter(|found| host.live().get(&found.name).is_none()) {
+        if let Err(error) = instance::keep_addresses(host, DEFAULT_PROJECT, name) {
+            tracing::warn!(instance = name, error = %error.report(), "its fixed addresses are not kept for it");
+        }
+    }
 }
 
 /// The MACs of all instances' nics: fixed addresses stay theirs while they are stopped.

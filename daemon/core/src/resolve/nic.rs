@@ -150,27 +150,30 @@ pub(crate) fn reserve_fixed(
     Ok(())
 }
 
-/// The fixed addresses of a stopped instance follow a change of its devices.
+/// The fixed addresses of a stopped instance follow a change of its devices or its name.
 ///
 /// # Errors
 /// When an address is taken or lies outside its network.
 pub(crate) fn move_fixed(
     host: &Arc<Host>,
-    name: &str,
-    before: (&rows::Instance, &Expanded),
-    after: (&rows::Instance, &Expanded),
+    (old, before, expanded): (&str, &rows::Instance, &Expanded),
+    (new, after, wanted): (&str, &rows::Instance, &Expanded),
     undo: &mut Undo,
 ) -> Result<(), Error> {
-    if before.1.devices == after.1.devices {
+    if old == new && expanded.devices == wanted.devices && made_up(before).eq(made_up(after)) {
         return Ok(());
     }
-    let (again, instance, row, expanded) =
-        (host.clone(), name.to_owned(), before.0.clone(), before.1.clone());
-    undo.push(format!("fixed addresses of `{name}`"), move || -> Result<(), Error> {
-        Ok(atomically(|undo| reserve_fixed(&again, &instance, &row, &expanded, undo))?)
+    let (again, name, row, had) = (host.clone(), old.to_owned(), before.clone(), expanded.clone());
+    undo.push(format!("fixed addresses of `{old}`"), move || -> Result<(), Error> {
+        Ok(atomically(|undo| reserve_fixed(&again, &name, &row, &had, undo))?)
     })?;
-    release_fixed(host, name, before.0, before.1)?;
-    reserve_fixed(host, name, after.0, after.1, undo)
+    release_fixed(host, old, before, expanded)?;
+    reserve_fixed(host, new, after, wanted, undo)
+}
+
+/// The MACs that devices without one of their own have.
+fn made_up(row: &rows::Instance) -> impl Iterator<Item = (&String, &String)> {
+    row.config.iter().filter(|(key, _)| key.starts_with("volatile.") && key.ends_with(".hwaddr"))
 }
 
 /// Gives up what is kept for the nics of an instance.
