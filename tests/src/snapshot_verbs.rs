@@ -112,9 +112,17 @@ pub const KEPT: &[Verb] = &[
     },
     Verb {
         name: "snapshot restore, stopped",
-        before: |subject| with_snapshot(subject, "kept"),
-        act: |subject| restore(subject, "kept"),
-        back: |subject| changed(subject, "kept"),
+        before: |subject| {
+            make(subject, "fixed");
+            subject.fix_address("fixed", 80);
+            with_snapshot(subject, "fixed");
+            subject.fix_address("fixed", 81);
+        },
+        act: |subject| restore(subject, "fixed"),
+        back: |subject| {
+            changed(subject, "fixed");
+            subject.fix_address("fixed", 81);
+        },
         halfway: None,
     },
     Verb {

@@ -85,6 +85,49 @@ fn config_and_devices_come_back_too_unless_only_the_files_are_wanted() {
 }
 
 #[test]
+fn a_fixed_address_comes_back_and_the_later_one_is_anybodys() {
+    let lab = Lab::own();
+    lab.image("busybox");
+    let bridge = lab.get("/1.0/networks/cabinbr0")["config"]["ipv4.address"].as_str().unwrap().to_owned();
+    let net = bridge.rsplit_once('.').unwrap().0.to_owned();
+    let (then, later) = (format!("{net}.70"), format!("{net}.71"));
+    let give = |name: &str, address: &str| {
+        let verb = if lab.get(&format!("/1.0/instances/{name}"))["devices"]["eth0"].is_null() {
+            "override"
+        } else {
+            "set"
+        };
+        lab.cabin(&["config", "device", verb, name, "eth0", &format!("ipv4.address={address}")])
+    };
+    for name in ["back", "rival"] {
+        lab.cabin(&["create", "busybox", name]).ok();
+    }
+    for running in [false, true] {
+        give("back", &then).ok();
+        lab.cabin(&["snapshot", "create", "back", "s"]).ok();
+        give("back", &later).ok();
+        if running {
+            lab.cabin(&["start", "back"]).ok();
+        }
+        lab.cabin(&["snapshot", "restore", "back", "s", "--diskonly"]).ok();
+        let refused = give("rival", &later).refused();
+        assert!(refused.contains(&later), "{refused}");
+        lab.cabin(&["snapshot", "restore", "back", "s"]).ok();
+        let refused = give("rival", &then).refused();
+        assert!(refused.contains(&then), "{refused}");
+        give("rival", &later).ok();
+        if !running {
+            lab.cabin(&["start", "back"]).ok();
+        }
+        assert_eq!(lab.wait_address("back", 20), then);
+        lab.cabin(&["stop", "-f", "back"]).ok();
+        lab.cabin(&["snapshot", "delete", "back", "s"]).ok();
+        give("rival", "none").ok();
+    }
+    lab.cabin(&["delete", "back", "rival"]).ok();
+}
+
+#[test]
 fn what_a_guest_synced_before_a_snapshot_is_in_it() {
     let lab = Lab::shared();
     lab.busybox("writer");

@@ -122,7 +122,8 @@ fn finish_restore(
     if pool.restored(&own)?.as_ref() == Some(mark) {
         let done = {
             let _kept = host.keep_layout();
-            restore::commit(host, DEFAULT_PROJECT, name, wanted, again)
+            atomically(|undo| restore::commit(host, DEFAULT_PROJECT, name, wanted, again, undo))
+                .map_err(Error::from)
         };
         match done {
             // Nobody swept the old ones away while it was not decided.

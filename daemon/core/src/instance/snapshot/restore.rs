@@ -13,7 +13,7 @@ use crate::instance::checked::Checked;
 use crate::instance::create::check_config;
 use crate::instance::{address, expand, intent, load, profiles_of, root_pool, start, status, stop, turn};
 use crate::volume::{self, Returning};
-use crate::{Error, Host, Op, storage};
+use crate::{Error, Host, Op, resolve, storage};
 
 /// How much is brought back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -162,23 +162,27 @@ fn put_in_place(
         volumes.show(host, project, others, undo)?;
         // Last: its mark says that all are in place.
         staged.show(undo)?;
-        commit(host, project, instance, (snapshot, *disk_only), *again)
+        commit(host, project, instance, (snapshot, *disk_only), *again, undo)
     })
 }
 
-/// The rows after a restoring whose tree is in place.
+/// The rows after a restoring whose tree is in place, and the addresses that are kept for what does not run.
 pub(super) fn commit(
-    host: &Host,
+    host: &Arc<Host>,
     project: &str,
     instance: &str,
     (snapshot, disk_only): (&str, bool),
     again: bool,
+    undo: &mut Undo,
 ) -> Result<(), Error> {
     let now = load(host, project, instance)?;
     let mut txn = host.store().begin();
     if !disk_only {
         let row = restored(&now.row, &load_snapshot(host, project, instance, snapshot)?.row);
         let new = Checked::in_its_pool(host, project, row)?;
+        let before = expand(&now.row, &profiles_of(host, project, &now.row.profiles)?);
+        let (old, then) = ((instance, &now.row, &before), (instance, &new.row, &new.expanded));
+        resolve::move_fixed(host, old, then, undo)?;
         txn = new.update(txn, project, instance, now.revision)?;
     }
     txn = match again {
