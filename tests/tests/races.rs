@@ -1,7 +1,9 @@
 //! Many ask for the same thing at once, or for things that exclude each other: one is served, the others are told
 //! why not, and nothing is torn or left over. CABIN_TORTURE multiplies the rounds.
 
-use cabin_tests::race::{Answer, Asked, Race, Score, done, of_busybox, one_wins, rounds, so, there, urls};
+use cabin_tests::race::{
+    Answer, Asked, Race, Score, at_once, done, of_busybox, one_wins, rounds, so, there, urls,
+};
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::audited;
 use cabin_tests::{audit, images};
@@ -534,6 +536,37 @@ fn of_those_who_exclude_each_other_one_wins_and_nothing_is_torn() {
         score.run(&subject, race, rounds());
     }
     score.close("");
+}
+
+#[test]
+fn of_many_who_change_one_thing_at_once_each_finds_its_change() {
+    let subject = lab();
+    let config = json!({ "ipv4.address": "10.213.93.1/24", "ipv6.address": "none" });
+    subject.must("POST", "/1.0/networks", &json!({ "name": "race0", "type": "bridge", "config": config }));
+    subject.must("POST", "/1.0/storage-pools", &json!({ "name": "race", "driver": "dir", "config": {} }));
+    let image = urls(&subject, "/1.0/images").remove(0);
+    let things = [
+        ("/1.0", "config"),
+        ("/1.0/networks/race0", "config"),
+        ("/1.0/storage-pools/race", "config"),
+        (&image, "properties"),
+    ];
+    for (target, field) in things {
+        for round in 0..4 * rounds() {
+            let key = |number: usize| format!("user.race{number}");
+            let patch = |number| {
+                let change = json!({ field: { key(number): round.to_string() } });
+                Asked::new("PATCH", target, change)
+            };
+            let answers = at_once(&subject, &(0..8).map(patch).collect::<Vec<_>>());
+            assert_eq!(done(&answers), 8, "{target}: {answers:?}");
+            let kept = subject.get(target)[field].clone();
+            let lost: Vec<_> = (0..8).map(key).filter(|key| kept[key] != round.to_string()).collect();
+            assert!(lost.is_empty(), "{target}: {lost:?} of {kept}");
+        }
+    }
+    subject.must("DELETE", "/1.0/networks/race0", &Value::Null);
+    subject.must("DELETE", "/1.0/storage-pools/race", &Value::Null);
 }
 
 #[test]

@@ -215,9 +215,19 @@ pub fn create(host: &Arc<Host>, post: api::NetworksPost) -> Result<(), Error> {
 /// # Errors
 /// When there is none, somebody else changed it, or the config makes no sense.
 pub fn update(host: &Arc<Host>, name: &str, put: ConfigPut, if_match: Option<&str>) -> Result<(), Error> {
+    replace(host, name, if_match, |_| Ok(put))
+}
+
+fn replace(
+    host: &Arc<Host>,
+    name: &str,
+    if_match: Option<&str>,
+    new: impl FnOnce(rows::Network) -> Result<ConfigPut, Error>,
+) -> Result<(), Error> {
     let _alone = host.change_layout();
     let old = load(host, name)?;
     etag::check(WHAT, name, &tag(&render(old.clone(), &[])), if_match)?;
+    let put = new(old.row.clone())?;
     let mut config = put.config.given();
     cabin_profiles::validate_network(&old.row.kind, &config)?;
     resolve::resolve_auto(host, &mut config, false)?;
@@ -264,8 +274,7 @@ pub(crate) fn ensure_ports(host: &Host, spec: &cabin_network::BridgeSpec) -> Res
 /// # Errors
 /// As [`update`].
 pub fn patch(host: &Arc<Host>, name: &str, body: Value, if_match: Option<&str>) -> Result<(), Error> {
-    let old = load(host, name)?.row;
-    update(host, name, merged(old.config, old.description, body)?, if_match)
+    replace(host, name, if_match, |old| merged(old.config, old.description, body))
 }
 
 /// A PATCH body laid over what is there.

@@ -230,15 +230,30 @@ pub fn tag(server: &api::Server) -> String {
 /// # Errors
 /// When somebody else changed it, or it makes no sense.
 pub fn update(host: &Host, put: api::ServerPut, if_match: Option<&str>) -> Result<(), Error> {
-    let old = config(host)?;
-    etag::check("server config", "server", &etag::etag(&ConfigMap(old.row.config.clone())), if_match)?;
-    let config: rows::Config = put.config.0.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-    cabin_profiles::validate_server(&config)?;
-    for key in [BACKUPS_COMPRESSION, IMAGES_COMPRESSION] {
-        compression(config.get(key).map_or("", String::as_str))?;
+    replace(host, if_match, |_| put.config.0.clone())
+}
+
+fn replace(
+    host: &Host,
+    if_match: Option<&str>,
+    new: impl Fn(rows::Config) -> rows::Config,
+) -> Result<(), Error> {
+    loop {
+        let old = config(host)?;
+        etag::check("server config", "server", &etag::etag(&ConfigMap(old.row.config.clone())), if_match)?;
+        let mut config = new(old.row.config.clone());
+        config.retain(|_, value| !value.is_empty());
+        cabin_profiles::validate_server(&config)?;
+        for key in [BACKUPS_COMPRESSION, IMAGES_COMPRESSION] {
+            compression(config.get(key).map_or("", String::as_str))?;
+        }
+        let row = rows::Server { config, ..old.row };
+        match host.store().begin().update(DEFAULT_PROJECT, "server", old.revision, &row)?.commit() {
+            // Somebody else was first: the change is made to what that one left.
+            Err(cabin_store::Error::Changed { .. }) => {}
+            done => break done.map(drop)?,
+        }
     }
-    let row = rows::Server { config, ..old.row };
-    host.store().begin().update(DEFAULT_PROJECT, "server", old.revision, &row)?.commit()?;
     host.events().lifecycle(DEFAULT_PROJECT, "config-updated", "/1.0", "", Value::Null, None);
     Ok(())
 }
@@ -248,9 +263,10 @@ pub fn update(host: &Host, put: api::ServerPut, if_match: Option<&str>) -> Resul
 /// # Errors
 /// As [`update`].
 pub fn patch(host: &Host, put: api::ServerPut, if_match: Option<&str>) -> Result<(), Error> {
-    let mut merged = config(host)?.row.config;
-    merged.extend(put.config.0);
-    update(host, api::ServerPut { config: ConfigMap(merged) }, if_match)
+    replace(host, if_match, |mut config| {
+        config.extend(put.config.0.clone());
+        config
+    })
 }
 
 /// Every config key, as clients' completion wants it.

@@ -257,11 +257,22 @@ pub fn create(host: &Host, post: api::PoolsPost) -> Result<(), Error> {
 /// # Errors
 /// When there is none, somebody else changed it, or the config makes no sense.
 pub fn update(host: &Host, name: &str, put: api::ConfigPut, if_match: Option<&str>) -> Result<(), Error> {
+    replace(host, name, if_match, |_| Ok(put))
+}
+
+fn replace(
+    host: &Host,
+    name: &str,
+    if_match: Option<&str>,
+    new: impl FnOnce(rows::Pool) -> Result<api::ConfigPut, Error>,
+) -> Result<(), Error> {
+    let _alone = host.change_layout();
     let old = load(host, name)?;
     let revision = old.revision;
-    let (driver, mut config) = (old.row.driver.clone(), put.config.given());
     let shown = render(host, old.clone(), &[]);
     etag::check(WHAT, name, &tag(&shown), if_match)?;
+    let put = new(old.row.clone())?;
+    let (driver, mut config) = (old.row.driver.clone(), put.config.given());
     let sent = config.remove("source").unwrap_or_default();
     if !sent.is_empty() && shown.config.0.get("source") != Some(&sent) {
         return Err(Error::invalid(format!("the source of storage pool `{name}` cannot be changed")));
@@ -296,8 +307,7 @@ pub fn update(host: &Host, name: &str, put: api::ConfigPut, if_match: Option<&st
 /// # Errors
 /// As [`update`].
 pub fn patch(host: &Host, name: &str, body: Value, if_match: Option<&str>) -> Result<(), Error> {
-    let old = load(host, name)?.row;
-    update(host, name, crate::network::merged(old.config, old.description, body)?, if_match)
+    replace(host, name, if_match, |old| crate::network::merged(old.config, old.description, body))
 }
 
 /// Deletes an unused pool.

@@ -131,30 +131,39 @@ pub fn update(
     put: api::ImagePut,
     if_match: Option<&str>,
 ) -> Result<(), Error> {
-    let old = find(host, fingerprint)?;
-    etag::check(WHAT, &old.name, &tag(&render(old.clone(), &[])), if_match)?;
-    let expires_at = if put.expires_at == UNIX_ZERO || put.expires_at == ZERO_TIME {
-        String::new()
-    } else {
-        put.expires_at
+    replace(host, fingerprint, if_match, |_| put.clone())
+}
+
+fn replace(
+    host: &Host,
+    fingerprint: &str,
+    if_match: Option<&str>,
+    new: impl Fn(rows::Image) -> api::ImagePut,
+) -> Result<(), Error> {
+    let name = loop {
+        let old = find(host, fingerprint)?;
+        etag::check(WHAT, &old.name, &tag(&render(old.clone(), &[])), if_match)?;
+        let put = new(old.row.clone());
+        let expires_at = if put.expires_at == UNIX_ZERO || put.expires_at == ZERO_TIME {
+            String::new()
+        } else {
+            put.expires_at
+        };
+        let row = rows::Image {
+            auto_update: put.auto_update,
+            properties: put.properties.0.into_iter().filter(|(_, value)| !value.is_empty()).collect(),
+            public: put.public,
+            expires_at,
+            profiles: put.profiles,
+            ..old.row
+        };
+        match host.store().begin().update(DEFAULT_PROJECT, &old.name, old.revision, &row)?.commit() {
+            // Somebody else was first, or used it: the change is made to what there is now.
+            Err(cabin_store::Error::Changed { .. }) => {}
+            done => break done.map(|_| old.name)?,
+        }
     };
-    let row = rows::Image {
-        auto_update: put.auto_update,
-        properties: put.properties.0.into_iter().filter(|(_, value)| !value.is_empty()).collect(),
-        public: put.public,
-        expires_at,
-        profiles: put.profiles,
-        ..old.row
-    };
-    host.store().begin().update(DEFAULT_PROJECT, &old.name, old.revision, &row)?.commit()?;
-    host.events().lifecycle(
-        DEFAULT_PROJECT,
-        "image-updated",
-        &address(&old.name),
-        &old.name,
-        Value::Null,
-        None,
-    );
+    host.events().lifecycle(DEFAULT_PROJECT, "image-updated", &address(&name), &name, Value::Null, None);
     Ok(())
 }
 
@@ -163,20 +172,21 @@ pub fn update(
 /// # Errors
 /// As [`update`].
 pub fn patch(host: &Host, fingerprint: &str, body: Value, if_match: Option<&str>) -> Result<(), Error> {
-    let old = find(host, fingerprint)?.row;
     let sent: api::ImagePut =
         serde_json::from_value(body.clone()).map_err(|source| Error::Body { source })?;
     let named = |field: &str| body.get(field).is_some();
-    let mut properties = old.properties;
-    properties.extend(sent.properties.0);
-    let put = api::ImagePut {
-        auto_update: if named("auto_update") { sent.auto_update } else { old.auto_update },
-        properties: ConfigMap(properties),
-        public: if named("public") { sent.public } else { old.public },
-        expires_at: if named("expires_at") { sent.expires_at } else { old.expires_at },
-        profiles: if named("profiles") { sent.profiles } else { old.profiles },
-    };
-    update(host, fingerprint, put, if_match)
+    replace(host, fingerprint, if_match, |old| {
+        let sent = sent.clone();
+        let mut properties = old.properties;
+        properties.extend(sent.properties.0);
+        api::ImagePut {
+            auto_update: if named("auto_update") { sent.auto_update } else { old.auto_update },
+            properties: ConfigMap(properties),
+            public: if named("public") { sent.public } else { old.public },
+            expires_at: if named("expires_at") { sent.expires_at } else { old.expires_at },
+            profiles: if named("profiles") { sent.profiles } else { old.profiles },
+        }
+    })
 }
 
 /// Deletes an image, its aliases, its files, and its unpacked trees that no instance stands on. A tree
