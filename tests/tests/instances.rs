@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use cabin_tests::api;
 use cabin_tests::lab::Lab;
+use cabin_tests::monitor::Monitor;
 use cabin_tests::wait::until_true;
 use serde_json::json;
 
@@ -300,6 +301,33 @@ fn a_guest_that_does_not_stop_in_time_is_said_to_run_and_does() {
     assert!(refused.contains("stubborn") && refused.contains("did not stop within 1 s"), "{refused}");
     assert_eq!(lab.status("stubborn"), "Running");
     lab.cabin(&["delete", "-f", "stubborn"]).ok();
+}
+
+#[test]
+fn no_time_to_stop_is_a_stop_by_force_and_none_said_is_a_clean_one() {
+    let lab = Lab::own();
+    lab.busybox("curt").busybox("civil");
+    lab.sh("curt", "echo '::shutdown:/bin/sleep 1000' >>/etc/inittab; kill -HUP 1");
+    let monitor = Monitor::of_lifecycle(&lab);
+    let ask = |name: &str, put: serde_json::Value| {
+        let reply = lab.call("PUT", &format!("/1.0/instances/{name}/state"), Some(&put));
+        let id = reply.json()["operation"].as_str().unwrap().to_owned();
+        let ended = lab.get(&format!("{id}/wait?timeout=30"));
+        assert_eq!(ended["status"], "Success", "{put}: {ended}");
+    };
+    let init = lab.init_pid("curt");
+    ask("curt", json!({ "action": "restart", "timeout": 0 }));
+    assert_ne!(lab.init_pid("curt"), init);
+    ask("curt", json!({ "action": "stop", "timeout": 0 }));
+    let of = |name: &str, told: &[serde_json::Value]| {
+        let source = format!("/1.0/instances/{name}");
+        told.iter().filter(|life| life["source"] == source.as_str()).count()
+    };
+    assert_eq!(of("curt", &monitor.wait_for(&["instance-restarted", "instance-stopped"])), 2);
+    ask("civil", json!({ "action": "stop" }));
+    assert_eq!(of("civil", &monitor.wait_for(&["instance-shutdown"])), 1);
+    assert_eq!((lab.status("curt"), lab.status("civil")), ("Stopped".into(), "Stopped".into()));
+    lab.cabin(&["delete", "curt", "civil"]).ok();
 }
 
 #[test]

@@ -212,17 +212,23 @@ pub struct InstancePost {
 }
 
 /// What `PUT …/state` asks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InstanceStatePut {
     /// `start`, `stop`, `restart`, `freeze`, `unfreeze`.
     pub action: String,
-    /// Seconds to wait for a clean stop; -1 for ever.
+    /// Seconds to wait for a clean stop; -1 for ever, 0 not to ask the guest, 600 when nothing is said.
     pub timeout: i64,
     /// Whether not to ask the guest.
     pub force: bool,
     /// Whether memory is kept or brought back.
     pub stateful: bool,
+}
+
+impl Default for InstanceStatePut {
+    fn default() -> InstanceStatePut {
+        InstanceStatePut { action: String::new(), timeout: 600, force: false, stateful: false }
+    }
 }
 
 /// `PUT /1.0/instances`: the state of all of a project at once.

@@ -139,7 +139,7 @@ pub struct StateChange {
     /// Do not ask the guest, end it
     #[arg(short, long)]
     pub force: bool,
-    /// Seconds to wait for the guest; -1 for ever
+    /// Seconds to wait for the guest; -1 for ever, 0 is as --force
     #[arg(long, default_value_t = -1, allow_negative_numbers = true, value_name = "SECONDS")]
     pub timeout: i64,
     /// Keep memory on disk, or bring it back

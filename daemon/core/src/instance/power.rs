@@ -14,9 +14,6 @@ use serde_json::Value;
 use super::{address, load, snapshot, start, status, stop, turn};
 use crate::{Error, Host, Op};
 
-/// How long a clean stop may take when nothing is said.
-const PATIENCE: Duration = Duration::from_secs(600);
-
 /// How many instances are changed at once when all of them are.
 const AT_ONCE: usize = 16;
 
@@ -118,13 +115,11 @@ pub fn change_state(
     put: &InstanceStatePut,
 ) -> Result<(), Error> {
     let action = Action::parse(&put.action)?;
-    let timeout = match put.timeout {
-        ..=-1 => None,
-        0 => Some(PATIENCE),
-        seconds => Some(Duration::from_secs(seconds.unsigned_abs())),
-    };
+    let timeout = (put.timeout >= 0).then(|| Duration::from_secs(put.timeout.unsigned_abs()));
+    // Who gives the guest no time does not ask it (as Incus).
+    let force = put.force || put.timeout == 0;
     // A clean stop may hold the turn for minutes, that of a restart too; force must not wait for it.
-    if action == Action::Stop && put.force && matches!(host.busy().doing(name), Some("stop" | "restart")) {
+    if action == Action::Stop && force && matches!(host.busy().doing(name), Some("stop" | "restart")) {
         allowed(host, name, action)?;
         return stop::force_ahead(host, project, name);
     }
@@ -141,12 +136,12 @@ pub fn change_state(
             tell("instance-started");
         }
         Action::Stop => {
-            stop::stop(host, project, name, put.force, timeout, Power::Stopped)?;
-            tell(if put.force { "instance-stopped" } else { "instance-shutdown" });
+            stop::stop(host, project, name, force, timeout, Power::Stopped)?;
+            tell(if force { "instance-stopped" } else { "instance-shutdown" });
             stop::delete_if_ephemeral(host, project, name)?;
         }
         Action::Restart => {
-            restart(host, project, name, put.force, timeout)?;
+            restart(host, project, name, force, timeout)?;
             tell("instance-restarted");
         }
         Action::Freeze => {
