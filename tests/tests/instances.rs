@@ -331,6 +331,22 @@ fn no_time_to_stop_is_a_stop_by_force_and_none_said_is_a_clean_one() {
 }
 
 #[test]
+fn a_paused_guest_that_does_not_stop_in_time_stays_paused() {
+    let lab = Lab::shared();
+    lab.busybox("dozing");
+    lab.sh("dozing", "echo '::shutdown:/bin/sleep 1000' >>/etc/inittab; kill -HUP 1");
+    for verb in ["stop", "restart"] {
+        let _ = lab.cabin(&["pause", "dozing"]);
+        let refused = lab.cabin(&[verb, "dozing", "--timeout", "1"]).refused();
+        assert!(refused.contains("did not stop within 1 s"), "{refused}");
+        assert_eq!(lab.status("dozing"), "Frozen", "{verb}");
+    }
+    lab.cabin(&["resume", "dozing"]).ok();
+    assert_eq!(lab.status("dozing"), "Running");
+    lab.cabin(&["delete", "-f", "dozing"]).ok();
+}
+
+#[test]
 fn an_instance_without_a_name_is_given_one_and_a_running_one_keeps_its_own() {
     let lab = Lab::shared();
     lab.image("busybox");

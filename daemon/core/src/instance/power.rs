@@ -259,7 +259,7 @@ pub(crate) fn stop_one(
     Ok(())
 }
 
-fn freeze(host: &Host, name: &str) -> Result<(), Error> {
+pub(super) fn freeze(host: &Host, name: &str) -> Result<(), Error> {
     host.runtime().cgroups().freeze(name)?;
     if let Some(live) = host.live().get(name) {
         live.frozen.store(true, Ordering::Relaxed);

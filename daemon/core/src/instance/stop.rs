@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cabin_runtime::Exit;
 use cabin_store::rows::{self, Power};
-use cabin_undo::{atomically, fault};
+use cabin_undo::{Undo, atomically, fault};
 
 use super::change::{host_name, is_host_name};
 use super::{alter, expand, load, plug, profiles_of};
@@ -48,7 +48,7 @@ pub(super) fn stop(
             let (again, project, name) = (host.clone(), project.to_owned(), name.to_owned());
             undo.push("intent to stop", move || put_back(&again, &project, &name, &before))?;
         }
-        if force { kill(host, &live) } else { ask(host, &live, timeout) }
+        if force { kill(host, &live) } else { ask(host, &live, timeout, undo) }
     });
     if let Err(failed) = ended {
         live.stopping.store(false, Ordering::SeqCst);
@@ -82,8 +82,13 @@ pub(super) fn force_ahead(host: &Arc<Host>, project: &str, name: &str) -> Result
     }
 }
 
-fn ask(host: &Arc<Host>, live: &Arc<Live>, timeout: Option<Duration>) -> Result<(), Error> {
+fn ask(host: &Arc<Host>, live: &Arc<Live>, timeout: Option<Duration>, undo: &mut Undo) -> Result<(), Error> {
     if live.is_frozen() {
+        let (again, frozen) = (host.clone(), live.clone());
+        undo.push(format!("thaw `{}`", live.name), move || match frozen.exit() {
+            None => super::power::freeze(&again, &frozen.name),
+            Some(_) => Ok(()),
+        })?;
         super::power::thaw(host, &live.name)?;
     }
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
