@@ -347,6 +347,34 @@ fn a_paused_guest_that_does_not_stop_in_time_stays_paused() {
 }
 
 #[test]
+fn a_start_lets_go_on_what_is_paused() {
+    let lab = Lab::own();
+    lab.busybox("paused").busybox("also");
+    lab.cabin(&["create", "busybox", "still"]).ok();
+    let names = ["paused", "also", "still"];
+    let statuses = || names.map(|name| lab.status(name));
+    let before = || {
+        lab.cabin(&["pause", "paused", "also"]).ok();
+        assert_eq!(statuses(), ["Frozen", "Frozen", "Stopped"]);
+    };
+    let init = lab.init_pid("paused");
+    before();
+    lab.cabin(&["start", "paused"]).ok();
+    assert_eq!(statuses(), ["Running", "Frozen", "Stopped"]);
+    lab.cabin(&["pause", "paused"]).ok();
+    lab.cabin(&["start", "also", "still", "paused"]).ok();
+    assert_eq!(statuses(), ["Running"; 3]);
+    let refused = lab.cabin(&["start", "paused"]).refused();
+    assert!(refused.contains("already running"), "{refused}");
+    lab.cabin(&["stop", "--force", "still"]).ok();
+    before();
+    lab.cabin(&["start", "--all"]).ok();
+    assert_eq!(statuses(), ["Running"; 3]);
+    assert_eq!(lab.init_pid("paused"), init, "it was started anew");
+    lab.cabin(&["delete", "-f", "paused", "also", "still"]).ok();
+}
+
+#[test]
 fn an_instance_without_a_name_is_given_one_and_a_running_one_keeps_its_own() {
     let lab = Lab::shared();
     lab.image("busybox");

@@ -1,7 +1,8 @@
 //! `start`, `stop`, `restart`, `pause`, `resume`: of some instances at once, or of all.
 
 use anyhow::bail;
-use cabin_api::instance::InstanceStatePut;
+use cabin_api::StatusCode;
+use cabin_api::instance::{Instance, InstanceStatePut};
 use cabin_client::Client;
 use futures_util::{StreamExt, stream};
 
@@ -86,18 +87,32 @@ async fn change(
     names: &Names,
     put: &InstanceStatePut,
 ) -> anyhow::Result<()> {
+    let again = InstanceStatePut { action: Action::Unfreeze.wire().to_owned(), ..put.clone() };
     if names.all {
+        // The daemon leaves out whoever an action is not for: with both, each is met by one.
+        if action == Action::Start && client.instances(None).await?.iter().any(is_frozen) {
+            let reply = client.set_all_instances_state(&again).await?;
+            context.finish(client, reply, "Resuming all instances").await?;
+        }
         let reply = client.set_all_instances_state(put).await?;
         context.finish(client, reply, &format!("{} all instances", action.doing())).await?;
         return Ok(());
     }
     let names = local_names(&names.names)?;
     each(context, &names, action.wire(), async |context, name| {
+        // What is paused is started by going on (as Incus's client has it).
+        let frozen = action == Action::Start
+            && client.instance(name).await.is_ok_and(|instance| is_frozen(&instance.value));
+        let (action, put) = if frozen { (Action::Unfreeze, &again) } else { (action, put) };
         let reply = client.set_instance_state(name, put).await?;
         context.finish(client, reply, &format!("{} {name}", action.doing())).await?;
         Ok(())
     })
     .await
+}
+
+fn is_frozen(instance: &Instance) -> bool {
+    instance.status_code == StatusCode::Frozen
 }
 
 /// Names without their remotes.
