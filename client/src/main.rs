@@ -5,8 +5,8 @@
 mod cli;
 mod commands;
 mod complete;
-mod editor;
 mod output;
+mod programs;
 mod remote;
 mod session;
 mod terminal;

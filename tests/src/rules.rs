@@ -83,8 +83,8 @@ pub const FENCES: &[(&str, &[&str], &str)] = &[
     ("rusqlite", &["daemon/store"], "the database belongs to store"),
     (
         "Command::new",
-        &["daemon/sys/src/command", "client/src/editor"],
-        "programs are called through sys::command (the client calls the user's editor, nothing else)",
+        &["daemon/sys/src/command", "client/src/programs"],
+        "programs are called through sys::command (the client calls the user's editor and sshfs, nothing else)",
     ),
     ("namespace::unshare", SMALL_PROGRAMS, "the daemon's own threads stay in their namespaces"),
     ("namespace::enter", SMALL_PROGRAMS, "the daemon's own threads stay in their namespaces"),

@@ -1,5 +1,8 @@
 //! Files of instances over HTTP, running and stopped, and links that point out of them.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
 use cabin_tests::api;
 use cabin_tests::lab::Lab;
 use cabin_tests::subject::Subject;
@@ -184,6 +187,37 @@ fn files_are_mounted_where_somebody_wants_them() {
     assert!(refused.contains("nobody") && refused.contains("not found"), "{refused}");
     lab.cabin(&["storage", "volume", "delete", "default", "mounted"]).ok();
     lab.cabin(&["delete", "mounted"]).ok();
+}
+
+#[test]
+fn what_is_being_written_in_a_volume_goes_with_it() {
+    let lab = Lab::shared();
+    lab.cabin(&["storage", "volume", "create", "default", "wet"]).ok();
+    lab.cabin(&["storage", "create", "wetter", "dir"]).ok();
+    let volume = "/1.0/storage-pools/default/volumes/custom/wet";
+    let mut upload = UnixStream::connect(lab.socket()).unwrap();
+    let head = format!(
+        "POST {volume}/files?path=/f HTTP/1.1\r\nHost: cabin\r\nConnection: close\r\nContent-Length: 2\r\n\r\no"
+    );
+    upload.write_all(head.as_bytes()).unwrap();
+    until_true("the file to begin", 20, || {
+        lab.dir.join("storage-pools/default/custom/wet/rootfs/f").exists()
+    });
+    let moved = lab.call("POST", volume, Some(&json!({ "name": "wet", "pool": "wetter" })));
+    let operation = moved.json()["operation"].as_str().expect("an operation").to_owned();
+    // Far longer than it takes when nobody is in the way.
+    for _ in 0..300 {
+        assert_eq!(lab.get(&operation)["status"], "Running");
+    }
+    upload.write_all(b"k").unwrap();
+    let mut answer = String::new();
+    upload.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(lab.get(&format!("{operation}/wait?timeout=60"))["status"], "Success");
+    let file = lab.dir.join("storage-pools/wetter/custom/wet/rootfs/f");
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "ok");
+    lab.cabin(&["storage", "volume", "delete", "wetter", "wet"]).ok();
+    lab.cabin(&["storage", "delete", "wetter"]).ok();
 }
 
 #[test]

@@ -561,7 +561,8 @@ fn of_many_who_change_one_thing_at_once_each_finds_its_change() {
             let answers = at_once(&subject, &(0..8).map(patch).collect::<Vec<_>>());
             assert_eq!(done(&answers), 8, "{target}: {answers:?}");
             let kept = subject.get(target)[field].clone();
-            let lost: Vec<_> = (0..8).map(key).filter(|key| kept[key] != round.to_string()).collect();
+            let wanted = round.to_string();
+            let lost: Vec<_> = (0..8).map(key).filter(|key| kept[key] != wanted).collect();
             assert!(lost.is_empty(), "{target}: {lost:?} of {kept}");
         }
     }

@@ -1,13 +1,10 @@
 //! Custom volumes and other disks: in several instances at once, hot and cold, through links a guest lays, with
 //! ours and the stock clients.
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use cabin_tests::clients::Stock;
 use cabin_tests::lab::Lab;
-use cabin_tests::wait::until_true;
 use serde_json::json;
 
 /// Where the files of a custom volume lie on the host.
@@ -315,35 +312,6 @@ fn the_stock_clients_do_the_same_with_volumes() {
         lab.cabin(&["delete", "-f", &name]).ok();
     }
     lab.cabin(&["storage", "delete", "other"]).ok();
-}
-
-#[test]
-fn what_is_being_written_in_a_volume_goes_with_it() {
-    let lab = Lab::shared();
-    create(&lab, "wet");
-    lab.cabin(&["storage", "create", "wetter", "dir"]).ok();
-    let volume = "/1.0/storage-pools/default/volumes/custom/wet";
-    let mut upload = UnixStream::connect(lab.socket()).unwrap();
-    let head = format!(
-        "POST {volume}/files?path=/f HTTP/1.1\r\nHost: cabin\r\nConnection: close\r\nContent-Length: 2\r\n\r\no"
-    );
-    upload.write_all(head.as_bytes()).unwrap();
-    until_true("the file to begin", 20, || on_disk(&lab, "wet").join("f").exists());
-    let moved = lab.call("POST", volume, Some(&json!({ "name": "wet", "pool": "wetter" })));
-    let operation = moved.json()["operation"].as_str().expect("an operation").to_owned();
-    // Far longer than it takes when nobody is in the way.
-    for _ in 0..300 {
-        assert_eq!(lab.get(&operation)["status"], "Running");
-    }
-    upload.write_all(b"k").unwrap();
-    let mut answer = String::new();
-    upload.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_eq!(lab.get(&format!("{operation}/wait?timeout=60"))["status"], "Success");
-    let file = lab.dir.join("storage-pools/wetter/custom/wet/rootfs/f");
-    assert_eq!(std::fs::read_to_string(file).unwrap(), "ok");
-    lab.cabin(&["storage", "volume", "delete", "wetter", "wet"]).ok();
-    lab.cabin(&["storage", "delete", "wetter"]).ok();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Context;
 use crate::cli::system::Doctor;
-use crate::{editor, output};
+use crate::{output, programs};
 
 /// `doctor`. Exit code 1 when something that is needed does not work.
 pub async fn run(context: &Context, args: &Doctor) -> anyhow::Result<u8> {
@@ -32,7 +32,7 @@ pub async fn run(context: &Context, args: &Doctor) -> anyhow::Result<u8> {
 }
 
 fn without_daemon(raise: bool) -> anyhow::Result<Value> {
-    let done = editor::daemon_doctor(raise)?;
+    let done = programs::daemon_doctor(raise)?;
     serde_json::from_slice(&done.stdout).with_context(|| {
         let said = String::from_utf8_lossy(&done.stderr);
         format!("`cabind doctor` gave no report: {}", said.trim())

@@ -7,7 +7,7 @@ use cabin_client::{Client, FileBody, FileKind, NewFile, Sent, WriteMode};
 
 use super::{Context, mount, pull, push};
 use crate::cli::instance::{File, Ownership};
-use crate::{editor, remote, words};
+use crate::{programs, remote, words};
 
 /// Links followed on the way to a file.
 const HOPS: usize = 40;
@@ -142,7 +142,7 @@ pub async fn edit(client: &Client, (instance, path): (&str, &str)) -> anyhow::Re
     let before = pull::collect(body).await.with_context(|| format!("cannot read `{word}`"))?;
     let name = path.rsplit('/').next().unwrap_or_default();
     let suffix = name.rfind('.').map_or("", |dot| name.get(dot..).unwrap_or_default());
-    let after = editor::edit(&before, suffix)?;
+    let after = programs::edit(&before, suffix)?;
     if after == before {
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! `file mount`: sshfs shows the files of an instance or volume in a directory here, over the daemon's socket.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
-use crate::output;
+use crate::{output, programs};
 
 /// How much later than sshfs this program may hear of a Ctrl-C.
 const LATE: Duration = Duration::from_millis(500);
@@ -29,7 +30,7 @@ pub async fn run(client: &Client, (owner, path): (&str, &str), target: &str) -> 
 
 fn sshfs(source: &str, target: &str) -> anyhow::Result<Child> {
     // Without a connection of its own: what it says and hears goes over these two.
-    Command::new("sshfs")
+    Command::from(programs::command(Path::new("sshfs")))
         .args(["-f", "-o", "slave", source, target])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

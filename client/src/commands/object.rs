@@ -8,7 +8,7 @@ use cabin_client::{Address, Client, ETag, Error, Kind, Tagged};
 use serde_json::{Map, Value};
 
 use super::Context;
-use crate::{editor, output, remote, terminal, words};
+use crate::{output, programs, remote, terminal, words};
 
 /// How often a change is tried again when somebody else was faster.
 const TRIES: usize = 5;
@@ -221,7 +221,7 @@ impl Target {
         let before = self.writable_yaml(&value)?;
         let mut text = format!("# {}\n# Lines that begin with # are left out.\n\n{before}", self.about);
         loop {
-            let edited = String::from_utf8(editor::edit(text.as_bytes(), ".yaml")?).context("not text")?;
+            let edited = String::from_utf8(programs::edit(text.as_bytes(), ".yaml")?).context("not text")?;
             let done = match output::yaml::parse(&edited) {
                 Ok(object) if object == self.writable_part(&value) => return Ok(()),
                 Ok(object) => self.write(context, client, &self.writable_part(&object), etag.as_ref()).await,

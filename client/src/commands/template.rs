@@ -5,7 +5,7 @@ use cabin_client::Client;
 
 use crate::cli::config::{OneTemplate, Template};
 use crate::output::{self, Table, table};
-use crate::{editor, remote, terminal, words};
+use crate::{programs, remote, terminal, words};
 
 /// `config template`.
 pub async fn run(client: &Client, command: Template) -> anyhow::Result<()> {
@@ -42,7 +42,7 @@ async fn edit(client: &Client, one: &OneTemplate) -> anyhow::Result<()> {
         false => words::standard_input()?,
         true => {
             let before = client.template(instance, &one.template).await?;
-            let after = editor::edit(before.as_bytes(), ".tpl")?;
+            let after = programs::edit(before.as_bytes(), ".tpl")?;
             let after = String::from_utf8(after).context("a template is text")?;
             if after == before {
                 return Ok(());

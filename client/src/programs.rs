@@ -1,4 +1,4 @@
-//! A person's editor, and the daemon's own doctor: the only programs the client runs.
+//! A person's editor, sshfs, and the daemon's own doctor: the only programs the client runs.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,8 @@ pub fn daemon_doctor(raise: bool) -> anyhow::Result<Output> {
         .with_context(|| format!("no daemon answers, and `{}` cannot be run", program.display()))
 }
 
+/// A program that the person has.
 #[expect(clippy::disallowed_methods, reason = "the client runs as the person who calls it, with their PATH")]
-fn command(program: &Path) -> Command {
+pub fn command(program: &Path) -> Command {
     Command::new(program)
 }
