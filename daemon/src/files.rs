@@ -7,10 +7,11 @@ use cabin_core::instance;
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use hyper_util::rt::TokioIo;
-use russh_sftp::client::SftpSession;
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::client::fs::{File, Metadata};
-use russh_sftp::protocol::OpenFlags;
+use russh_sftp::client::{RawSftpSession, SftpSession};
+use russh_sftp::protocol::{OpenFlags, Packet, StatusCode};
+use serde::Serialize;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -31,12 +32,12 @@ const CHUNK: usize = 128 * 1024;
 const DEPTH: usize = 256;
 
 /// A client of an instance's file server. The server ends with it.
-struct Session {
-    sftp: SftpSession,
+struct Session<S = SftpSession> {
+    sftp: S,
     server: Option<instance::Files>,
 }
 
-impl Drop for Session {
+impl<S> Drop for Session<S> {
     /// The end of the server may take long, when it had the root filesystem of a stopped one mounted: no thread that
     /// serves others waits for it.
     fn drop(&mut self) {
@@ -297,17 +298,13 @@ pub async fn post(mut call: Call) -> Result<Reply, Fault> {
         "append" => true,
         other => return Err(Fault::invalid(format!("bad `write`: `{other}`"))),
     };
-    let session = open(&call).await?;
     match kind.as_str() {
-        "file" => write(&mut call, &session.sftp, &path, wanted, append).await?,
-        "directory" => make_directory(&session.sftp, &path, wanted).await?,
-        "symlink" => {
-            let target = call.bytes(limits::LINK_TARGET).await?;
-            let target = String::from_utf8(target.to_vec())
-                .map_err(|_| Fault::invalid("the target of the symlink is not UTF-8"))?;
-            // The order OpenSSH has on the wire, which is not that of the standard: target first.
-            session.sftp.symlink(target, &path).await.map_err(failed("make the symlink", &path))?;
+        "file" => {
+            let session = open(&call).await?;
+            write(&mut call, &session.sftp, &path, wanted, append).await?;
         }
+        "directory" => make_directory(&open(&call).await?.sftp, &path, wanted).await?,
+        "symlink" => make_symlink(&mut call, &path, wanted).await?,
         other => return Err(Fault::invalid(format!("bad `type`: `{other}`"))),
     }
     tell(&call, "pushed", &path);
@@ -371,6 +368,42 @@ async fn make_directory(sftp: &SftpSession, path: &str, wanted: Wanted) -> Resul
         Some(set) => sftp.set_metadata(path, set).await.map_err(failed("set owner and mode of", path)),
         None => Ok(()),
     }
+}
+
+/// What [`LSETSTAT`] says.
+#[derive(Serialize)]
+struct Lsetstat<'a> {
+    path: &'a str,
+    attrs: Metadata,
+}
+
+/// OpenSSH's request for the attributes of a link itself, which the protocol has none for.
+const LSETSTAT: &str = "lsetstat@openssh.com";
+
+/// Makes a symlink; it has no mode of its own.
+async fn make_symlink(call: &mut Call, path: &str, wanted: Wanted) -> Result<(), Fault> {
+    let target = call.bytes(limits::LINK_TARGET).await?;
+    let target = String::from_utf8(target.to_vec())
+        .map_err(|_| Fault::invalid("the target of the symlink is not UTF-8"))?;
+    let (server, socket) = serve(call).await?;
+    let Session { sftp, .. } = &Session { sftp: RawSftpSession::new(socket), server: Some(server) };
+    sftp.init().await.map_err(failed("open the files for", path))?;
+    // The order OpenSSH has on the wire, which is not that of the standard: target first.
+    sftp.symlink(target, path).await.map_err(failed("make the symlink", path))?;
+    let now = sftp.lstat(path).await.map_err(failed("look at", path))?.attrs;
+    let Some(attrs) = (Wanted { mode: None, ..wanted }).over(&now) else { return Ok(()) };
+    let asked = russh_sftp::ser::to_bytes(&Lsetstat { path, attrs }).map_err(|error| error.to_string());
+    let answer = match asked {
+        Ok(asked) => sftp.extended(LSETSTAT, asked.to_vec()).await,
+        Err(why) => Err(SftpError::UnexpectedBehavior(why)),
+    };
+    let done = match answer {
+        Ok(Packet::Status(status)) if status.status_code == StatusCode::Ok => Ok(()),
+        Ok(Packet::Status(status)) => Err(SftpError::Status(status)),
+        Ok(_) => Err(SftpError::UnexpectedPacket),
+        Err(error) => Err(error),
+    };
+    done.map_err(failed("set the owner of", path))
 }
 
 /// DELETE: a file, an empty directory, or with `X-Incus-force` a directory and all in it.

@@ -81,6 +81,20 @@ fn a_file_is_described_without_its_content_and_links_are_made_as_clients_of_both
         assert_eq!(["uid", "gid", "mode", "type"].map(told), ["12", "34", "0604", "file"], "{family}");
     }
     assert_eq!(lab.call("HEAD", "/1.0/instances/both/files?path=/root/none", None).status, 404);
+    let owner = |family: &str| ["uid", "gid"].map(|what| format!("{family}-{what}"));
+    for (path, family) in [("/root/own", "X-Incus"), ("/root/lxds", "X-LXD"), ("/root/nowhere", "X-Incus")] {
+        let (kind, [uid, gid]) = (format!("{family}-type"), owner(family));
+        let target = if path == "/root/nowhere" { "/root/none" } else { "/root/file" };
+        let headers = [(kind.as_str(), "symlink"), (uid.as_str(), "56"), (gid.as_str(), "78")];
+        assert_eq!(put(&lab, "both", path, &headers, target.as_bytes()).status, 200);
+        assert_eq!(
+            lab.sh("both", &format!("stat -c '%u %g' {path}; readlink {path}")),
+            format!("56 78\n{target}")
+        );
+    }
+    let one = [("X-Incus-type", "symlink"), ("X-Incus-gid", "9")];
+    assert_eq!(put(&lab, "both", "/root/groups", &one, b"/root/file").status, 200);
+    assert_eq!(lab.sh("both", "stat -c '%u %g' /root/groups /root/file"), "0 9\n12 34");
     for (family, path) in [("X-Incus-type", "/root/link"), ("X-LXD-type", "/root/another")] {
         assert_eq!(put(&lab, "both", path, &[(family, "symlink")], b"/root/file").status, 200);
         assert_eq!(lab.sh("both", &format!("readlink {path}")), "/root/file");

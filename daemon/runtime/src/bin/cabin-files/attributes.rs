@@ -44,6 +44,8 @@ pub fn mode(attributes: &FileAttributes, otherwise: u32) -> Mode {
 pub enum Target<'a> {
     /// A path; a link at its end is followed.
     Path(&'a str),
+    /// A path; a link at its end is meant itself.
+    Link(&'a str),
     /// An open file.
     File(BorrowedFd<'a>),
 }
@@ -57,6 +59,7 @@ pub fn set(target: Target<'_>, attributes: &FileAttributes) -> Result<(), Errno>
         let (uid, gid) = (attributes.uid.map(Uid::from_raw), attributes.gid.map(Gid::from_raw));
         match target {
             Target::Path(path) => rfs::chownat(CWD, path, uid, gid, AtFlags::empty())?,
+            Target::Link(path) => rfs::chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?,
             Target::File(file) => rfs::fchown(file, uid, gid)?,
         }
     }
@@ -64,6 +67,7 @@ pub fn set(target: Target<'_>, attributes: &FileAttributes) -> Result<(), Errno>
         let mode = Mode::from_raw_mode(mode & MODE);
         match target {
             Target::Path(path) => rfs::chmodat(CWD, path, mode, AtFlags::empty())?,
+            Target::Link(path) => rfs::chmodat(CWD, path, mode, AtFlags::SYMLINK_NOFOLLOW)?,
             Target::File(file) => rfs::fchmod(file, mode)?,
         }
     }
@@ -76,6 +80,7 @@ pub fn set(target: Target<'_>, attributes: &FileAttributes) -> Result<(), Errno>
             Timestamps { last_access: time(attributes.atime), last_modification: time(attributes.mtime) };
         match target {
             Target::Path(path) => rfs::utimensat(CWD, path, &times, AtFlags::empty())?,
+            Target::Link(path) => rfs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?,
             Target::File(file) => rfs::futimens(file, &times)?,
         }
     }
@@ -84,6 +89,8 @@ pub fn set(target: Target<'_>, attributes: &FileAttributes) -> Result<(), Errno>
 
 fn resize(target: Target<'_>, size: u64) -> Result<(), Errno> {
     match target {
+        // Nothing that is a link has a size that can be set.
+        Target::Link(_) => Err(Errno::INVAL),
         Target::File(file) => rfs::ftruncate(file, size),
         Target::Path(path) => {
             let flags =

@@ -5,12 +5,13 @@ use russh_sftp::extensions::{
     FSYNC, FsyncExtension, HARDLINK, HardlinkExtension, LIMITS, LimitsExtension, STATVFS, Statvfs,
     StatvfsExtension,
 };
-use russh_sftp::protocol::{ExtendedReply, Packet, Status, StatusCode, Version};
+use russh_sftp::protocol::{ExtendedReply, FileAttributes, Packet, Status, StatusCode, Version};
 use russh_sftp::{de, ser};
 use rustix::fs::{self as rfs, AtFlags, CWD};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
+use crate::attributes::{self, Target};
 use crate::failure::Failure;
 use crate::handles::{self, Handles};
 use crate::server::{MAX_DATA, done};
@@ -18,13 +19,24 @@ use crate::server::{MAX_DATA, done};
 /// Renames over an existing target.
 const POSIX_RENAME: &str = "posix-rename@openssh.com";
 
+/// Sets attributes of a link itself.
+const LSETSTAT: &str = "lsetstat@openssh.com";
+
+#[derive(Deserialize)]
+struct Lsetstat {
+    path: String,
+    attrs: FileAttributes,
+}
+
 /// `SSH_FXE_STATVFS_ST_RDONLY` and `SSH_FXE_STATVFS_ST_NOSUID`, which are the system's own first two flags.
 const FLAGS: u64 = 3;
 
 /// What the server tells a client it can do.
 pub fn version() -> Version {
     let mut version = Version::new();
-    for (name, value) in [(POSIX_RENAME, "1"), (HARDLINK, "1"), (FSYNC, "1"), (STATVFS, "2"), (LIMITS, "1")] {
+    let known =
+        [(POSIX_RENAME, "1"), (HARDLINK, "1"), (FSYNC, "1"), (STATVFS, "2"), (LIMITS, "1"), (LSETSTAT, "1")];
+    for (name, value) in known {
         version.extensions.insert(name.to_owned(), value.to_owned());
     }
     version
@@ -46,6 +58,11 @@ pub fn answer(handles: &Handles, id: u32, request: &str, data: Vec<u8>) -> Resul
         FSYNC => {
             let file: FsyncExtension = parse(data)?;
             rfs::fsync(handles.file(&file.handle)?)?;
+            Ok(ok(id))
+        }
+        LSETSTAT => {
+            let of: Lsetstat = parse(data)?;
+            attributes::set(Target::Link(&of.path), &of.attrs)?;
             Ok(ok(id))
         }
         STATVFS => {
