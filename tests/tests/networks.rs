@@ -121,6 +121,7 @@ fn no_two_nics_of_a_network_have_one_hardware_address() {
     let taken = mac_of("mac1");
     lab.cabin(&["create", "busybox", "mac2"]).ok();
     lab.cabin(&["config", "set", "mac2", &format!("volatile.eth0.hwaddr={taken}")]).ok();
+    assert_eq!(mac_of("mac2"), taken);
     lab.cabin(&["start", "mac2"]).ok();
     assert_ne!(mac_of("mac2"), taken);
     assert_ne!(lab.wait_address("mac2", 20), lab.wait_address("mac1", 20));
@@ -161,6 +162,40 @@ fn no_two_nics_of_a_network_have_one_hardware_address() {
     let made = mac_of("mac4");
     assert!(made.starts_with("02:00:") && made.ends_with(":07"), "{made}");
     lab.cabin(&["delete", "-f", "mac1", "mac2", "mac3", "mac4"]).ok();
+}
+
+#[test]
+fn a_hardware_address_is_pinned_by_the_key_that_keeps_it() {
+    let lab = Lab::shared();
+    let fixed = with_fixed_address(&lab, "pinned");
+    let shown = |key: &str| lab.get("/1.0/instances/pinned")["config"][key].clone();
+    let pin = |mac: &str| lab.cabin(&["config", "set", "pinned", &format!("volatile.eth0.hwaddr={mac}")]);
+    let inside = || lab.sh("pinned", "cat /sys/class/net/eth0/address");
+    pin("02:00:00:00:07:01").ok();
+    lab.cabin(&["start", "pinned"]).ok();
+    assert_eq!(inside(), "02:00:00:00:07:01");
+    assert_eq!(lab.wait_address("pinned", 20), fixed);
+    // While it runs too; what others have is refused, and so is what is none.
+    pin("02:00:00:00:07:02").ok();
+    assert_eq!(inside(), "02:00:00:00:07:02");
+    lab.busybox("other");
+    let others =
+        lab.get("/1.0/instances/other")["config"]["volatile.eth0.hwaddr"].as_str().unwrap().to_owned();
+    let refused = pin(&others).refused();
+    assert!(refused.contains("in use by instance `other`"), "{refused}");
+    for wrong in ["02:00:00", "01:00:5e:00:00:01", "none"] {
+        let refused = pin(wrong).refused();
+        assert!(refused.contains(wrong) && refused.contains("volatile.eth0.hwaddr"), "{refused}");
+    }
+    assert_eq!(shown("volatile.eth0.hwaddr"), "02:00:00:00:07:02");
+    // Who says nothing of it changes nothing, and the rest is the daemon's alone.
+    let mut body = lab.get("/1.0/instances/pinned");
+    let uuid = shown("volatile.uuid");
+    body["config"] = json!({ "user.note": "x", "volatile.uuid": "of somebody's own" });
+    assert_eq!(lab.operate("PUT", "/1.0/instances/pinned", &body)["status"], "Success");
+    assert_eq!((shown("user.note"), shown("volatile.uuid")), ("x".into(), uuid));
+    assert_eq!(shown("volatile.eth0.hwaddr"), "02:00:00:00:07:02");
+    lab.cabin(&["delete", "-f", "pinned", "other"]).ok();
 }
 
 /// Addresses outside of the bridge's network, which no guest has a right to, unless the filter is off.

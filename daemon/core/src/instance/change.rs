@@ -143,6 +143,7 @@ impl Change {
                 Ok(atomically(|undo| put_in(&again, &live, &old, undo))?)
             })?;
             plug::unplug(host, &nic.1)?;
+            change.give_up(host, nic)?;
         }
         for nic in &change.plugged {
             put_in(host, &change.live, nic, undo)?;
@@ -167,6 +168,15 @@ impl Change {
 }
 
 impl Difference {
+    /// A fixed address is kept for a MAC while that is its nic's, and no longer.
+    fn give_up(&self, host: &Host, (bridge, old): &Nic) -> Result<(), Error> {
+        let has = |new: &Plugged| new.network == old.network && new.nic.mac == old.nic.mac;
+        if let Some(bridge) = bridge.as_ref().filter(|_| !self.after.iter().any(has)) {
+            host.network().release(&bridge.name, old.nic.mac)?;
+        }
+        Ok(())
+    }
+
     /// Outer disks are mounted before those in them, and taken away after them.
     fn mount(&self, undo: &mut Undo) -> Result<(), Error> {
         for disk in self.detached.iter().rev() {

@@ -36,6 +36,27 @@ pub(crate) fn give_macs(host: &Host, row: &mut rows::Instance, expanded: &Expand
     Ok(())
 }
 
+/// Takes over what somebody says of the addresses that are otherwise made up; nothing else of `volatile.*` is theirs.
+///
+/// # Errors
+/// When one is no address of one station.
+pub(super) fn pin(row: &mut rows::Instance, sent: &rows::Config) -> Result<(), Error> {
+    let keeps = |key: &str| {
+        let device = key.strip_prefix("volatile.").and_then(|key| key.strip_suffix(".hwaddr"));
+        device.is_some_and(|device| !device.contains(".last_state"))
+    };
+    for (key, mac) in sent.iter().filter(|(key, _)| keeps(key)) {
+        if row.config.get(key) == Some(mac) {
+            continue;
+        }
+        let Some(mac) = address::mac(mac).ok().filter(|mac| mac[0] & 1 == 0) else {
+            return Err(Error::invalid(format!("`{mac}` is not an address for `{key}`")));
+        };
+        row.config.insert(key.clone(), Mac(mac).to_string());
+    }
+    Ok(())
+}
+
 /// A nic whose made-up address a running instance has by now gets another one: among a thousand instances it is one of
 /// thirty that there are two alike.
 ///

@@ -11,10 +11,11 @@ use serde_json::Value;
 
 use super::checked::Checked;
 use super::create::check_expanded;
-use super::{Change, Expanded, WHAT, address, expand, load, profiles_of, render, tag, turn};
+use super::{Change, Expanded, WHAT, address, expand, load, mac, profiles_of, render, tag, turn};
 use crate::{Error, Host, etag, resolve};
 
-/// Replaces what PUT may change. What the server keeps for itself (`volatile.*`) stays as it is.
+/// Replaces what PUT may change. What the server keeps for itself (`volatile.*`) stays as it is,
+/// but for the addresses of nics.
 ///
 /// # Errors
 /// When there is none, somebody else changed it, the result makes no sense, or a running container cannot
@@ -80,7 +81,8 @@ fn change(
     row.ephemeral = put.ephemeral;
     row.profiles = put.profiles.unwrap_or_default();
     row.devices = put.devices.given();
-    row.config = put.config.given();
+    let sent = put.config.given();
+    row.config = sent.clone();
     row.config.retain(|key, _| !key.starts_with("volatile."));
     row.config.extend(
         old.row
@@ -89,6 +91,7 @@ fn change(
             .filter(|(key, _)| key.starts_with("volatile."))
             .map(|(k, v)| (k.clone(), v.clone())),
     );
+    mac::pin(&mut row, &sent)?;
     let mut new = Checked::of(host, project, row)?;
     refuse_fixed(name, &new.row.pool, &before, &new.expanded)?;
     resolve::check_paths(host, &before.devices, &new.expanded.devices)?;
