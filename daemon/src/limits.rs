@@ -23,6 +23,9 @@ pub const UPLOAD_IDLE: Duration = Duration::from_secs(60);
 /// How long is read on what nobody wants of a body: until a client that only then reads its answer has sent it.
 pub const LINGER: Duration = Duration::from_secs(30);
 
+/// How much of that is read: what a client has on its way, and not a body without end.
+pub const LINGER_BYTES: usize = 8 * 1024 * 1024;
+
 /// How long is waited for the next piece of that.
 pub const LINGER_IDLE: Duration = Duration::from_secs(5);
 

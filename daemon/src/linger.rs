@@ -61,5 +61,10 @@ impl Drop for Lingering {
 }
 
 async fn throw_away(mut body: Incoming) {
-    while let Ok(Some(Ok(_))) = timeout(limits::LINGER_IDLE, body.frame()).await {}
+    let mut left = limits::LINGER_BYTES;
+    while let Ok(Some(Ok(frame))) = timeout(limits::LINGER_IDLE, body.frame()).await {
+        let taken = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(taken) else { return };
+        left = rest;
+    }
 }

@@ -227,6 +227,13 @@ fn disks(pid: i64) -> Vec<String> {
 fn forget_passing(object: &mut Value) {
     match object {
         Value::Object(fields) => {
+            // That one is to go says no more when it is stopped than that it was stopped.
+            let stopped = fields.get("status").is_some_and(|status| status == "Stopped");
+            for config in ["config", "expanded_config"].into_iter().filter(|_| stopped) {
+                if let Some(Value::Object(config)) = fields.get_mut(config) {
+                    config.remove("volatile.last_state.ending");
+                }
+            }
             fields.retain(|key, _| !PASSING.contains(&key.as_str()));
             fields.values_mut().for_each(forget_passing);
         }

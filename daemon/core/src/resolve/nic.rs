@@ -167,8 +167,43 @@ pub(crate) fn move_fixed(
     undo.push(format!("fixed addresses of `{old}`"), move || -> Result<(), Error> {
         Ok(atomically(|undo| reserve_fixed(&again, &name, &row, &had, undo))?)
     })?;
-    release_fixed(host, old, before, expanded)?;
-    reserve_fixed(host, new, after, wanted, undo)
+    let has_fixed = |nic: &NicSpec| nic.ipv4.is_some() || nic.ipv6.is_some();
+    let old: Vec<_> = on_bridges(host, old, before, expanded)?.collect();
+    let new: Vec<_> = on_bridges(host, new, after, wanted)?.filter(|(_, it)| has_fixed(&it.nic)).collect();
+    // What stays a nic's is changed in place: on a full disk what was given up could not be had back.
+    let (stays, goes): (Vec<_>, Vec<_>) =
+        old.iter().partition(|one| new.iter().any(|other| is_same(one, other)));
+    let wanted_by_another = |one: &Place| new.iter().any(|other| !is_same(one, other) && clash(one, other));
+    for (bridge, plugged) in
+        goes.into_iter().chain(stays.iter().copied().filter(|one| wanted_by_another(one)))
+    {
+        host.network().release(&bridge.name, plugged.nic.mac)?;
+    }
+    for (bridge, plugged) in &new {
+        host.network().reserve(bridge, &plugged.nic)?;
+        if stays.iter().any(|one| is_same(one, &(bridge.clone(), plugged.clone()))) {
+            continue;
+        }
+        let (host, bridge, mac) = (host.clone(), bridge.name.clone(), plugged.nic.mac);
+        undo.push(format!("addresses of `{}`", plugged.device), move || {
+            host.network().release(&bridge, mac)
+        })?;
+    }
+    Ok(())
+}
+
+/// A nic, and the bridge it is to be plugged into.
+type Place = (BridgeSpec, Plugged);
+
+fn is_same(one: &Place, other: &Place) -> bool {
+    one.0.name == other.0.name && one.1.nic.mac == other.1.nic.mac
+}
+
+/// Whether two nics of one bridge want the same address.
+fn clash(one: &Place, other: &Place) -> bool {
+    let (a, b) = (&one.1.nic, &other.1.nic);
+    one.0.name == other.0.name
+        && (a.ipv4.is_some() && a.ipv4 == b.ipv4 || a.ipv6.is_some() && a.ipv6 == b.ipv6)
 }
 
 /// The MACs that devices without one of their own have.
