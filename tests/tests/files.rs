@@ -221,7 +221,8 @@ fn what_is_being_written_in_a_volume_goes_with_it() {
     let operation = moved.json()["operation"].as_str().expect("an operation").to_owned();
     // Far longer than it takes when nobody is in the way.
     for _ in 0..300 {
-        assert_eq!(lab.get(&operation)["status"], "Running");
+        let status = lab.get(&operation)["status"].clone();
+        assert!(status == "Pending" || status == "Running", "{status}");
     }
     upload.write_all(b"k").unwrap();
     let mut answer = String::new();
