@@ -391,9 +391,10 @@ fn a_disk_that_is_away_keeps_the_ids_of_its_containers() {
         std::fs::read_to_string(run).is_ok_and(|text| text.lines().nth(1) == Some("kept"))
     };
     let run = cabin_tests::audit::ids(&subject.dir).into_iter().find(of_kept).expect("its run");
-    std::fs::write(&run, "/var/tmp\nanother\n").expect("the right to write the registry");
+    // On a disk that is away: daemons that start meanwhile do not take it for abandoned.
+    std::fs::write(&run, "/var/tmp/away\nanother\n1\n").expect("the right to write the registry");
     let why = subject.power("kept", "start").expect_err("a start");
-    assert!(why.contains("in use by instance `another` of the daemon of `/var/tmp`"), "{why}");
+    assert!(why.contains("in use by instance `another` of the daemon of `/var/tmp/away`"), "{why}");
     std::fs::remove_file(&run).expect("the right to write the registry");
     subject.power("kept", "start").expect("a start");
     subject.must("DELETE", "/1.0/instances/kept?force=true", &json!({}));
