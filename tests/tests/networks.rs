@@ -77,6 +77,35 @@ fn a_fixed_address_answers_to_the_name_that_its_instance_was_given() {
 }
 
 #[test]
+fn nics_of_one_instance_exchange_their_fixed_addresses_all_or_none() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    lab.cabin(&["network", "create", "swap0", "ipv4.address=10.77.7.1/24", "ipv6.address=none"]).ok();
+    let nics = |last: &[u8]| {
+        let nic = |(at, last): (usize, &u8)| {
+            let address = format!("10.77.7.{last}");
+            (format!("eth{at}"), json!({ "type": "nic", "network": "swap0", "ipv4.address": address }))
+        };
+        json!({ "devices": last.iter().enumerate().map(nic).collect::<serde_json::Map<_, _>>() })
+    };
+    let create = |name: &str, last: &[u8]| {
+        let mut body = nics(last);
+        body["name"] = name.into();
+        body["source"] = json!({ "type": "image", "alias": "busybox" });
+        lab.operate("POST", "/1.0/instances", &body)["status"] == "Success"
+    };
+    let change = |last: &[u8]| lab.call("PATCH", "/1.0/instances/twin", Some(&nics(last))).status;
+    assert!(create("twin", &[70, 71]) && create("third", &[72]));
+    assert_eq!(change(&[71, 70]), 200);
+    assert_ne!(change(&[70, 71, 72]), 200, "an address that another has");
+    assert!(!create("thief", &[70]) && !create("thief", &[71]), "what it has is kept for it as before");
+    lab.cabin(&["start", "twin"]).ok();
+    assert_eq!(lab.get("/1.0/instances/twin")["devices"]["eth0"]["ipv4.address"], "10.77.7.71");
+    lab.cabin(&["delete", "-f", "twin", "third"]).ok();
+    lab.cabin(&["network", "delete", "swap0"]).ok();
+}
+
+#[test]
 fn an_instance_cannot_speak_with_the_address_of_another() {
     let lab = Lab::shared();
     lab.busybox("honest").busybox("liar");

@@ -137,15 +137,8 @@ pub(crate) fn reserve_fixed(
     expanded: &Expanded,
     undo: &mut Undo,
 ) -> Result<(), Error> {
-    for (bridge, plugged) in on_bridges(host, name, row, expanded)? {
-        if plugged.nic.ipv4.is_none() && plugged.nic.ipv6.is_none() {
-            continue;
-        }
-        host.network().reserve(&bridge, &plugged.nic)?;
-        let host = host.clone();
-        undo.push(format!("addresses of `{}`", plugged.device), move || {
-            host.network().release(&bridge.name, plugged.nic.mac)
-        })?;
+    for place in on_bridges(host, name, row, expanded)?.filter(|(_, it)| has_fixed(&it.nic)) {
+        reserve_one(host, &place, false, undo)?;
     }
     Ok(())
 }
@@ -167,29 +160,37 @@ pub(crate) fn move_fixed(
     undo.push(format!("fixed addresses of `{old}`"), move || -> Result<(), Error> {
         Ok(atomically(|undo| reserve_fixed(&again, &name, &row, &had, undo))?)
     })?;
-    let has_fixed = |nic: &NicSpec| nic.ipv4.is_some() || nic.ipv6.is_some();
     let old: Vec<_> = on_bridges(host, old, before, expanded)?.collect();
     let new: Vec<_> = on_bridges(host, new, after, wanted)?.filter(|(_, it)| has_fixed(&it.nic)).collect();
-    // What stays a nic's is changed in place: on a full disk what was given up could not be had back.
-    let (stays, goes): (Vec<_>, Vec<_>) =
-        old.iter().partition(|one| new.iter().any(|other| is_same(one, other)));
-    let wanted_by_another = |one: &Place| new.iter().any(|other| !is_same(one, other) && clash(one, other));
-    for (bridge, plugged) in
-        goes.into_iter().chain(stays.iter().copied().filter(|one| wanted_by_another(one)))
-    {
+    // What stays a nic's is changed in place: on a full disk what was given up could not be had back. Of nics that
+    // exchange their addresses each gives its own up first.
+    let (stays, goes): (Vec<_>, Vec<_>) = old.iter().partition(|one| {
+        let (same, others): (Vec<_>, Vec<_>) = new.iter().partition(|other| is_same(one, other));
+        !same.is_empty() && !others.iter().any(|other| clash(one, other))
+    });
+    for (bridge, plugged) in goes {
         host.network().release(&bridge.name, plugged.nic.mac)?;
     }
-    for (bridge, plugged) in &new {
-        host.network().reserve(bridge, &plugged.nic)?;
-        if stays.iter().any(|one| is_same(one, &(bridge.clone(), plugged.clone()))) {
-            continue;
-        }
-        let (host, bridge, mac) = (host.clone(), bridge.name.clone(), plugged.nic.mac);
-        undo.push(format!("addresses of `{}`", plugged.device), move || {
-            host.network().release(&bridge, mac)
-        })?;
+    for place in &new {
+        reserve_one(host, place, stays.iter().any(|one| is_same(one, place)), undo)?;
     }
     Ok(())
+}
+
+/// Keeps the fixed addresses of one nic. What it had is not given up when this is taken back, but changed again.
+fn reserve_one(host: &Arc<Host>, place: &Place, had: bool, undo: &mut Undo) -> Result<(), Error> {
+    let (bridge, plugged) = place;
+    host.network().reserve(bridge, &plugged.nic)?;
+    if !had {
+        let (host, bridge, mac) = (host.clone(), bridge.name.clone(), plugged.nic.mac);
+        let what = format!("addresses of `{}`", plugged.device);
+        undo.push(what, move || host.network().release(&bridge, mac))?;
+    }
+    Ok(())
+}
+
+fn has_fixed(nic: &NicSpec) -> bool {
+    nic.ipv4.is_some() || nic.ipv6.is_some()
 }
 
 /// A nic, and the bridge it is to be plugged into.
