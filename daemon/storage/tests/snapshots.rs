@@ -209,14 +209,20 @@ fn names_are_refused_and_taken_ones_stay() {
     }
 }
 
+/// A volume that is `new`, and its snapshot `s`, which is `old`.
+fn with_old_and_new(setup: impl Into<Setup>) -> World {
+    let world = with_volume(setup);
+    write(&world, "old");
+    snap(&world, "s");
+    write(&world, "new");
+    world
+}
+
 #[test]
 fn a_restoring_that_fails_later_gives_the_old_tree_back() {
     for setup in SETUPS {
         let driver = setup.driver;
-        let world = with_volume(setup);
-        write(&world, "old");
-        snap(&world, "s");
-        write(&world, "new");
+        let world = with_old_and_new(setup);
         let before = paths(world.pool.path());
         let failed = atomically(|undo| -> Result<(), Error> {
             world.pool.stage_restore(&web(), "s", "m", undo)?.show(undo)?;
@@ -232,10 +238,7 @@ fn a_restoring_that_fails_later_gives_the_old_tree_back() {
 fn an_old_tree_that_cannot_be_put_back_stays_where_it_lies() {
     for setup in SETUPS {
         let driver = setup.driver;
-        let world = with_volume(setup);
-        write(&world, "old");
-        snap(&world, "s");
-        write(&world, "new");
+        let world = with_old_and_new(setup);
         let (place, hidden) =
             (world.pool.path().join("containers/web"), world.pool.path().join("containers/hidden"));
         let failed = atomically(|undo| -> Result<(), Error> {
