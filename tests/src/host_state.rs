@@ -256,6 +256,8 @@ fn files(dir: &Path, below: &Path, lines: &mut BTreeSet<String>) {
             || text.starts_with("logs/")
             || text.ends_with("dnsmasq.leases")
             || text.ends_with("dnsmasq.pid")
+            || text.ends_with("dnsmasq.dns.pid")
+            || text.ends_with(".slaac")
             || text == "unix.socket";
         if ignored {
             continue;

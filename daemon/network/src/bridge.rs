@@ -52,7 +52,7 @@ impl Network {
             Some(_) => {}
         }
         self.set_up(spec, None)?;
-        self.inner.servers.ensure(spec)
+        self.serve(spec)
     }
 
     /// Turns a bridge from `old` into `new` (of the same name) while nics are on it. When the subnet
@@ -75,8 +75,15 @@ impl Network {
             return Err(Error::NoLink { name: new.name.clone() });
         }
         self.set_up(new, Some(old))?;
-        self.inner.servers.ensure(new)?;
+        self.serve(new)?;
         self.inner.reservations.prune(&self.inner.servers, new)
+    }
+
+    /// The servers of a bridge, and the names that they are to know.
+    fn serve(&self, spec: &BridgeSpec) -> Result<()> {
+        let inner = &self.inner;
+        inner.reservations.name_all(&inner.servers, spec)?;
+        inner.servers.ensure(spec)
     }
 
     /// Removes a bridge: server, filter, link, files. What is gone already is success; after a failure it
@@ -155,7 +162,7 @@ impl Network {
         if !self.inner.firewall.has_bridge(&spec.name)? {
             return Ok(Some("its packet filter was gone"));
         }
-        if spec.serves() && !self.serves(&spec.name)? {
+        if !self.serves(spec)? {
             return Ok(Some("its name server had ended"));
         }
         Ok(None)

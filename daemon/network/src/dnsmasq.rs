@@ -1,7 +1,8 @@
-//! The name server of a bridge: one dnsmasq with its files, which outlives the daemon.
+//! The servers of a bridge: a dnsmasq for leases and, mostly, another one for names, with their files. They outlive the
+//! daemon.
 //!
-//! Owns `DIR/NAME/dnsmasq.{conf,raw,pid,leases,hosts,names}`. [`config`] says what it is told; here it is
-//! started, found again, and ended. What is in `hosts` and `names` is `reservation`'s.
+//! Owns `DIR/NAME/dnsmasq.{conf,raw,pid,leases,hosts,names,dns.conf,dns.pid}`. [`config`] says what they are told; here they
+//! are started, found again, and ended. What is in `hosts` and `names` is `reservation`'s.
 
 pub mod config;
 mod process;
@@ -19,14 +20,15 @@ use cabin_sys::dir::HostDir;
 use rustix::event::{Timespec, epoll};
 use rustix::process::Signal;
 
+use config::Part;
 use process::Server;
 
 use crate::error::{Error, Result};
 use crate::name::{IfName, Mac};
 use crate::spec::BridgeSpec;
 
-/// What the server is told by, in the order it is written.
-const FILES: [&str; 2] = ["dnsmasq.raw", "dnsmasq.conf"];
+/// Lines of somebody else's, which the settings of [`Part::Leases`] lead to.
+const RAW: &str = "dnsmasq.raw";
 
 /// The name a file has before it takes the place of the old one.
 fn next(file: &str) -> String {
@@ -68,7 +70,7 @@ impl Reload {
 #[derive(Default)]
 struct Watched {
     last: u64,
-    all: BTreeMap<u64, (IfName, Server)>,
+    all: BTreeMap<u64, (IfName, Part, Server)>,
 }
 
 impl Servers {
@@ -86,22 +88,22 @@ impl Servers {
     }
 
     /// From now on the end of this server is told.
-    fn watch(&self, name: &IfName, server: Server) -> io::Result<()> {
+    fn watch(&self, name: &IfName, part: Part, server: Server) -> io::Result<()> {
         let mut watched = self.watched();
-        if watched.all.values().any(|(watched, _)| watched == name) {
+        if watched.all.values().any(|(one, its, _)| (one, *its) == (name, part)) {
             return Ok(());
         }
         watched.last += 1;
         let number = watched.last;
         epoll::add(&self.ends, &server, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
-        watched.all.insert(number, (name.clone(), server));
+        watched.all.insert(number, (name.clone(), part, server));
         Ok(())
     }
 
     /// Its end is wanted.
-    fn unwatch(&self, name: &IfName) {
+    fn unwatch(&self, name: &IfName, part: Part) {
         // The descriptor is the only one of its kind, so closing it takes it out of the epoll set too.
-        self.watched().all.retain(|_, (watched, _)| watched != name);
+        self.watched().all.retain(|_, (one, its, _)| (&*one, *its) != (name, part));
     }
 
     /// A descriptor that can be read when a server has ended.
@@ -161,64 +163,81 @@ impl Servers {
         Ok(())
     }
 
-    /// Sees to it that a server with this configuration runs, or none where none is needed. One that runs
-    /// with the same configuration is left alone.
+    /// Sees to it that servers with this configuration run, or none where none is needed. One that runs with the same
+    /// configuration is left alone.
     pub fn ensure(&self, spec: &BridgeSpec) -> Result<()> {
         let home = self.home(&spec.name)?;
-        for file in FILES {
+        let account = config::account(home.path());
+        let raw = spec.raw_dnsmasq.clone().unwrap_or_default();
+        let mut files = vec![(RAW, raw)];
+        files.extend(Part::ALL.map(|part| (part.conf(), config::render(part, spec, home.path(), &account))));
+        for (file, _) in &files {
             // Of a daemon that died before it took them.
             home.remove_file(&next(file)).map_err(|source| file_error("remove", file, &spec.name, source))?;
         }
-        if !spec.serves() {
-            return self.stop(&spec.name);
+        let changed: BTreeSet<&str> = files
+            .iter()
+            .filter(|(file, wanted)| !home.read(file, 1 << 20).is_ok_and(|got| got == wanted.as_bytes()))
+            .map(|(file, _)| *file)
+            .collect();
+        let (run, end): (Vec<Part>, Vec<Part>) = Part::ALL.into_iter().partition(|part| part.serves(spec));
+        let (mut start, mut goes_on) = (Vec::new(), false);
+        for part in run {
+            let changed = changed.contains(part.conf()) || part == Part::Leases && changed.contains(RAW);
+            match self.find(&spec.name, part)? {
+                Some(server) if !changed => {
+                    goes_on = true;
+                    self.watch(&spec.name, part, server)
+                        .map_err(|source| Error::StartServer { network: spec.name.clone(), source })?;
+                }
+                _ => start.push(part),
+            }
         }
-        let conf = config::render(spec, home.path(), &config::account(home.path()));
-        let raw = spec.raw_dnsmasq.clone().unwrap_or_default();
-        let same =
-            |file: &str, wanted: &str| home.read(file, 1 << 20).is_ok_and(|got| got == wanted.as_bytes());
-        let changed = !same("dnsmasq.conf", &conf) || !same("dnsmasq.raw", &raw);
-        if !changed && let Some(server) = self.find(&spec.name)? {
-            // A daemon that died may not have told it what is gone.
-            self.reload(&spec.name)?;
-            return self
-                .watch(&spec.name, server)
-                .map_err(|source| Error::StartServer { network: spec.name.clone(), source });
-        }
+        let ours = |file: &str| file == RAW || start.iter().any(|part| part.conf() == file);
+        files.retain(|(file, _)| !start.is_empty() && ours(file));
         // Written before the old server ends: a disk without room leaves that one as it is.
-        for (file, content) in FILES.iter().zip([&raw, &conf]) {
+        for (file, content) in &files {
             home.replace(&next(file), content.as_bytes(), 0o600)
                 .map_err(|source| file_error("write", file, &spec.name, source))?;
         }
-        self.stop(&spec.name)?;
-        if let Some(pid) = self.noted(&spec.name) {
-            process::outlast_dying(pid);
+        for part in end.iter().chain(&start) {
+            self.stop_part(&spec.name, *part)?;
+            if let Some(pid) = self.noted(&spec.name, *part).filter(|_| start.contains(part)) {
+                process::outlast_dying(pid);
+            }
         }
-        for file in FILES {
+        for (file, _) in &files {
             home.rename_over(&next(file), file)
                 .map_err(|source| file_error("replace", file, &spec.name, source))?;
         }
-        self.start(spec, home.path())
+        for part in end {
+            home.remove_file(part.conf())
+                .map_err(|source| file_error("remove", part.conf(), &spec.name, source))?;
+        }
+        start.iter().try_for_each(|part| self.start(spec, *part, home.path()))?;
+        // A daemon that died may not have told it what is gone.
+        if goes_on { self.reload(&spec.name) } else { Ok(()) }
     }
 
-    /// The pid in the server's file.
-    fn noted(&self, name: &IfName) -> Option<i32> {
-        let bytes = self.root.read(&format!("{name}/dnsmasq.pid"), 64).ok()?;
+    /// The pid in a server's file.
+    fn noted(&self, name: &IfName, part: Part) -> Option<i32> {
+        let bytes = self.root.read(&format!("{name}/{}", part.pid()), 64).ok()?;
         String::from_utf8(bytes).ok()?.trim().parse().ok()
     }
 
-    fn start(&self, spec: &BridgeSpec, home: &Path) -> Result<()> {
+    fn start(&self, spec: &BridgeSpec, part: Part, home: &Path) -> Result<()> {
         let name = &spec.name;
         let mut command = self
             .programs
             .command(Program::Dnsmasq)
             .map_err(|source| Error::Program { network: name.clone(), source })?;
-        command.arg(process::conf_argument(home)).current_dir("/");
+        command.arg(process::conf_argument(home, part)).current_dir("/");
         let failed = |source| Error::StartServer { network: name.clone(), source };
         process::launch(&mut command).map_err(failed)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(server) = self.find(name)? {
-                return self.watch(name, server).map_err(failed);
+            if let Some(server) = self.find(name, part)? {
+                return self.watch(name, part, server).map_err(failed);
             }
             if Instant::now() > deadline {
                 let source = io::Error::new(io::ErrorKind::TimedOut, "it ended right after its start");
@@ -228,12 +247,16 @@ impl Servers {
         }
     }
 
-    /// Ends the server; one already gone is success.
+    /// Ends the servers of a bridge; those already gone are success.
     pub fn stop(&self, name: &IfName) -> Result<()> {
+        Part::ALL.map(|part| self.stop_part(name, part)).into_iter().fold(Ok(()), Result::and)
+    }
+
+    fn stop_part(&self, name: &IfName, part: Part) -> Result<()> {
         let failed =
             |act| move |source: io::Error| Error::SignalServer { act, network: name.clone(), source };
-        self.unwatch(name);
-        let Some(server) = self.find(name)? else { return Ok(()) };
+        self.unwatch(name, part);
+        let Some(server) = self.find(name, part)? else { return Ok(()) };
         server.signal(Signal::TERM).map_err(failed("end"))?;
         if !server.ended(PATIENCE).map_err(failed("wait for"))? {
             server.signal(Signal::KILL).map_err(failed("kill"))?;
@@ -244,13 +267,16 @@ impl Servers {
         Ok(())
     }
 
-    /// Has the server read its reservations and names anew: it sees new files by itself, but forgets
+    /// Has the servers read their reservations and names anew: they see new files by themselves, but forget
     /// removed and changed ones only then.
     pub fn reload(&self, name: &IfName) -> Result<()> {
         self.reloads().insert(name.clone(), Reload::now());
-        let Some(server) = self.find(name)? else { return Ok(()) };
         let failed = |source| Error::SignalServer { act: "reload", network: name.clone(), source };
-        server.reload().map_err(failed)
+        for part in Part::ALL {
+            let Some(server) = self.find(name, part)? else { continue };
+            server.reload().map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// As [`Servers::reload`], at once or together with others that come within [`APART`]. `mac` with its addresses
@@ -280,27 +306,32 @@ impl Servers {
         self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the server of a network runs.
-    pub fn runs(&self, name: &IfName) -> Result<bool> {
-        Ok(self.find(name)?.is_some())
+    /// Whether the servers of a bridge run that it needs.
+    pub fn run(&self, spec: &BridgeSpec) -> Result<bool> {
+        for part in Part::ALL.into_iter().filter(|part| part.serves(spec)) {
+            if self.find(&spec.name, part)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    /// The network's server, by its pid file or, failing that, by its command line. The file belongs to
+    /// A server of a network, by its pid file or, failing that, by its command line. The file belongs to
     /// the server's own user and a pid may be somebody else's by now, so what it says is only believed
     /// when that process runs dnsmasq with our configuration; the handle is taken before the look.
-    fn find(&self, name: &IfName) -> Result<Option<Server>> {
+    fn find(&self, name: &IfName, part: Part) -> Result<Option<Server>> {
         let home = self.root.path().join(name.as_str());
-        if let Some(server) = self.noted(name).and_then(|pid| Server::open(pid, &home)) {
+        if let Some(server) = self.noted(name, part).and_then(|pid| Server::open(pid, &home, part)) {
             return Ok(Some(server));
         }
-        let wrong = |source| file_error("look for", "dnsmasq.pid", name, source);
-        if !self.root.exists(&format!("{name}/dnsmasq.conf")).map_err(wrong)? {
+        let wrong = |source| file_error("look for", part.pid(), name, source);
+        if !self.root.exists(&format!("{name}/{}", part.conf())).map_err(wrong)? {
             return Ok(None);
         }
         let listing = HostDir::open(Path::new("/proc")).and_then(|proc| proc.list());
         let processes = listing.map_err(wrong)?;
         let pids = processes.iter().filter_map(|entry| entry.name.parse::<i32>().ok());
-        Ok(pids.into_iter().find_map(|pid| Server::open(pid, &home)))
+        Ok(pids.into_iter().find_map(|pid| Server::open(pid, &home, part)))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`Network`] is the whole of it: one for a daemon, shared by its threads, blocking. `netlink` changes
 //! links, `inspect` reads them, `firewall` owns the packet filter's tables, `dnsmasq` the servers,
-//! `reservation` who has which address, `watch` what others do to it. What instances, profiles and configuration keys are, is not
+//! `reservation` who has which address, `slaac` looks for those that guests make up, `watch` what others do to it. What instances, profiles and configuration keys are, is not
 //! known here.
 
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@ mod netlink;
 mod nic;
 mod pair;
 mod reservation;
+mod slaac;
 mod spec;
 mod stray;
 mod subnet;
@@ -46,6 +47,7 @@ use dnsmasq::Servers;
 use firewall::Firewall;
 use netlink::Netlink;
 use reservation::Reservations;
+use slaac::Slaac;
 
 /// The networks of one daemon. Clones are the same one.
 #[derive(Clone)]
@@ -60,6 +62,8 @@ struct Inner {
     firewall: Firewall,
     servers: Servers,
     reservations: Reservations,
+    /// None where the kernel has no IPv6.
+    slaac: Option<Slaac>,
 }
 
 impl Network {
@@ -93,6 +97,7 @@ impl Network {
                 firewall: Firewall::open(table)?,
                 servers: Servers::new(root, programs).map_err(|source| Error::Connection { source })?,
                 reservations: Reservations::default(),
+                slaac: Slaac::open().ok(),
             }),
         })
     }

@@ -165,6 +165,9 @@ impl Network {
         sysctl::silence_port(nic.host_name.as_str())?;
         inner.firewall.set_port((bridge, self.mac_of(bridge)), nic, ipv4)?;
         fault::pass("filter of the port")?;
+        if let Some(slaac) = &inner.slaac {
+            slaac.seek(bridge, nic);
+        }
         let flags =
             PortFlags { locked: nic.filter.pins_mac(), isolated: nic.isolation == Isolation::Isolated };
         inner.netlink.raise_port(&nic.host_name, nic.mac, flags, &inner.table)
@@ -218,6 +221,9 @@ impl Network {
 
     fn give_up(&self, bridge: &IfName, mac: Mac, what: Release) -> Result<()> {
         let inner = &self.inner;
+        if let Some(slaac) = &inner.slaac {
+            slaac.forget(mac);
+        }
         let released = inner.reservations.release(&inner.servers, bridge, mac, what)?;
         if let Some(time) = released.reload_in {
             self.reload_in(bridge, time)?;

@@ -1,5 +1,5 @@
 //! Which nic has which address: one file for each in `dnsmasq.hosts`, and one for its name in `dnsmasq.names` where it
-//! does not come with the lease.
+//! does not come with the lease; `MAC.slaac` there is for the address it made for itself.
 //!
 //! A nic without a fixed address gets one reserved when it is plugged in, so that its filter knows it before
 //! the first packet. The pick starts from its MAC: as long as nobody is in the way, a nic that comes back
@@ -18,6 +18,7 @@ use crate::dnsmasq::{Servers, file_error};
 use crate::error::{Error, Result};
 use crate::lease::{self, Given};
 use crate::name::{DnsLabel, IfName, Mac};
+use crate::slaac::Found;
 use crate::spec::{BridgeSpec, DnsMode, Ipv4Side, NicSpec};
 
 /// How the files' names end.
@@ -135,6 +136,8 @@ impl Reservations {
             for (mac, other) in &namesakes {
                 write_name(&home, bridge, *mac, other)?;
             }
+            // Under another name it is found anew.
+            remove_file(&home, &bridge.name, &learnt_file(nic.mac))?;
             match namesakes.is_empty() && comes_with_lease(bridge, &entry) {
                 true => remove_file(&home, &bridge.name, &name_file(nic.mac))?,
                 false => write_name(&home, bridge, nic.mac, &entry)?,
@@ -149,6 +152,36 @@ impl Reservations {
         Ok(Kept { ipv4, fresh })
     }
 
+    /// Writes the names down that do not come with leases and are not written down yet: names may have had no server of their own
+    /// until now.
+    pub fn name_all(&self, servers: &Servers, bridge: &BridgeSpec) -> Result<()> {
+        let home = servers.home(&bridge.name)?;
+        let mut books = self.lock();
+        for (mac, entry) in open_book(&mut books, &bridge.name, &home)? {
+            let file = name_file(*mac);
+            let there =
+                home.exists(&file).map_err(|source| file_error("look for", &file, &bridge.name, source))?;
+            if !there && !comes_with_lease(bridge, entry) {
+                write_name(&home, bridge, *mac, entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down the address that a nic made for itself, beside the others that its name stands for. Nothing when it is
+    /// not kept any more, or is known.
+    pub fn learn(&self, servers: &Servers, Found { bridge, mac, address }: &Found) -> Result<()> {
+        let Ok(home) = servers.existing_home(bridge) else { return Ok(()) };
+        let mut books = self.lock();
+        let Some(entry) = open_book(&mut books, bridge, &home)?.get(mac) else { return Ok(()) };
+        let Some(name) = &entry.name else { return Ok(()) };
+        let (file, line) = (learnt_file(*mac), format!("{address} {name}\n"));
+        if home.read(&file, 4096).is_ok_and(|known| known == line.as_bytes()) {
+            return Ok(());
+        }
+        home.put(&file, line.as_bytes(), 0o644).map_err(|source| file_error("write", &file, bridge, source))
+    }
+
     /// Gives up what is kept for a MAC: all of it, or only what this crate chose. None is success.
     pub fn release(&self, servers: &Servers, bridge: &IfName, mac: Mac, what: Release) -> Result<Released> {
         let Ok(home) = servers.existing_home(bridge) else { return Ok(Released::default()) };
@@ -159,6 +192,7 @@ impl Reservations {
             return Ok(Released::default());
         }
         remove_file(&home, bridge, &name_file(mac))?;
+        remove_file(&home, bridge, &learnt_file(mac))?;
         remove_file(&home, bridge, &host_file(mac, &entry))?;
         book.remove(&mac);
         // Whoever is given the address next must find it noted that the server may still know the old one.
@@ -283,6 +317,11 @@ fn name_file(mac: Mac) -> String {
     format!("dnsmasq.names/{}", mac.digits())
 }
 
+/// The file of the address that a nic made for itself.
+fn learnt_file(mac: Mac) -> String {
+    format!("dnsmasq.names/{}.slaac", mac.digits())
+}
+
 fn remove_file(home: &HostDir, bridge: &IfName, file: &str) -> Result<()> {
     home.remove_file(file).map_err(|source| file_error("remove", file, bridge, source))
 }
@@ -294,10 +333,12 @@ fn namesakes(book: &Book, mac: Mac, entry: &Reservation) -> Vec<(Mac, Reservatio
     book.iter().filter(same).map(|(mac, it)| (*mac, it.clone())).collect()
 }
 
-/// Whether a nic gets its address by DHCP, and with it its name: it need not be told apart, which costs the server a look
-/// at every lease for every reservation (`lease_update_from_configs`).
+/// Whether a nic gets its address by DHCP, and with it its name: it need not be told apart, which costs the server of leases
+/// a look at every lease for every reservation (`lease_update_from_configs`).
 fn comes_with_lease(bridge: &BridgeSpec, entry: &Reservation) -> bool {
-    entry.origin == Origin::Automatic && bridge.ipv4.as_ref().is_some_and(|side| side.dhcp.is_some())
+    !bridge.names_apart()
+        && entry.origin == Origin::Automatic
+        && bridge.ipv4.as_ref().is_some_and(|side| side.dhcp.is_some())
 }
 
 fn write_name(home: &HostDir, bridge: &BridgeSpec, mac: Mac, entry: &Reservation) -> Result<()> {

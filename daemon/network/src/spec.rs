@@ -251,6 +251,19 @@ impl BridgeSpec {
         self.ipv4.is_some() || self.ipv6.is_some()
     }
 
+    /// Whether names have a server of their own. dnsmasq writes all names anew for every lease that comes or goes, at a cost
+    /// that grows with the square of their number (`lease_update_dns` of its version 2.90); names that are known before any lease need not
+    /// come with it. Names that guests choose do, and addresses that only a lease tells; and whoever adds lines of their
+    /// own may mean either server.
+    #[must_use]
+    pub fn names_apart(&self) -> bool {
+        let leased6 = self.ipv6.as_ref().is_some_and(|side| matches!(side.dhcp, Dhcp6::Stateful { .. }));
+        self.dns.mode == DnsMode::Managed
+            && self.raw_dnsmasq.is_none()
+            && self.ipv4.as_ref().is_some_and(|side| side.dhcp.is_some())
+            && !leased6
+    }
+
     /// Looks for what cannot work together. Creating or changing a bridge does this first.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use crate::Network;
 use crate::error::Result;
 use crate::name::{IfName, Mac};
 use crate::reservation::Origin;
+use crate::spec::BridgeSpec;
 
 /// Everything in the kernel and on disk that is this daemon's, whatever its store says. Whoever knows what
 /// should be there takes the rest away with [`Network::destroy_bridge`] and [`Network::remove_port`].
@@ -95,11 +96,11 @@ impl Network {
         Ok(given_up)
     }
 
-    /// Whether the name server of a bridge runs.
+    /// Whether the servers run that a bridge needs.
     ///
     /// # Errors
     /// When processes cannot be listed.
-    pub fn serves(&self, bridge: &IfName) -> Result<bool> {
-        self.inner.servers.runs(bridge)
+    pub fn serves(&self, bridge: &BridgeSpec) -> Result<bool> {
+        self.inner.servers.run(bridge)
     }
 }

@@ -18,6 +18,7 @@ use crate::Network;
 use crate::error::{Error, Result};
 use crate::inspect::change;
 use crate::name::IfName;
+use crate::slaac::Slaac;
 
 /// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR`.
 const LINKS: u32 = 1 | 0x10 | 0x100;
@@ -86,7 +87,8 @@ fn listen(protocol: Option<net::Protocol>, groups: u32) -> io::Result<OwnedFd> {
 }
 
 impl Watch {
-    /// Waits until something happened, or the time is over: then nothing did.
+    /// Waits until something may have happened, or the time is over. Meanwhile addresses are looked for that guests made for
+    /// themselves.
     ///
     /// # Errors
     /// [`Error::Connection`] when the kernel tells nothing any more.
@@ -96,13 +98,14 @@ impl Watch {
 
     fn listen(&self, within: Duration) -> io::Result<Happened> {
         let inner = &self.network.inner;
-        let time = Timespec::try_from(within).map_err(io::Error::other)?;
-        let servers = inner.servers.ends();
-        let mut sources = [
-            PollFd::new(&self.links, PollFlags::IN),
-            PollFd::new(&self.filters, PollFlags::IN),
-            PollFd::new(&servers, PollFlags::IN),
-        ];
+        let slaac = inner.slaac.as_ref();
+        let rest = slaac.and_then(Slaac::rest).unwrap_or(within).min(within);
+        let time = Timespec::try_from(rest).map_err(io::Error::other)?;
+        let mut sources = vec![self.links.as_fd(), self.filters.as_fd(), inner.servers.ends()];
+        sources.extend(slaac.map(Slaac::wake));
+        sources.extend(slaac.and_then(Slaac::answers));
+        let mut sources: Vec<PollFd<'_>> =
+            sources.iter().map(|source| PollFd::new(source, PollFlags::IN)).collect();
         match poll(&mut sources, Some(&time)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -117,6 +120,10 @@ impl Watch {
             happened.filter |= inner.firewall.is_foreign_removal(bytes);
         })?;
         happened.servers = inner.servers.ended();
+        for found in slaac.map(Slaac::look).unwrap_or_default() {
+            // A disk without room: the name leads to the other address alone.
+            let _ = inner.reservations.learn(&inner.servers, &found);
+        }
         Ok(happened)
     }
 }

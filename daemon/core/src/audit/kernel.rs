@@ -8,6 +8,9 @@ use cabin_sys::dir::{EntryKind, HostDir};
 use super::{Findings, Known};
 use crate::{Error, Host};
 
+/// Networks, each with the settings' file of a server that it has.
+type Served = BTreeSet<(String, String)>;
+
 /// The programs that the daemon starts and that end with what they do.
 const HELPERS: &[&str] = &["cabin-unpack", "cabin-files", "cabin-init", "distrobuilder"];
 
@@ -67,13 +70,8 @@ impl Process {
     }
 }
 
-/// Gives the networks that have a name server.
-fn processes(
-    host: &Host,
-    known: &Known,
-    proc: &HostDir,
-    findings: &mut Findings,
-) -> Result<BTreeSet<String>, Error> {
+/// Gives the networks that have servers, with the files of their settings.
+fn processes(host: &Host, known: &Known, proc: &HostDir, findings: &mut Findings) -> Result<Served, Error> {
     let prefix = &host.settings().prefix;
     let listed = proc.list().map_err(Error::io("list processes"))?;
     let all: Vec<Process> = listed
@@ -96,11 +94,11 @@ fn processes(
     let mut served = BTreeSet::new();
     for process in &all {
         let told = format!("{} (`{}`)", process.pid, process.arguments.join(" ").trim());
-        if let Some(network) = process.arguments.iter().find_map(|it| it.strip_prefix(&servers)) {
-            let network = network.split('/').next().unwrap_or_default().to_owned();
-            if !known.networks.contains_key(&network) {
+        if let Some(settings) = process.arguments.iter().find_map(|it| it.strip_prefix(&servers)) {
+            let (network, file) = settings.split_once('/').unwrap_or((settings, ""));
+            if !known.networks.contains_key(network) {
                 findings.add("name server", told, format!("serves network `{network}`, which is not there"));
-            } else if !served.insert(network.clone()) {
+            } else if !served.insert((network.to_owned(), file.to_owned())) {
                 findings.add("name server", told, format!("is the second one of network `{network}`"));
             }
             continue;
@@ -124,20 +122,23 @@ fn processes(
 }
 
 /// What each network has besides its bridge: a name server, and a filter, as each port has.
-fn networks(
-    host: &Host,
-    known: &Known,
-    served: &BTreeSet<String>,
-    findings: &mut Findings,
-) -> Result<(), Error> {
+fn networks(host: &Host, known: &Known, served: &Served, findings: &mut Findings) -> Result<(), Error> {
     let filtered = host.network().filtered()?;
     for (name, row) in &known.networks {
         let Ok(spec) = crate::resolve::bridge(name, row) else {
             findings.add("network", name, "has a config that cannot be read");
             continue;
         };
-        if spec.serves() && !served.contains(name) {
-            findings.add("name server", name, "is missing");
+        let needed = spec.servers();
+        for file in &needed {
+            if !served.contains(&(name.clone(), (*file).to_owned())) {
+                findings.add("name server", name, format!("with `{file}` is missing"));
+            }
+        }
+        for (_, file) in
+            served.iter().filter(|(network, file)| network == name && !needed.contains(&file.as_str()))
+        {
+            findings.add("name server", name, format!("with `{file}` is not needed"));
         }
         if !filtered.bridges.contains(&spec.name) {
             findings.add("filter", name, "of a network is missing");

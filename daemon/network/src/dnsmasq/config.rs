@@ -1,4 +1,7 @@
 //! What dnsmasq is told: one line for each setting, made from checked values alone.
+//!
+//! A bridge has one server for everything, or two: [`Part::Leases`] gives addresses and [`Part::Names`] answers
+//! questions ([`BridgeSpec::names_apart`]).
 
 use std::fmt::{Display, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,6 +12,52 @@ use crate::spec::{BridgeSpec, Dhcp6, DnsMode, Expiry, Ipv4Side, Ipv6Side};
 
 /// Addresses a server gives out at most.
 const LEASES: u32 = 65_536;
+
+/// One of the servers a bridge may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Gives addresses, and names too where they have no server of their own.
+    Leases,
+    /// Knows names.
+    Names,
+}
+
+impl Part {
+    /// Every one there may be.
+    pub const ALL: [Part; 2] = [Part::Leases, Part::Names];
+
+    /// The file of its settings.
+    pub fn conf(self) -> &'static str {
+        match self {
+            Part::Leases => "dnsmasq.conf",
+            Part::Names => "dnsmasq.dns.conf",
+        }
+    }
+
+    /// The file of its pid.
+    pub fn pid(self) -> &'static str {
+        match self {
+            Part::Leases => "dnsmasq.pid",
+            Part::Names => "dnsmasq.dns.pid",
+        }
+    }
+
+    /// Whether a bridge needs it.
+    pub fn serves(self, spec: &BridgeSpec) -> bool {
+        match self {
+            Part::Leases => spec.serves(),
+            Part::Names => spec.serves() && spec.names_apart(),
+        }
+    }
+}
+
+impl BridgeSpec {
+    /// The files of settings, below the bridge's directory, of the servers that it needs.
+    #[must_use]
+    pub fn servers(&self) -> Vec<&'static str> {
+        Part::ALL.into_iter().filter(|part| part.serves(self)).map(Part::conf).collect()
+    }
+}
 
 /// Whom the server runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,20 +96,22 @@ fn find_account(user: &str, users: &str, groups: &str) -> Option<Account> {
 }
 
 /// The whole configuration file.
-pub fn render(spec: &BridgeSpec, home: &Path, account: &Account) -> String {
+pub fn render(part: Part, spec: &BridgeSpec, home: &Path, account: &Account) -> String {
     let mut conf = Conf(String::from("# Written by Cabin; changes are lost.\n"));
     conf.set("interface", &spec.name).set("except-interface", "lo").flag("bind-interfaces");
     conf.set("user", &account.user).set("group", &account.group);
-    for (key, file) in [
-        ("pid-file", "dnsmasq.pid"),
-        ("dhcp-leasefile", "dnsmasq.leases"),
-        ("dhcp-hostsdir", "dnsmasq.hosts"),
-        ("hostsdir", "dnsmasq.names"),
-    ] {
-        conf.set(key, home.join(file).display());
+    conf.set("pid-file", home.join(part.pid()).display());
+    let gives = part == Part::Leases;
+    let answers = part == Part::Names || !spec.names_apart();
+    if gives {
+        conf.set("dhcp-leasefile", home.join("dnsmasq.leases").display());
+        conf.set("dhcp-hostsdir", home.join("dnsmasq.hosts").display());
     }
-    for flag in ["no-hosts", "no-ping", "domain-needed", "quiet-dhcp", "quiet-dhcp6", "quiet-ra"] {
-        conf.flag(flag);
+    if answers {
+        conf.set("hostsdir", home.join("dnsmasq.names").display());
+        conf.flag("no-hosts").flag("domain-needed");
+    } else {
+        conf.set("port", 0);
     }
     let routed =
         spec.ipv4.as_ref().is_some_and(|s| s.routing) || spec.ipv6.as_ref().is_some_and(|s| s.routing);
@@ -68,14 +119,16 @@ pub fn render(spec: &BridgeSpec, home: &Path, account: &Account) -> String {
         // What cannot send packets out must not send them as questions either (CVE-2024-29018).
         conf.flag("no-resolv");
     }
-    names(&mut conf, spec);
-    if let Some(side) = &spec.ipv4 {
-        ipv4(&mut conf, spec, side);
+    if let Some(domain) = &spec.dns.domain {
+        conf.set("domain", domain);
     }
-    if let Some(side) = &spec.ipv6 {
-        ipv6(&mut conf, spec, side);
+    if answers {
+        names(&mut conf, spec);
     }
-    if spec.raw_dnsmasq.is_some() {
+    if gives {
+        leases(&mut conf, spec);
+    }
+    if gives && spec.raw_dnsmasq.is_some() {
         conf.set("conf-file", home.join("dnsmasq.raw").display());
     }
     conf.0
@@ -83,7 +136,7 @@ pub fn render(spec: &BridgeSpec, home: &Path, account: &Account) -> String {
 
 fn names(conf: &mut Conf, spec: &BridgeSpec) {
     if let Some(domain) = &spec.dns.domain {
-        conf.set("domain", domain).set("local", format!("/{domain}/")).flag("expand-hosts");
+        conf.set("local", format!("/{domain}/")).flag("expand-hosts");
         let own = spec.ipv4.iter().map(|side| IpAddr::V4(side.address.addr()));
         let own = own.chain(spec.ipv6.iter().map(|side| IpAddr::V6(side.address.addr())));
         let own: Vec<String> = own.map(|address| address.to_string()).collect();
@@ -91,9 +144,21 @@ fn names(conf: &mut Conf, spec: &BridgeSpec) {
             conf.set("host-record", format!("_gateway.{domain},{}", own.join(",")));
         }
     }
+}
+
+fn leases(conf: &mut Conf, spec: &BridgeSpec) {
+    for flag in ["no-ping", "quiet-dhcp", "quiet-dhcp6", "quiet-ra"] {
+        conf.flag(flag);
+    }
     if spec.dns.mode != DnsMode::Dynamic {
         // A client could take another's name by asking for it.
         conf.flag("dhcp-ignore-names");
+    }
+    if let Some(side) = &spec.ipv4 {
+        ipv4(conf, spec, side);
+    }
+    if let Some(side) = &spec.ipv6 {
+        ipv6(conf, spec, side);
     }
 }
 
@@ -110,8 +175,12 @@ fn ipv4(conf: &mut Conf, spec: &BridgeSpec, side: &Ipv4Side) {
     if spec.mtu != 1500 {
         conf.set("dhcp-option-force", format!("option:mtu,{}", spec.mtu));
     }
-    let servers: Vec<String> =
+    let mut servers: Vec<String> =
         spec.dns.nameservers.iter().filter(|address| address.is_ipv4()).map(ToString::to_string).collect();
+    if servers.is_empty() && spec.names_apart() {
+        // The bridge's own address, as dnsmasq(8) puts it: one that answers no questions itself does not name it.
+        servers.push("0.0.0.0".to_owned());
+    }
     if !servers.is_empty() {
         conf.set("dhcp-option", format!("option:dns-server,{}", servers.join(",")));
     }
@@ -128,7 +197,9 @@ fn ipv6(conf: &mut Conf, spec: &BridgeSpec, side: &Ipv6Side) {
             conf.set("dhcp-range", format!("::,constructor:{name},ra-only"));
         }
         Dhcp6::Stateless => {
-            conf.set("dhcp-range", format!("::,constructor:{name},ra-stateless,ra-names"));
+            // Without leases to name them by, `slaac` looks for these addresses.
+            let named = if spec.names_apart() { "" } else { ",ra-names" };
+            conf.set("dhcp-range", format!("::,constructor:{name},ra-stateless{named}"));
         }
         Dhcp6::Stateful { ranges, expiry: time } => {
             let whole = [(first6(side), Ipv6Addr::from(u128::from(side.address.broadcast())))];
@@ -139,8 +210,12 @@ fn ipv6(conf: &mut Conf, spec: &BridgeSpec, side: &Ipv6Side) {
             }
         }
     }
-    let servers: Vec<String> =
+    let mut servers: Vec<String> =
         spec.dns.nameservers.iter().filter(|a| a.is_ipv6()).map(|a| format!("[{a}]")).collect();
+    if servers.is_empty() && spec.names_apart() {
+        // Likewise: the bridge's own link-local address.
+        servers.push("[fe80::]".to_owned());
+    }
     if !servers.is_empty() {
         conf.set("dhcp-option", format!("option6:dns-server,{}", servers.join(",")));
     }
@@ -215,34 +290,52 @@ mod tests {
         });
         spec.dns = DnsSpec { domain: Some("cabin".parse().unwrap()), ..DnsSpec::default() };
         let account = Account { user: "dnsmasq".to_owned(), group: "nogroup".to_owned() };
-        let wanted = "# Written by Cabin; changes are lost.
+        let told = |part, spec: &BridgeSpec| render(part, spec, Path::new("/n/cabinbr0"), &account);
+        let head = "# Written by Cabin; changes are lost.
 interface=cabinbr0
 except-interface=lo
 bind-interfaces
 user=dnsmasq
 group=nogroup
-pid-file=/n/cabinbr0/dnsmasq.pid
+";
+        let leases = "pid-file=/n/cabinbr0/dnsmasq.pid
 dhcp-leasefile=/n/cabinbr0/dnsmasq.leases
 dhcp-hostsdir=/n/cabinbr0/dnsmasq.hosts
-hostsdir=/n/cabinbr0/dnsmasq.names
-no-hosts
+port=0
+domain=cabin
 no-ping
-domain-needed
 quiet-dhcp
 quiet-dhcp6
 quiet-ra
-domain=cabin
-local=/cabin/
-expand-hosts
-host-record=_gateway.cabin,10.1.2.1,fd42:1::1
 dhcp-ignore-names
 dhcp-authoritative
 dhcp-lease-max=65536
 dhcp-range=10.1.2.2,10.1.2.254,255.255.255.0,3600
+dhcp-option=option:dns-server,0.0.0.0
 enable-ra
-dhcp-range=::,constructor:cabinbr0,ra-stateless,ra-names
+dhcp-range=::,constructor:cabinbr0,ra-stateless
+dhcp-option=option6:dns-server,[fe80::]
 ";
-        assert_eq!(render(&spec, Path::new("/n/cabinbr0"), &account), wanted);
+        assert_eq!(told(Part::Leases, &spec), format!("{head}{leases}"));
+        let names = "pid-file=/n/cabinbr0/dnsmasq.dns.pid
+hostsdir=/n/cabinbr0/dnsmasq.names
+no-hosts
+domain-needed
+domain=cabin
+local=/cabin/
+expand-hosts
+host-record=_gateway.cabin,10.1.2.1,fd42:1::1
+";
+        assert_eq!(told(Part::Names, &spec), format!("{head}{names}"));
+        // Names that guests choose come with their leases: one server for both.
+        spec.dns.mode = DnsMode::Dynamic;
+        let both = told(Part::Leases, &spec);
+        assert!(!Part::Names.serves(&spec));
+        for line in ["hostsdir=/n/cabinbr0/dnsmasq.names", "local=/cabin/", "expand-hosts", "no-hosts"] {
+            assert!(both.lines().any(|told| told == line), "{line}: {both}");
+        }
+        assert!(both.contains(",ra-stateless,ra-names") && !both.contains("port=0"), "{both}");
+        assert!(!both.contains("dhcp-ignore-names") && !both.contains("dns-server"), "{both}");
     }
 
     #[test]

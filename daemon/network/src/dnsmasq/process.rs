@@ -9,6 +9,8 @@ use cabin_sys::command;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::config::Part;
+
 /// How long an address is waited for that is in use: a server that could not start says so a moment before it ends.
 const LAST_MOMENTS: Duration = Duration::from_secs(1);
 
@@ -26,12 +28,12 @@ impl AsFd for Server {
 }
 
 impl Server {
-    /// That process, if it is the dnsmasq whose files are in `home`.
-    pub fn open(pid: i32, home: &Path) -> Option<Server> {
+    /// That process, if it is the dnsmasq of this part whose files are in `home`.
+    pub fn open(pid: i32, home: &Path, part: Part) -> Option<Server> {
         let handle = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
         let process = PathBuf::from(format!("/proc/{pid}"));
         let line = std::fs::read(process.join("cmdline")).ok()?;
-        if !line.split(|byte| *byte == 0).any(|argument| argument == conf_argument(home).as_bytes()) {
+        if !line.split(|byte| *byte == 0).any(|argument| argument == conf_argument(home, part).as_bytes()) {
             return None;
         }
         // After an upgrade of the package the link says `… (deleted)`.
@@ -83,8 +85,8 @@ pub fn outlast_dying(pid: i32) {
 }
 
 /// What its command line is known by.
-pub fn conf_argument(home: &Path) -> String {
-    format!("--conf-file={}", home.join("dnsmasq.conf").display())
+pub fn conf_argument(home: &Path, part: Part) -> String {
+    format!("--conf-file={}", home.join(part.conf()).display())
 }
 
 /// Runs dnsmasq until it is in the background.

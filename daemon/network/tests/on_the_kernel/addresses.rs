@@ -1,8 +1,9 @@
 //! Addresses, names, NAT and state.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use cabin_network::{Error, HostAccess, LeaseKind, guest_state};
+use cabin_network::{Error, HostAccess, LeaseKind, NicSpec, guest_state};
 
 use crate::world::{Guest, Host, bridge, in_own_world, keep, nic, run, wait_for};
 
@@ -50,6 +51,44 @@ fn two_guests_get_addresses_and_reach_each_other_by_name() {
         assert_eq!((lease.kind, lease.hostname.as_deref()), (LeaseKind::Dynamic, Some("web")));
         host.network.unplug(&spec.name, &nic("web", 1)).unwrap();
         host.network.unplug(&spec.name, &fixed).unwrap();
+        host.network.destroy_bridge(&spec.name).unwrap();
+    });
+}
+
+#[test]
+fn a_name_leads_to_the_address_that_a_guest_made_for_itself() {
+    in_own_world("addresses::a_name_leads_to_the_address_that_a_guest_made_for_itself", || {
+        let host = Host::new();
+        let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
+        keep(|undo| host.network.create_bridge(&spec, undo));
+        let watch = host.network.watch().unwrap();
+        let (web, mute) = (Guest::new(), Guest::new());
+        mute.run("sysctl", &["-q", "-w", "net.ipv6.conf.default.disable_ipv6=1"]);
+        let nics = [nic("web", 1), nic("mute", 2)];
+        keep(|undo| host.network.plug(&spec, &nics[0], web.netns(), undo));
+        keep(|undo| host.network.plug(&spec, &nics[1], mute.netns(), undo));
+        web.dhcp(&host.dir);
+        mute.dhcp(&host.dir);
+        let names = host.dir.join("networks/cbr0/dnsmasq.names");
+        let known = |nic: &NicSpec| names.join(format!("{}.slaac", nic.mac.digits())).exists();
+        wait_for("the guest's address to be found", || {
+            watch.wait(Duration::from_millis(100)).unwrap();
+            known(&nics[0])
+        });
+        let wanted = nics[0].mac.address_in("fd42:9:8::".parse().unwrap()).to_string();
+        for name in ["web", "web.cabin"] {
+            wait_for("the name to lead there", || {
+                web.try_run("busybox", &["nslookup", "-type=aaaa", name, "10.9.8.1"]).1.contains(&wanted)
+            });
+        }
+        assert!(!known(&nics[1]), "nobody has that address");
+        // What goes is known no more.
+        host.network.unplug(&spec.name, &nics[0]).unwrap();
+        assert!(!known(&nics[0]));
+        wait_for("the name to be forgotten", || {
+            !mute.try_run("busybox", &["nslookup", "-type=aaaa", "web.cabin", "10.9.8.1"]).1.contains(&wanted)
+        });
+        host.network.unplug(&spec.name, &nics[1]).unwrap();
         host.network.destroy_bridge(&spec.name).unwrap();
     });
 }

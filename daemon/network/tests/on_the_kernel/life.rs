@@ -18,7 +18,7 @@ fn a_bridge_that_is_destroyed_leaves_nothing() {
         let before = kernel_state();
         let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
         keep(|undo| host.network.create_bridge(&spec, undo));
-        assert!(host.network.serves(&spec.name).unwrap());
+        assert!(host.network.serves(&spec).unwrap());
         let server = std::fs::read_to_string(host.dir.join("networks/cbr0/dnsmasq.pid")).unwrap();
         let status = std::fs::read_to_string(format!("/proc/{}/status", server.trim())).unwrap();
         assert!(status.contains("NoNewPrivs:\t1"), "the name server may gain rights: {status}");
@@ -38,7 +38,7 @@ fn a_bridge_that_is_destroyed_leaves_nothing() {
         host.network.destroy_bridge(&spec.name).unwrap();
         host.network.destroy_bridge(&spec.name).unwrap();
         assert_eq!(kernel_state(), before);
-        assert!(!host.network.serves(&spec.name).unwrap());
+        assert!(!host.network.serves(&spec).unwrap());
         assert_eq!(host.network.marked().unwrap(), cabin_network::Strays::default());
         assert!(std::fs::read_dir(host.dir.join("networks")).unwrap().next().is_none());
     });
@@ -157,11 +157,21 @@ fn what_somebody_destroyed_is_repaired_and_a_good_server_goes_on() {
 
         run("nft", &["flush", "ruleset"]);
         run("kill", &["-9", &first]);
-        wait_for("the server to end", || !network.serves(&spec.name).unwrap());
+        wait_for("the server to end", || !network.serves(&spec).unwrap());
         network.ensure_bridge(&spec).unwrap();
         network.ensure_port(&spec, &nic).unwrap();
         assert_eq!(rules(), good);
         assert_ne!(pid(), first);
+
+        // The server of names is one of its own, and missed like the other.
+        let names = || std::fs::read_to_string(host.dir.join("networks/cbr0/dnsmasq.dns.pid")).unwrap();
+        let (first, leases) = (names(), pid());
+        run("kill", &["-9", first.trim()]);
+        wait_for("it to end", || !network.serves(&spec).unwrap());
+        network.ensure_bridge(&spec).unwrap();
+        assert!(network.serves(&spec).unwrap());
+        assert_eq!(pid(), leases, "the server of leases was restarted for nothing");
+        assert_ne!(names(), first);
 
         run("ip", &["link", "del", "cbr0"]);
         network.ensure_bridge(&spec).unwrap();
@@ -172,7 +182,7 @@ fn what_somebody_destroyed_is_repaired_and_a_good_server_goes_on() {
         let second = pid();
         std::fs::write(&pid_file, "1\n").unwrap();
         network.ensure_bridge(&spec).unwrap();
-        assert!(network.serves(&spec.name).unwrap());
+        assert!(network.serves(&spec).unwrap());
         network.unplug(&spec.name, &nic).unwrap();
         network.destroy_bridge(&spec.name).unwrap();
         let gone =
@@ -208,7 +218,7 @@ fn a_change_is_made_live_and_restarts_the_server_only_when_it_must() {
         let mut bare = moved.clone();
         (bare.ipv4, bare.ipv6) = (None, None);
         host.network.update_bridge(&moved, &bare).unwrap();
-        assert!(!host.network.serves(&old.name).unwrap());
+        assert!(!host.network.serves(&old).unwrap());
         assert!(host.network.host_state(&old.name).unwrap().unwrap().addresses.is_empty());
         host.network.destroy_bridge(&old.name).unwrap();
     });
@@ -257,7 +267,7 @@ time.sleep(0.3)";
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let spec = bridge("cbr0", "10.9.8.1/24", "fd42:9:8::1/64");
         keep(|undo| host.network.create_bridge(&spec, undo));
-        assert!(host.network.serves(&spec.name).unwrap());
+        assert!(host.network.serves(&spec).unwrap());
         holder.wait().unwrap();
     });
 }
