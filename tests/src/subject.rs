@@ -25,8 +25,19 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 pub struct Point {
     /// What is done there.
     pub what: String,
-    /// Whether it can be made to fail; at the others the daemon can only die.
+    /// Whether it can be made to fail, and all is taken back then.
     pub fails: bool,
+    /// Whether it can be made to fail, and something is left behind then. At what neither can, the daemon can only die.
+    pub leaves: bool,
+}
+
+/// What became of a plan.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// Whether it made a point fail.
+    pub failed: bool,
+    /// How many steps were taken back since.
+    pub undone: u64,
 }
 
 /// A daemon with state, socket and network namespace of its own.
@@ -314,9 +325,17 @@ impl Subject {
         list.iter()
             .map(|it| Point {
                 what: it["what"].as_str().unwrap_or_default().to_owned(),
-                fails: it["fails"] == true,
+                fails: it["kind"] == "fails",
+                leaves: it["kind"] == "leaves",
             })
             .collect()
+    }
+
+    /// What became of the plan that is armed.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        let found = self.get("/internal/fault");
+        Outcome { failed: found["failed"] == true, undone: found["undone"].as_u64().unwrap_or_default() }
     }
 
     /// Waits until somebody is held at the point that the plan named.

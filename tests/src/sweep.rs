@@ -36,8 +36,16 @@ impl Tally {
     }
 }
 
+fn sort(point: &Point) -> &'static str {
+    match (point.fails, point.leaves) {
+        (true, _) => "F",
+        (_, true) => "L",
+        _ => "-",
+    }
+}
+
 /// The steps of a verb; afterwards everything is as before it.
-fn count(subject: &Subject, verb: &Verb) -> Vec<Point> {
+pub(crate) fn count(subject: &Subject, verb: &Verb) -> Vec<Point> {
     // The first time may have more to do, such as unpacking an image.
     (verb.act)(subject).expect("the verb");
     (verb.back)(subject);
@@ -53,15 +61,14 @@ fn count(subject: &Subject, verb: &Verb) -> Vec<Point> {
     assert!(before != HostState::of(subject, Look::Exact), "{}: all looks as before it", verb.name);
     (verb.back)(subject);
     if std::env::var_os("CABIN_POINTS").is_some() {
-        let shown: Vec<String> =
-            points.iter().map(|it| format!("    {} {}", if it.fails { "F" } else { "-" }, it.what)).collect();
+        let shown: Vec<String> = points.iter().map(|it| format!("    {} {}", sort(it), it.what)).collect();
         eprintln!("{}:\n{}", verb.name, shown.join("\n"));
     }
     points
 }
 
 /// The state that is right though neither before nor after the verb, when it has one.
-fn halfway(subject: &Subject, verb: &Verb) -> Option<HostState> {
+pub(crate) fn halfway(subject: &Subject, verb: &Verb) -> Option<HostState> {
     let halfway = verb.halfway?;
     halfway(subject);
     let state = HostState::of(subject, Look::Shape);
@@ -168,7 +175,7 @@ pub fn kill_every(subject: &mut Subject, verbs: &[Verb], apart: usize, again: Ag
                 continue;
             }
             let told = format!("{}, step {number} (`{}`)", verb.name, point.what);
-            kill_at(subject, verb, (number, &told), halfway.as_ref(), again, tally);
+            kill_at(subject, verb, (&format!("kill:{number}"), &told), halfway.as_ref(), again, tally);
             (verb.back)(subject);
             if let Err(why) = (verb.act)(subject) {
                 tally.wrong.push(format!("{told}: the verb does not do afterwards: {why}"));
@@ -178,11 +185,11 @@ pub fn kill_every(subject: &mut Subject, verbs: &[Verb], apart: usize, again: Ag
     }
 }
 
-/// Lets the daemon die at one step, starts it again and looks what there is.
-fn kill_at(
+/// Lets the daemon die as the plan says, starts it again and looks what there is.
+pub(crate) fn kill_at(
     subject: &mut Subject,
     verb: &Verb,
-    (number, told): (usize, &str),
+    (plan, told): (&str, &str),
     halfway: Option<&HostState>,
     again: Again,
     tally: &mut Tally,
@@ -191,7 +198,7 @@ fn kill_at(
     (verb.act)(subject).expect("the verb");
     let after = HostState::of(subject, Look::Shape);
     (verb.back)(subject);
-    subject.arm(&format!("kill:{number}"));
+    subject.arm(plan);
     let acknowledged = (verb.act)(subject).is_ok();
     if acknowledged {
         // What is done behind the answer passes points too.
@@ -226,7 +233,8 @@ pub fn missed_without(part: &'static str, verb: &Verb) -> usize {
     let noticed = |number: &usize| {
         let (mut subject, mut tally) = (new(), Tally::default());
         subject.forget_to_undo(part);
-        kill_at(&mut subject, verb, (*number, verb.name), None, Again::Without(part), &mut tally);
+        let plan = format!("kill:{number}");
+        kill_at(&mut subject, verb, (&plan, verb.name), None, Again::Without(part), &mut tally);
         !tally.wrong.is_empty()
     };
     (1..=points.len()).filter(noticed).count()

@@ -132,7 +132,8 @@ fn tidy_up(host: &Arc<Host>, live: &Arc<Live>) -> Result<(), Error> {
         host.runtime().cgroups().kill(&live.name)?;
     }
     let power = if again { Power::Running } else { Power::Stopped };
-    instance::clean_up(host, DEFAULT_PROJECT, live, power)?;
+    // What is left behind of the run is no reason not to begin the next.
+    let ended = instance::clean_up(host, DEFAULT_PROJECT, live, power);
     let address = format!("/1.0/instances/{}", live.name);
     if again {
         instance::start_again(host, DEFAULT_PROJECT, &live.name)?;
@@ -144,9 +145,9 @@ fn tidy_up(host: &Arc<Host>, live: &Arc<Live>) -> Result<(), Error> {
             serde_json::Value::Null,
             None,
         );
-        return Ok(());
+        return ended;
     }
     let action = if matches!(exit, Exit::SupervisorDied) { "instance-stopped" } else { "instance-shutdown" };
     host.events().lifecycle(DEFAULT_PROJECT, action, &address, &live.name, serde_json::Value::Null, None);
-    instance::delete_if_ephemeral(host, DEFAULT_PROJECT, &live.name)
+    instance::delete_if_ephemeral(host, DEFAULT_PROJECT, &live.name).and(ended)
 }

@@ -7,7 +7,7 @@ use cabin_api::storage as api;
 use cabin_api::{ConfigMap, ZERO_TIME};
 use cabin_storage::{DiskSpec, DriverKind, Pool, PoolSpec};
 use cabin_store::{Versioned, rows};
-use cabin_undo::{atomically, fault};
+use cabin_undo::atomically;
 use serde_json::Value;
 
 use crate::{DEFAULT_PROJECT, Error, Host, etag, limits, quota, recover, volume};
@@ -295,11 +295,13 @@ fn replace(
     host.storage().check_growth(&spec)?;
     host.store().begin().update(DEFAULT_PROJECT, name, revision, &row)?.commit()?;
     // Cut short here, it is finished when the disk is mounted the next time.
-    fault::reach("new size of the pool written down");
-    host.storage().grow_pool(&spec)?;
+    let grown = host.storage().grow_pool(&spec);
     let address = format!("/1.0/storage-pools/{name}");
     host.events().lifecycle(DEFAULT_PROJECT, "storage-pool-updated", &address, name, Value::Null, None);
-    Ok(())
+    grown.map_err(|source| Error::LeftBehind {
+        left: format!("the new size of the disk of storage pool `{name}`, which is changed"),
+        source: Box::new(source.into()),
+    })
 }
 
 /// Merges into a pool's config.

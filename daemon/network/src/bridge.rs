@@ -92,19 +92,17 @@ impl Network {
     /// # Errors
     /// The first failure.
     pub fn destroy_bridge(&self, name: &IfName) -> Result<()> {
-        let stopped = self.inner.servers.stop(name);
-        fault::reach("name server stopped");
-        let removed = match self.host_state(name) {
-            Ok(Some(state)) if state.group == self.inner.group => self.inner.netlink.drop_link(name),
-            other => other.map(|_| ()),
-        };
-        fault::reach("bridge's link removed");
+        let left = |what: &str| fault::behind(what).map_err(Error::from);
+        let stopped = left("name server").and_then(|()| self.inner.servers.stop(name));
+        let removed = left("link of the bridge").and_then(|()| match self.host_state(name)? {
+            Some(state) if state.group == self.inner.group => self.inner.netlink.drop_link(name),
+            _ => Ok(()),
+        });
         // Newer kernels keep a chain whose device is gone.
         let dead = self.dead_ports().unwrap_or_default();
-        let filter = self.inner.firewall.drop_bridge(name, &dead);
-        fault::reach("bridge's filter removed");
+        let filter = left("filter of the bridge").and_then(|()| self.inner.firewall.drop_bridge(name, &dead));
         self.inner.reservations.forget(name);
-        let files = self.inner.servers.forget(name);
+        let files = left("files of the name server").and_then(|()| self.inner.servers.forget(name));
         stopped.and(removed).and(filter).and(files)
     }
 

@@ -180,25 +180,24 @@ impl Network {
     /// The first failure.
     pub fn unplug(&self, bridge: &IfName, nic: &NicSpec) -> Result<()> {
         let port = self.drop_port(bridge, nic);
-        fault::reach("port removed");
         let routes = self.drop_routes(bridge, nic);
-        let address = self.give_up(bridge, nic.mac, Release::WithPort);
+        let address = fault::behind("address of the port").map_err(Error::from);
+        let address = address.and_then(|()| self.give_up(bridge, nic.mac, Release::WithPort));
         port.and(routes).and(address)
     }
 
     fn drop_routes(&self, by: &IfName, nic: &NicSpec) -> Result<()> {
         let one = |route: &IpNet| {
-            let dropped = self.inner.netlink.drop_route(by, *route);
-            fault::reach("route of the nic removed");
-            dropped
+            fault::behind("route of the nic")?;
+            self.inner.netlink.drop_route(by, *route)
         };
         nic.routes.iter().map(one).fold(Ok(()), Result::and)
     }
 
     fn drop_port(&self, bridge: &IfName, nic: &NicSpec) -> Result<()> {
-        let link = self.inner.netlink.drop_link(&nic.host_name);
-        fault::reach("port's link removed");
-        let filter = self.inner.firewall.drop_port(bridge, nic);
+        let left = |what: &str| fault::behind(what).map_err(Error::from);
+        let link = left("link of the port").and_then(|()| self.inner.netlink.drop_link(&nic.host_name));
+        let filter = left("filter of the port").and_then(|()| self.inner.firewall.drop_port(bridge, nic));
         link.and(filter)
     }
 

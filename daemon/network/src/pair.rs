@@ -3,7 +3,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use cabin_undo::Undo;
+use cabin_undo::{Undo, fault};
 
 use crate::error::Result;
 use crate::netlink::{Guest, HostEnd};
@@ -59,6 +59,7 @@ impl Network {
     /// # Errors
     /// The kernel's refusal.
     pub fn unplug_pair(&self, nic: &NicSpec) -> Result<()> {
+        fault::behind("pair of links")?;
         self.inner.netlink.drop_link(&nic.host_name)
     }
 

@@ -80,8 +80,7 @@ pub async fn arm_fault(mut call: Call) -> Result<Reply, Fault> {
     if sent.plan == "panic" {
         fault::panic_on_purpose("this request");
     }
-    let known =
-        "a plan is `off`, `count`, `fail:N`, `panic:N`, `kill:N` or `hold:WHAT`, or `panic` for at once";
+    let known = "a plan is `off`, `count`, `fail:N`, `leave:N`, `panic:N`, `kill:N`, `undo-kill:N:M` or `hold:WHAT`, or `panic` for at once";
     fault::arm(plan.ok_or_else(|| Fault::invalid(known))?);
     Ok(Reply::empty())
 }
@@ -117,6 +116,7 @@ pub async fn set_clock(mut call: Call) -> Result<Reply, Fault> {
 pub async fn fault(call: Call) -> Result<Reply, Fault> {
     for_tests(&call)?;
     let points: Vec<_> =
-        fault::passed().into_iter().map(|it| json!({ "what": it.what, "fails": it.fails })).collect();
-    Reply::sync(&json!({ "seen": fault::seen(), "points": points }))
+        fault::passed().into_iter().map(|it| json!({ "what": it.what, "kind": it.kind.word() })).collect();
+    let (seen, failed, undone) = (fault::seen(), fault::failed(), fault::undone());
+    Reply::sync(&json!({ "seen": seen, "failed": failed, "undone": undone, "points": points }))
 }

@@ -132,9 +132,10 @@ impl Disks {
         let file = self.open(pool).map_err(wrong)?;
         let has = file.metadata().map_err(wrong)?.len();
         if has < spec.size {
+            fault::behind("size of the pool's disk").map_err(|e| wrong(e.into()))?;
             file.set_len(spec.size).and_then(|()| file.sync_all()).map_err(wrong)?;
         }
-        fault::reach("file of the pool's disk grown");
+        fault::behind("size of the pool's filesystem").map_err(|e| wrong(e.into()))?;
         // What an earlier try began is finished as well: both take what is there already for done.
         let attached =
             loopdev::of(&file).map_err(wrong)?.ok_or_else(|| wrong(io::ErrorKind::NotFound.into()))?;
@@ -154,6 +155,7 @@ impl Disks {
 
     /// Unmounts the disk of a pool and removes it; what is gone already is success.
     pub(crate) fn remove(&self, pool: &str, at: &Path) -> io::Result<()> {
+        fault::behind("mount of the pool's disk")?;
         while is_mount(at)? {
             match mount::unmount(at) {
                 // Whoever has a file open in it keeps it until then; nobody finds it any more.
@@ -163,7 +165,7 @@ impl Disks {
                 other => other?,
             }
         }
-        fault::reach("pool's disk unmounted");
+        fault::behind("file of the pool's disk")?;
         match self.dir()? {
             Some(dir) => {
                 dir.remove_file(&format!("{pool}{ENDING}"))?;

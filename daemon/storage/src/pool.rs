@@ -92,8 +92,9 @@ impl Inner {
     /// it may hold; nothing there is success.
     fn discard(&self, place: &str) -> io::Result<()> {
         if let Ok(tree) = self.root.open_dir(place) {
+            fault::behind("limit of a tree")?;
             self.kind.driver().forget(&tree)?;
-            fault::reach("limit forgotten");
+            fault::behind("tree")?;
         }
         self.root.remove_tree(place)
     }
@@ -268,11 +269,9 @@ impl Pool {
 
     /// Removes what one that is removed now stood on, when nobody else does or wants it.
     fn let_go(&self, stood_on: StoodOn) -> Result<()> {
-        self.release(stood_on.layer)?;
-        match stood_on.image {
-            Some(image) => self.reap(&image),
-            None => Ok(()),
-        }
+        let released = self.release(stood_on.layer);
+        let reaped = stood_on.image.map_or(Ok(()), |image| self.reap(&image));
+        released.and(reaped)
     }
 
     /// Takes a name away first, so that nobody sees a half removed thing, and then what was behind it.
@@ -281,13 +280,11 @@ impl Pool {
         let condemned = format!("{directory}/{DELETING}{name}");
         // Left over from a crash, or an earlier try.
         self.inner.discard(&condemned)?;
+        fault::behind("name of a tree")?;
         match root.rename(&format!("{directory}/{name}"), &condemned) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
-            Ok(()) => {
-                fault::reach("name taken away");
-                self.inner.discard(&condemned)
-            }
+            Ok(()) => self.inner.discard(&condemned),
         }
     }
 

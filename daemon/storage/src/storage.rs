@@ -332,21 +332,21 @@ fn dismantle(pools: &Path, disks: &Disks, name: &str, source: &Path) -> io::Resu
     let has_disk = disks.exists(name)?;
     match HostDir::open(source) {
         Ok(root) => {
+            fault::behind("mark of the pool")?;
             root.remove_file(MARK)?;
-            fault::reach("mark of the pool removed");
+            fault::behind("directories of the pool")?;
             // All that is on a disk goes with it.
             for directory in DIRECTORIES.iter().filter(|_| !has_disk) {
                 root.remove_tree(directory)?;
             }
-            fault::reach("directories of the pool removed");
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
     if has_disk {
         disks.remove(name, source)?;
-        fault::reach("disk of the pool removed");
     }
+    fault::behind("name of the pool")?;
     let pools = HostDir::open(pools)?;
     // Its own directory, or the link to the one that was given: remove_tree follows no link.
     pools.remove_tree(name)?;

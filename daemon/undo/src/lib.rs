@@ -53,6 +53,12 @@ pub struct Injected {
     pub what: String,
 }
 
+impl From<Injected> for std::io::Error {
+    fn from(injected: Injected) -> std::io::Error {
+        std::io::Error::other(injected)
+    }
+}
+
 impl Undo {
     /// Records that `what` was just done and how to take it back. It is called right after the change.
     ///
@@ -128,6 +134,7 @@ impl Undo {
     fn unwind(&mut self, remaining: usize) {
         while self.steps.len() > remaining {
             let Some(step) = self.steps.pop() else { return };
+            fault::undoing(&step.what);
             if fault::leaves_out(&step.what) {
                 continue;
             }

@@ -216,17 +216,19 @@ pub fn delete(host: &Arc<Host>, fingerprint: &str) -> Result<(), Error> {
 
 /// Removes what lies on disk of an image that is no more.
 fn clear_away(host: &Host, name: &str) -> Result<(), Error> {
+    let mut first = Ok(());
     for file in [format!("images/{name}"), format!("images/{name}.rootfs")] {
-        host.dir().remove_file(&file).map_err(Error::io(format!("remove `{file}`")))?;
-        fault::reach(&format!("removed `{file}`"));
+        let removed = fault::behind(&format!("file `{file}`")).map_err(Error::from);
+        let remove = || host.dir().remove_file(&file).map_err(Error::io(format!("remove `{file}`")));
+        first = first.and(removed.and_then(|()| remove()));
     }
     for pool in host.store().rows::<rows::Pool>().list(DEFAULT_PROJECT)? {
         // A tree that instances stand on goes with the last of them; an unavailable pool keeps its own.
         if let Ok(pool) = crate::storage::pool(host, &pool.name) {
-            pool.delete_image(name)?;
+            first = first.and(pool.delete_image(name).map(drop).map_err(Error::from));
         }
     }
-    Ok(())
+    first
 }
 
 /// An image's files, for a download of the same bytes that came in.

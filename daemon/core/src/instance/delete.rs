@@ -40,11 +40,12 @@ pub fn delete(host: &Arc<Host>, project: &str, name: &str, running: WhenRunning)
     if crate::resolve::is_true(&expanded.config, "security.protection.delete") {
         return Err(Error::Protected { name: name.to_owned(), key: "security.protection.delete" });
     }
+    let mut ended = Ok(());
     if runs {
-        super::stop::stop(host, project, name, true, None, rows::Power::Stopped)?;
+        ended = super::stop::stop(host, project, name, true, None, rows::Power::Stopped)?;
         found = load(host, project, name)?;
     }
-    remove(host, project, name, &found)
+    remove(host, project, name, &found).and(ended)
 }
 
 /// Removes an instance that is known to be stopped; the caller holds its turn.
@@ -86,19 +87,22 @@ pub(crate) fn remove(
         }
     };
     // The ids are somebody else's only once no file has them any more.
-    let tree = remove_tree(host, name, &found.row.pool);
-    fault::reach("tree removed");
-    keep("tree", tree.and_then(|()| host.ids().release(found.row.ids)));
-    fault::reach("ids given back");
-    let link = format!("containers/{name}");
-    keep("link", host.dir().remove_file(&link).map_err(Error::io(format!("remove `{link}`"))));
+    let left = |what: &str| fault::behind(what).map_err(Error::from);
+    match remove_tree(host, name, &found.row.pool) {
+        Ok(()) => keep("ids", left("ids").and_then(|()| host.ids().release(found.row.ids))),
+        gone => keep("tree", gone),
+    }
+    keep("link", super::rename::unlink(host, name));
     let logs = format!("logs/{name}");
-    keep("logs", host.dir().remove_tree(&logs).map_err(Error::io(format!("remove `{logs}`"))));
+    let remove = || host.dir().remove_tree(&logs).map_err(Error::io(format!("remove `{logs}`")));
+    keep("logs", left("logs").and_then(|()| remove()));
     for backup in &backups {
         keep("backup", super::backup::remove_file(host, &backup.row));
     }
-    keep("addresses", release_addresses(host, project, name, &found.row));
-    keep("records", host.runtime().forget(name).map_err(Error::from));
+    let release = || release_addresses(host, project, name, &found.row);
+    keep("addresses", left("addresses").and_then(|()| release()));
+    let forget = || host.runtime().forget(name).map_err(Error::from);
+    keep("records", left("records").and_then(|()| forget()));
     match failures.is_empty() {
         true => Ok(()),
         false => Err(Error::LeftBehind {
@@ -117,8 +121,9 @@ fn release_addresses(host: &Host, project: &str, name: &str, row: &rows::Instanc
 
 fn remove_tree(host: &Host, name: &str, pool: &str) -> Result<(), Error> {
     let (pool, volume) = (storage::pool(host, pool)?, VolumeName::container(name)?);
+    let mut first = Ok(());
     for snapshot in pool.list_snapshots(&volume)? {
-        pool.delete_snapshot(&volume, &snapshot)?;
+        first = first.and(pool.delete_snapshot(&volume, &snapshot));
     }
-    Ok(pool.delete(&volume)?)
+    Ok(first.and(pool.delete(&volume))?)
 }

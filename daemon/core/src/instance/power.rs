@@ -136,13 +136,15 @@ pub fn change_state(
             tell("instance-started");
         }
         Action::Stop => {
-            stop::stop(host, project, name, force, timeout, Power::Stopped)?;
+            let ended = stop::stop(host, project, name, force, timeout, Power::Stopped)?;
             tell(if force { "instance-stopped" } else { "instance-shutdown" });
             stop::delete_if_ephemeral(host, project, name)?;
+            ended?;
         }
         Action::Restart => {
-            restart(host, project, name, force, timeout)?;
+            let ended = restart(host, project, name, force, timeout)?;
             tell("instance-restarted");
+            ended?;
         }
         Action::Freeze => {
             freeze(host, name)?;
@@ -163,19 +165,20 @@ fn restart(
     name: &str,
     force: bool,
     timeout: Option<Duration>,
-) -> Result<(), Error> {
-    atomically(|undo| -> Result<(), Error> {
+) -> Result<stop::Ended, Error> {
+    let ended = atomically(|undo| -> Result<stop::Ended, Error> {
         // A daemon that dies in between starts it when it comes back.
         super::intent::note(host, project, name, &Intent::Restart, undo)?;
         let run = host.live().get(name);
-        stop::stop(host, project, name, force, timeout, Power::Stopped)?;
+        let ended = stop::stop(host, project, name, force, timeout, Power::Stopped)?;
         if run.is_some_and(|run| run.stays_down.load(Ordering::SeqCst)) {
             return Err(Error::invalid(format!("instance `{name}` was stopped by force meanwhile")));
         }
         snapshot::at_startup(host, project, name);
-        start::start(host, project, name)
+        start::start(host, project, name)?;
+        Ok(ended)
     })?;
-    Ok(())
+    Ok(ended)
 }
 
 /// Changes what every instance of a project does, those that can; all failures are told together.
@@ -249,14 +252,12 @@ pub(crate) fn stop_one(
     if status(host, name) == StatusCode::Stopped {
         return Ok(());
     }
-    let clean = stop::stop(host, project, name, force, Some(timeout), Power::Running);
-    if matches!(clean, Err(Error::StopTimedOut { .. })) {
-        stop::stop(host, project, name, true, None, Power::Running)?;
-    } else {
-        clean?;
-    }
+    let ended = match stop::stop(host, project, name, force, Some(timeout), Power::Running) {
+        Err(Error::StopTimedOut { .. }) => stop::stop(host, project, name, true, None, Power::Running)?,
+        clean => clean?,
+    };
     host.events().lifecycle(project, "instance-shutdown", &address(name), name, Value::Null, None);
-    Ok(())
+    ended
 }
 
 pub(super) fn freeze(host: &Host, name: &str) -> Result<(), Error> {

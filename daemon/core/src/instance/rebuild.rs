@@ -87,7 +87,10 @@ pub fn rebuild(
     drop(kept);
     let forgotten = pool.forget_replaced(&volume);
     host.events().lifecycle(project, "instance-rebuilt", &address(name), name, Value::Null, op.requestor());
-    Ok(forgotten?)
+    forgotten.map_err(|source| Error::LeftBehind {
+        left: format!("the old files of instance `{name}`, which is rebuilt"),
+        source: Box::new(source.into()),
+    })
 }
 
 /// The config afterwards: what told of the old image tells of the new one.

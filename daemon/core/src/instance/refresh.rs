@@ -131,7 +131,8 @@ pub(super) fn refresh(host: &Arc<Host>, op: &Op, project: &str, post: &Instances
         commit(host, txn, project, (source, name), &plan)
     })?;
     fault::reach("refreshed");
-    let removed = remove_gone(&to, &volume, &plan, &mark).and_then(|()| Ok(to.forget_replaced(&volume)?));
+    let removed = remove_gone(&to, &volume, &plan, &mark);
+    let removed = removed.and(to.forget_replaced(&volume).map_err(Error::from));
     let context = json!({ "source": source });
     host.events().lifecycle(project, "instance-updated", &address(name), name, context, op.requestor());
     removed.map_err(|error| Error::LeftBehind {
@@ -193,15 +194,14 @@ fn commit(
 }
 
 fn remove_gone(pool: &Pool, volume: &VolumeName, plan: &Plan, mark: &str) -> Result<(), Error> {
-    let clashes = plan.clashes();
+    let (clashes, mut first) = (plan.clashes(), Ok(()));
     for snapshot in &plan.gone {
-        match clashes.contains(&snapshot.as_str()) {
-            true => pool.delete_snapshot(volume, &aside(snapshot, mark))?,
-            false => pool.delete_snapshot(volume, snapshot)?,
-        }
-        fault::reach("old snapshot removed");
+        first = first.and(match clashes.contains(&snapshot.as_str()) {
+            true => pool.delete_snapshot(volume, &aside(snapshot, mark)),
+            false => pool.delete_snapshot(volume, snapshot),
+        });
     }
-    Ok(())
+    Ok(first?)
 }
 
 /// Finishes what the daemon did not live to finish, or takes it back. What then no row has is removed by others.

@@ -107,15 +107,13 @@ pub fn relocate(
     fault::reach("moved");
     // What is left of the old place is only in the way; start-up removes it when this fails.
     let removed = remove_old(host, &found.row.pool, old, &present);
-    if new != old {
-        let _ = host.dir().remove_file(&format!("containers/{old}"));
-    }
-    let _ = relink(host, new, &row.pool);
-    fault::reach("link moved");
+    let unlinked = if new == old { Ok(()) } else { super::rename::unlink(host, old) };
+    let linked = fault::behind("link to the new place").map_err(Error::from);
+    let removed = removed.and(unlinked).and(linked.and_then(|()| relink(host, new, &row.pool)));
     let context = json!({ "old_name": old, "old_pool": found.row.pool, "pool": row.pool });
     host.events().lifecycle(project, "instance-migrated", &address(new), new, context, op.requestor());
     removed.map_err(|source| Error::LeftBehind {
-        left: format!("the old files of instance `{new}`, which is moved"),
+        left: format!("files of the old place of instance `{new}`, which is moved"),
         source: Box::new(source),
     })
 }
@@ -192,10 +190,9 @@ fn put_there(
 
 fn remove_old(host: &Host, pool: &str, old: &str, snapshots: Snapshots<'_>) -> Result<(), Error> {
     let (pool, volume) = (storage::pool(host, pool)?, VolumeName::container(old)?);
+    let mut first = Ok(());
     for snapshot in snapshots {
-        pool.delete_snapshot(&volume, &snapshot.name)?;
+        first = first.and(pool.delete_snapshot(&volume, &snapshot.name));
     }
-    fault::reach("old snapshots removed");
-    pool.delete(&volume)?;
-    Ok(())
+    Ok(first.and(pool.delete(&volume))?)
 }

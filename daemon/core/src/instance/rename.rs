@@ -77,12 +77,20 @@ pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(
             other => Ok(other.map(drop)?),
         }
     })?;
-    // What is left of the old name is only for people; start-up removes it when this fails.
-    let _ = host.dir().remove_file(&format!("containers/{old}"));
-    fault::reach("old link removed");
+    let unlinked = unlink(host, old);
     let context = json!({ "old_name": old });
     host.events().lifecycle(project, "instance-renamed", &address(new), new, context, None);
-    Ok(())
+    unlinked.map_err(|source| Error::LeftBehind {
+        left: format!("the link `containers/{old}` of instance `{new}`, which is renamed"),
+        source: Box::new(source),
+    })
+}
+
+/// Removes the link of a name that no instance has any more; the next start of the daemon does it when this fails.
+pub(super) fn unlink(host: &Host, name: &str) -> Result<(), Error> {
+    fault::behind("link of an instance")?;
+    let link = format!("containers/{name}");
+    host.dir().remove_file(&link).map_err(Error::io(format!("remove the link `{link}`")))
 }
 
 pub(super) fn move_logs(
@@ -115,6 +123,5 @@ pub(crate) fn take_back(host: &Host, old: &str, new: &str, pool: &str) -> Result
     if host.dir().exists(&moved).map_err(failed())? && !host.dir().exists(&logs).map_err(failed())? {
         host.dir().rename(&moved, &logs).map_err(failed())?;
     }
-    let link = format!("containers/{new}");
-    host.dir().remove_file(&link).map_err(Error::io(format!("remove the link `{link}`")))
+    unlink(host, new)
 }

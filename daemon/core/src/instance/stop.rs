@@ -29,6 +29,10 @@ const LAST_LOOK: Duration = Duration::from_secs(10);
 /// How long the end of an instance whose init is gone may take to be known.
 const GONE: Duration = Duration::from_secs(5);
 
+/// An instance has ended; or it has, and what is left behind of its run is the error. Whoever goes on from there does so
+/// in either case.
+pub(super) type Ended = Result<(), Error>;
+
 /// Stops a running instance; the caller holds its turn. No timeout waits for ever. `then` is what it is to do
 /// when the daemon comes back.
 pub(super) fn stop(
@@ -38,8 +42,8 @@ pub(super) fn stop(
     force: bool,
     timeout: Option<Duration>,
     then: Power,
-) -> Result<(), Error> {
-    let Some(live) = host.live().get(name) else { return Ok(()) };
+) -> Result<Ended, Error> {
+    let Some(live) = host.live().get(name) else { return Ok(Ok(())) };
     live.stopping.store(true, Ordering::SeqCst);
     let ended = atomically(|undo| -> Result<(), Error> {
         if then == Power::Stopped {
@@ -58,7 +62,7 @@ pub(super) fn stop(
         }
     }
     fault::reach(&format!("`{name}` has ended"));
-    clean_up(host, project, &live, then)
+    Ok(clean_up(host, project, &live, then))
 }
 
 /// Stores what an instance is to be doing, and nothing else.
@@ -171,10 +175,13 @@ pub(crate) fn clean_up(host: &Arc<Host>, project: &str, live: &Arc<Live>, power:
         keep(&plugged.device, plug::unplug(host, &plugged));
         fault::reach(&format!("unplugged `{}`", plugged.device));
     }
-    keep("fixed addresses", keep_addresses(host, project, name));
-    keep("cgroup", host.runtime().cgroups().destroy(name).map_err(Error::from));
+    let left = |what: &str| fault::behind(what).map_err(Error::from);
+    keep("fixed addresses", left("fixed addresses").and_then(|()| keep_addresses(host, project, name)));
+    let destroy = || host.runtime().cgroups().destroy(name).map_err(Error::from);
+    keep("cgroup", left("cgroup").and_then(|()| destroy()));
     fault::reach("cgroup removed");
-    keep("records", host.runtime().forget(name).map_err(Into::into));
+    let forget = || host.runtime().forget(name).map_err(Error::from);
+    keep("records", left("records").and_then(|()| forget()));
     host.live().remove(live);
     keep("row", write_power(host, project, name, power).map(drop));
     match failures.is_empty() {

@@ -222,10 +222,9 @@ pub(crate) fn release_fixed(
     row: &rows::Instance,
     expanded: &Expanded,
 ) -> Result<(), Error> {
-    for (bridge, plugged) in on_bridges(host, name, row, expanded)? {
-        host.network().release(&bridge.name, plugged.nic.mac)?;
-    }
-    Ok(())
+    let each = on_bridges(host, name, row, expanded)?
+        .map(|(bridge, plugged)| host.network().release(&bridge.name, plugged.nic.mac));
+    Ok(each.fold(Ok(()), Result::and)?)
 }
 
 fn nic(

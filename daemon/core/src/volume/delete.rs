@@ -44,8 +44,8 @@ pub fn delete(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Resu
         (snapshots, backups)
     };
     tell(host, project, "storage-volume-deleted", pool, volume, Value::Null);
-    let removed = remove(host, pool, volume, &snapshots);
-    let removed = backups.iter().try_fold((), |(), backup| remove_file(host, &backup.row)).and(removed);
+    let files = backups.iter().map(|backup| remove_file(host, &backup.row)).fold(Ok(()), Result::and);
+    let removed = remove(host, pool, volume, &snapshots).and(files);
     fault::reach("volume's tree removed");
     removed.map_err(|source| Error::LeftBehind {
         left: format!("the files of storage volume `{volume}`, which is deleted"),
@@ -60,10 +60,7 @@ fn remove(
     snapshots: &[cabin_store::Versioned<rows::VolumeSnapshot>],
 ) -> Result<(), Error> {
     let (pool, volume) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
-    for snapshot in snapshots {
-        if let Some((_, name)) = snapshot.name.rsplit_once('/') {
-            pool.delete_snapshot(&volume, name)?;
-        }
-    }
-    Ok(pool.delete(&volume)?)
+    let names = snapshots.iter().filter_map(|snapshot| snapshot.name.rsplit_once('/'));
+    let each = names.map(|(_, name)| pool.delete_snapshot(&volume, name));
+    Ok(each.fold(Ok(()), Result::and).and(pool.delete(&volume))?)
 }

@@ -162,7 +162,8 @@ pub fn create_backup(
 /// Deletes a backup.
 ///
 /// # Errors
-/// When there is none of that name, or the host refuses.
+/// When there is none of that name, or the host refuses. When its file cannot be removed the backup is gone, and the next
+/// start of the daemon removes the rest.
 pub fn delete_backup(
     host: &Arc<Host>,
     op: Option<&Op>,
@@ -174,7 +175,10 @@ pub fn delete_backup(
     let txn = host.store().begin().check::<rows::VolumeBackup>(project, &row, Some(found.revision));
     txn.remove::<rows::VolumeBackup>(project, &row).commit()?;
     tell(host, op, project, "storage-volume-backup-deleted", named);
-    remove_file(host, &found.row)
+    remove_file(host, &found.row).map_err(|source| Error::LeftBehind {
+        left: format!("the file of backup `{}` of storage volume `{}`, which is deleted", named.2, named.1),
+        source: Box::new(source),
+    })
 }
 
 /// Refuses a new name at once when it can be seen to fail.
@@ -222,10 +226,9 @@ pub fn rename_backup(
 
 /// Removes the file of a backup whose row is gone. A crash before leaves a stray for the next start.
 pub(super) fn remove_file(host: &Host, row: &rows::VolumeBackup) -> Result<(), Error> {
+    fault::behind("file of a volume's backup")?;
     let removed = host.dir().remove_file(&path(&row.file));
-    removed.map_err(Error::io("remove the backup's file"))?;
-    fault::reach("file of a volume's backup removed");
-    Ok(())
+    removed.map_err(Error::io("remove the backup's file"))
 }
 
 /// Deletes the backups whose time is over.

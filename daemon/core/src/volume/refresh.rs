@@ -87,13 +87,13 @@ pub(super) fn refresh(
         commit(txn, || Error::Changed { what: WHAT, name: copy.to_owned() })
     })?;
     fault::reach("copy of a volume brought up to date");
-    let removed = gone.iter().try_for_each(|snapshot| target.delete_snapshot(&new, snapshot));
-    let removed = removed.and(target.forget_replaced(&new));
+    let each = gone.iter().map(|snapshot| target.delete_snapshot(&new, snapshot));
+    let removed = each.fold(Ok(()), Result::and).and(target.forget_replaced(&new));
     let context = json!({ "source": post.source.name });
     let address = super::address(pool, copy);
     host.events().lifecycle(project, "storage-volume-updated", &address, copy, context, op.requestor());
     removed.map_err(|source| Error::LeftBehind {
-        left: format!("old files of storage volume `{copy}`"),
+        left: format!("the old files of storage volume `{copy}`, which is up to date"),
         source: Box::new(source.into()),
     })
 }

@@ -106,12 +106,10 @@ pub fn move_to(
     let context = json!({ "old_name": old, "old_pool": pool });
     tell(host, project, "storage-volume-renamed", new_pool, new, context);
     fault::reach("volume moved");
-    let removed = snapshots
-        .iter()
-        .try_for_each(|snapshot| disk.delete_snapshot(&from, &snapshot.name))
-        .and_then(|()| disk.delete(&from));
+    let each = snapshots.iter().map(|snapshot| disk.delete_snapshot(&from, &snapshot.name));
+    let removed = each.fold(Ok(()), Result::and).and(disk.delete(&from));
     removed.map_err(|source| Error::LeftBehind {
-        left: format!("the files of storage volume `{old}` in pool `{pool}`"),
+        left: format!("the files in pool `{pool}` of storage volume `{old}`, which is moved"),
         source: Box::new(source.into()),
     })
 }

@@ -380,7 +380,10 @@ pub fn restore(
     let forgotten = disk.forget_replaced(&name);
     let context = json!({ "snapshot": snapshot });
     super::create::tell(host, project, "storage-volume-restored", pool, volume, context);
-    Ok(forgotten?)
+    forgotten.map_err(|source| Error::LeftBehind {
+        left: format!("the old files of storage volume `{volume}`, which is restored"),
+        source: Box::new(source.into()),
+    })
 }
 
 /// Whoever has the old tree mounted would go on writing in it; `but` may, for it is going to be stopped.

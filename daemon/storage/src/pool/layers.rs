@@ -159,13 +159,13 @@ impl Pool {
         Ok(true)
     }
 
-    /// Takes away what folding made, unless it is in place by now: it shows the same.
+    /// Takes away what folding made, unless it is in place by now: it shows the same. What it replaced goes in any case.
     fn unfold(&self, place: &str, layer: &str) -> Result<()> {
         let wrong = |source| self.layer_error("take back", layer, source);
+        self.inner.discard(&format!("{LAYERS}/{STAGING}{layer}")).map_err(wrong)?;
         if self.below(place)?.as_deref() == Some(layer) {
             return Ok(());
         }
-        self.inner.discard(&format!("{LAYERS}/{STAGING}{layer}")).map_err(wrong)?;
         self.inner.discard(&place_of(layer)).map_err(wrong)?;
         self.inner.root.remove_file(&ref_of(layer)).map_err(wrong)
     }
@@ -324,12 +324,13 @@ impl Pool {
                     break;
                 }
                 next = self.below(&place_of(&layer))?;
+                fault::behind("name of a layer")?;
                 match root.rename(&place_of(&layer), &condemned) {
                     // Somebody else is at it.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     other => other.map_err(wrong)?,
                 }
-                fault::reach("layer taken away");
+                fault::behind("count of a layer")?;
                 root.remove_file(&ref_of(&layer)).map_err(wrong)?;
             }
             self.inner.discard(&condemned).map_err(wrong)?;

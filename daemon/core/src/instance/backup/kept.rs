@@ -258,7 +258,8 @@ pub(in crate::instance) fn moved<'store>(
 /// Deletes a backup.
 ///
 /// # Errors
-/// When there is none of that name, or the host refuses.
+/// When there is none of that name, or the host refuses. When its file cannot be removed the backup is gone, and the next
+/// start of the daemon removes the rest.
 pub fn delete_backup(
     host: &Arc<Host>,
     op: Option<&Op>,
@@ -271,15 +272,17 @@ pub fn delete_backup(
     let txn = host.store().begin().check::<rows::Backup>(project, &row, Some(found.revision));
     txn.remove::<rows::Backup>(project, &row).commit()?;
     tell(host, op, "instance-backup-deleted", project, instance, name);
-    remove_file(host, &found.row)
+    remove_file(host, &found.row).map_err(|source| Error::LeftBehind {
+        left: format!("the file of backup `{name}` of instance `{instance}`, which is deleted"),
+        source: Box::new(source),
+    })
 }
 
 /// Removes the file of a backup whose row is gone. A crash before leaves a stray for the next start.
 pub(in crate::instance) fn remove_file(host: &Host, row: &rows::Backup) -> Result<(), Error> {
+    fault::behind("file of a backup")?;
     let removed = host.dir().remove_file(&path(&row.file));
-    removed.map_err(Error::io("remove the backup's file"))?;
-    fault::reach("file of a backup removed");
-    Ok(())
+    removed.map_err(Error::io("remove the backup's file"))
 }
 
 /// Deletes the backups whose time is over.

@@ -113,7 +113,7 @@ pub fn restore(
     let wanted = Wanted { project, instance, snapshot, disk_only, volumes, mark, again };
     let pool = storage::pool(host, &load(host, project, instance)?.row.pool)?;
     let volume = VolumeName::container(instance)?;
-    atomically(|undo| put_in_place(host, &wanted, &pool, &volume, undo))?;
+    let ended = atomically(|undo| put_in_place(host, &wanted, &pool, &volume, undo))?;
     let forgotten = pool.forget_replaced(&volume).map_err(Error::from);
     let forgotten = forgotten.and(wanted.volumes.done(host, project, snapshot));
     if again {
@@ -126,7 +126,11 @@ pub fn restore(
     let context = json!({ "snapshot": snapshot });
     let address = address(instance);
     host.events().lifecycle(project, "instance-restored", &address, instance, context, op.requestor());
-    forgotten
+    forgotten.map_err(|source| Error::LeftBehind {
+        left: format!("old files of instance `{instance}` or its volumes, which are restored"),
+        source: Box::new(source),
+    })?;
+    ended
 }
 
 fn put_in_place(
@@ -135,7 +139,7 @@ fn put_in_place(
     pool: &Pool,
     volume: &VolumeName,
     undo: &mut Undo,
-) -> Result<(), Error> {
+) -> Result<stop::Ended, Error> {
     let Wanted { project, instance, snapshot, disk_only, volumes, mark, again } = wanted;
     let going_on = Intent::Restore {
         snapshot: (*snapshot).to_owned(),
@@ -148,8 +152,9 @@ fn put_in_place(
     // While it still runs: only the exchange itself needs it stopped.
     let others = volumes.stage(host, snapshot, mark, undo)?;
     let staged = pool.stage_restore(volume, snapshot, mark, undo)?;
+    let mut ended = Ok(());
     if *again {
-        stop::stop(host, project, instance, true, None, Power::Running)?;
+        ended = stop::stop(host, project, instance, true, None, Power::Running)?;
         let (host, project, name) = (host.clone(), (*project).to_owned(), (*instance).to_owned());
         undo.push(format!("stop `{name}`"), move || start::start(&host, &project, &name))?;
     }
@@ -163,7 +168,8 @@ fn put_in_place(
         // Last: its mark says that all are in place.
         staged.show(undo)?;
         commit(host, project, instance, (snapshot, *disk_only), *again, undo)
-    })
+    })?;
+    Ok(ended)
 }
 
 /// The rows after a restoring whose tree is in place, and the addresses that are kept for what does not run.
