@@ -42,6 +42,9 @@ const LISTS: &[&str] = &[
 /// What instances and volumes have of their own that the API lists.
 const PARTS: &[&str] = &["snapshots", "backups"];
 
+/// How the lines begin that are of the API's lists.
+const TOLD: &[&str] = &["api ", "state ", "snapshots of ", "backups of ", "volume of "];
+
 /// Fields that tell the time of something, or what a run left behind in passing.
 const PASSING: &[&str] =
     &["last_used_at", "created_at", "uploaded_at", "volatile.last_state.power", "volatile.apply_template"];
@@ -98,6 +101,13 @@ impl HostState {
         HostState {
             lines: self.lines.iter().filter(|line| !is_left_aside(line)).map(|line| mask(line)).collect(),
         }
+    }
+
+    /// What the daemon itself tells of what it has, and nothing of what lies on the host.
+    #[must_use]
+    pub fn told(&self) -> HostState {
+        let told = |line: &&String| TOLD.iter().any(|kind| line.starts_with(kind));
+        HostState { lines: self.lines.iter().filter(told).cloned().collect() }
     }
 
     /// What differs: `-` was in `self`, `+` is in `other`.

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod audit;
 pub mod backup_verbs;
+pub mod behind;
 pub mod carry_verbs;
 pub mod cli;
 pub mod clients;

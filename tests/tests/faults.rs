@@ -1,7 +1,8 @@
 //! Every step of every verb is made to fail once: the verb says so, nothing is left over, and it does the next
-//! time.
+//! time. Of a step behind a commit the verb says what is left, and the next daemon removes it.
 
 use cabin_tests::backup_verbs;
+use cabin_tests::behind::{Told, leave_each, left_without};
 use cabin_tests::carry_verbs;
 use cabin_tests::clock_verbs;
 use cabin_tests::pool_verbs;
@@ -9,6 +10,7 @@ use cabin_tests::power_verbs;
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, fail_each, fail_once};
+use cabin_tests::swept;
 use cabin_tests::verbs::{self, Verb};
 use cabin_tests::volume_verbs;
 
@@ -121,6 +123,76 @@ fn a_step_of_a_change_of_volumes_that_fails_leaves_nothing() {
 #[test]
 fn a_step_of_a_change_of_disks_that_fails_leaves_nothing() {
     swept("disks of instances", volume_verbs::DISKS);
+}
+
+fn left(what: &str, all: &[&[Verb]], told: Told) {
+    let mut subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let mut tally = Tally::default();
+    for verbs in all {
+        leave_each(&mut subject, verbs, told, &mut tally);
+    }
+    tally.close(&format!("behind a commit: {what}"));
+}
+
+#[test]
+fn what_cannot_be_removed_behind_a_change_of_an_instance_is_named_and_goes_later() {
+    left("instances", &[verbs::LIFE, verbs::LIVE, power_verbs::VERBS], Told::Client);
+}
+
+#[test]
+fn what_cannot_be_removed_behind_a_change_of_rows_and_networks_is_named_and_goes_later() {
+    left("profiles, images, networks", &[verbs::ROWS, verbs::NETWORKS], Told::Client);
+}
+
+#[test]
+fn what_cannot_be_removed_behind_a_change_of_pools_is_named_and_goes_later() {
+    left("storage pools", &[verbs::POOLS, pool_verbs::DISKS, pool_verbs::INSTANCES], Told::Client);
+}
+
+#[test]
+fn what_cannot_be_removed_behind_a_snapshot_or_backup_is_named_and_goes_later() {
+    let restored = std::slice::from_ref(&snapshot_verbs::RESTORE_RUNNING);
+    left(
+        "snapshots, backups and rebuilds",
+        &[snapshot_verbs::KEPT, restored, backup_verbs::VERBS],
+        Told::Client,
+    );
+}
+
+#[test]
+fn what_cannot_be_removed_behind_a_copy_or_move_is_named_and_goes_later() {
+    left(
+        "copies and moves",
+        &[carry_verbs::CARRIED, carry_verbs::MORE, carry_verbs::LAYERED, carry_verbs::REFRESHED],
+        Told::Client,
+    );
+}
+
+#[test]
+fn what_cannot_be_removed_behind_a_change_of_volumes_is_named_and_goes_later() {
+    left(
+        "custom volumes",
+        &[volume_verbs::VERBS, volume_verbs::MORE, volume_verbs::TOGETHER, volume_verbs::DISKS],
+        Told::Client,
+    );
+}
+
+#[test]
+fn what_the_daemon_cannot_remove_by_the_clock_is_logged_and_goes_later() {
+    left("what is done by the clock", &[clock_verbs::VERBS], Told::Log);
+}
+
+#[test]
+fn a_sweep_finds_what_no_later_start_removes() {
+    let verb = |name: &str| swept::all().find(|verb| verb.name == name).expect("a verb of that name");
+    let found = |part: &'static str, name: &str| {
+        assert!(left_without(part, verb(name)), "{name}: nobody noticed that the {part} is left out");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| found("recovery from strays", "instance rename"));
+        scope.spawn(|| found("recovery of volumes", "volume delete"));
+    });
 }
 
 #[test]

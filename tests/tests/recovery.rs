@@ -2,6 +2,7 @@
 //! new one and leaves nothing over. What containers do meanwhile is in `absence.rs`.
 
 use cabin_tests::backup_verbs;
+use cabin_tests::behind::{kill_undoing, undone_without};
 use cabin_tests::carry_verbs;
 use cabin_tests::clock_verbs;
 use cabin_tests::lab::Lab;
@@ -178,6 +179,52 @@ fn a_daemon_that_dies_at_what_is_done_with_instances_on_btrfs_leaves_the_old_or_
     swept("deaths with instances on btrfs", pool_verbs::INSTANCES, Again::Once);
 }
 
+/// Deaths in the middle of taking back a failure; of all failures and at each step when there is time.
+fn undone(what: &str, all: &[&[Verb]]) {
+    let mut subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let (mut tally, every) = (Tally::default(), std::env::var_os("CABIN_TORTURE").is_some());
+    for verbs in all {
+        kill_undoing(&mut subject, verbs, every, &mut tally);
+    }
+    tally.close(&format!("deaths in taking back: {what}"));
+}
+
+#[test]
+fn a_daemon_that_dies_taking_back_a_change_of_instances_leaves_the_old_or_the_new() {
+    undone("instances", &[verbs::LIFE, verbs::LIVE, power_verbs::VERBS, clock_verbs::VERBS]);
+}
+
+#[test]
+fn a_daemon_that_dies_taking_back_a_change_of_objects_leaves_the_old_or_the_new() {
+    undone(
+        "profiles, images, networks, pools",
+        &[verbs::ROWS, verbs::NETWORKS, verbs::POOLS, pool_verbs::DISKS, pool_verbs::INSTANCES],
+    );
+}
+
+#[test]
+fn a_daemon_that_dies_taking_back_a_snapshot_or_backup_leaves_the_old_or_the_new() {
+    let restored = std::slice::from_ref(&snapshot_verbs::RESTORE_RUNNING);
+    undone("snapshots, backups and rebuilds", &[snapshot_verbs::KEPT, restored, backup_verbs::VERBS]);
+}
+
+#[test]
+fn a_daemon_that_dies_taking_back_a_copy_or_move_leaves_the_old_or_the_new() {
+    undone(
+        "copies and moves",
+        &[carry_verbs::CARRIED, carry_verbs::MORE, carry_verbs::LAYERED, carry_verbs::REFRESHED],
+    );
+}
+
+#[test]
+fn a_daemon_that_dies_taking_back_a_change_of_volumes_leaves_the_old_or_the_new() {
+    undone(
+        "custom volumes",
+        &[volume_verbs::VERBS, volume_verbs::MORE, volume_verbs::TOGETHER, volume_verbs::DISKS],
+    );
+}
+
 #[test]
 fn a_sweep_finds_each_part_of_recovery_that_is_left_out() {
     let found = |part: &'static str, name: &str| {
@@ -185,6 +232,20 @@ fn a_sweep_finds_each_part_of_recovery_that_is_left_out() {
         let missed = missed_without(part, verb);
         assert!(missed > 0, "{name}: nobody noticed that the {part} is left out");
         eprintln!("without the {part}, {name}: noticed at {missed} steps");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| found("recovery of renames", "instance rename"));
+        scope.spawn(|| found("recovery of trees", "snapshot restore, stopped"));
+        scope.spawn(|| found("recovery of volumes", "volume rename"));
+        scope.spawn(|| found("recovery from strays", "instance create"));
+    });
+}
+
+#[test]
+fn a_sweep_finds_what_is_left_by_a_death_while_it_is_taken_back() {
+    let found = |part: &'static str, name: &str| {
+        let verb = swept::all().find(|verb| verb.name == name).expect(name);
+        assert!(undone_without(part, verb), "{name}: nobody noticed that the {part} is left out");
     };
     std::thread::scope(|scope| {
         scope.spawn(|| found("recovery of renames", "instance rename"));
