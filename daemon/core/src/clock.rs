@@ -89,6 +89,13 @@ impl Stretch {
         Stretch { since, until: here(), to_delete: now_to_delete() }
     }
 
+    /// Whether something that was made at that time (RFC 3339) was made in it. What was made before the clock was set back is
+    /// from a time yet to come.
+    pub fn holds(&self, made_at: &str) -> bool {
+        let is_within = |at: Timestamp| at > self.since.timestamp() && at <= self.until.timestamp();
+        made_at.parse().is_ok_and(is_within)
+    }
+
     /// Whether what goes at that time (RFC 3339; empty: never) is to be deleted.
     pub fn is_over(&self, goes_at: &str) -> bool {
         self.to_delete.is_some_and(|now| goes_at.parse::<Timestamp>().is_ok_and(|at| at <= now))

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use cabin_api::volume::VolumeSnapshotsPost;
 use cabin_profiles::value::schedule;
 use cabin_store::rows;
-use jiff::{Timestamp, Zoned};
 
 use super::snapshot::{check_new_snapshot, create_snapshot, delete_snapshot_if, goes_at, rows_of};
 use crate::clock::Stretch;
@@ -14,7 +13,7 @@ use crate::{DEFAULT_PROJECT, Error, Host};
 /// Takes what fell due and deletes what is over.
 pub(crate) fn go_through(host: &Arc<Host>, stretch: &Stretch) {
     super::kept::delete_expired(host, stretch);
-    match due(host, &stretch.since, &stretch.until) {
+    match due(host, stretch) {
         Ok(due) => due.iter().for_each(|(pool, volume)| take(host, pool, volume)),
         Err(error) => tracing::error!(error = %error.report(), "schedules of volumes cannot be read"),
     }
@@ -24,7 +23,7 @@ pub(crate) fn go_through(host: &Arc<Host>, stretch: &Stretch) {
     }
 }
 
-fn due(host: &Host, last: &Zoned, now: &Zoned) -> Result<Vec<(String, String)>, Error> {
+fn due(host: &Host, stretch: &Stretch) -> Result<Vec<(String, String)>, Error> {
     let mut due = Vec::new();
     for found in host.store().rows::<rows::Volume>().list(DEFAULT_PROJECT)? {
         let Some(text) = found.row.config.get("snapshots.schedule").filter(|text| !text.is_empty()) else {
@@ -33,12 +32,10 @@ fn due(host: &Host, last: &Zoned, now: &Zoned) -> Result<Vec<(String, String)>, 
         let spread =
             found.name.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
         let Some((pool, volume)) = found.name.split_once('/') else { continue };
-        if schedule::parse(text, spread).is_ok_and(|schedule| schedule.is_due(last, now)) {
-            let newest = rows_of(host, DEFAULT_PROJECT, pool, volume)?.pop();
-            let taken = newest.and_then(|newest| newest.row.created_at.parse::<Timestamp>().ok());
-            if taken.is_none_or(|at| at <= last.timestamp()) {
-                due.push((pool.to_owned(), volume.to_owned()));
-            }
+        let is_due = schedule::parse(text, spread).is_ok_and(|it| it.is_due(&stretch.since, &stretch.until));
+        let taken = |found: &rows::VolumeSnapshot| stretch.holds(&found.created_at);
+        if is_due && !rows_of(host, DEFAULT_PROJECT, pool, volume)?.iter().any(|found| taken(&found.row)) {
+            due.push((pool.to_owned(), volume.to_owned()));
         }
     }
     Ok(due)

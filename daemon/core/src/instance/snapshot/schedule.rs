@@ -5,7 +5,6 @@ use std::sync::Arc;
 use cabin_api::StatusCode;
 use cabin_profiles::value::schedule::{self, Schedule};
 use cabin_store::rows::{self, Config};
-use jiff::{Timestamp, Zoned};
 use serde_json::json;
 
 use super::create::{after, next_name, take};
@@ -16,7 +15,7 @@ use crate::{DEFAULT_PROJECT, Error, Host, limits};
 
 /// Takes the snapshots whose time came. One that cannot be taken is logged, and not tried again before its next time.
 pub(super) fn take_due(host: &Arc<Host>, stretch: &Stretch) {
-    match due(host, &stretch.since, &stretch.until) {
+    match due(host, stretch) {
         Ok(due) => due.iter().for_each(|name| take_one(host, name, "scheduled", false)),
         Err(error) => tracing::error!(error = %error.report(), "schedules of snapshots cannot be read"),
     }
@@ -43,7 +42,7 @@ fn scheduled(name: &str, config: &Config) -> Option<Schedule> {
 }
 
 /// The instances a snapshot of which is due.
-fn due(host: &Host, last: &Zoned, now: &Zoned) -> Result<Vec<String>, Error> {
+fn due(host: &Host, stretch: &Stretch) -> Result<Vec<String>, Error> {
     let profiles = profiles(host, DEFAULT_PROJECT)?;
     let mut due = Vec::new();
     for found in host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT)? {
@@ -51,19 +50,17 @@ fn due(host: &Host, last: &Zoned, now: &Zoned) -> Result<Vec<String>, Error> {
         let Some(schedule) = scheduled(&found.name, &config) else { continue };
         let stopped = status(host, &found.name) == StatusCode::Stopped;
         let also_stopped = config.get("snapshots.schedule.stopped").is_some_and(|value| value == "true");
-        let wanted = schedule.is_due(last, now) && (also_stopped || !stopped);
-        if wanted && !taken_since(host, &found.name, last)? {
+        let wanted = schedule.is_due(&stretch.since, &stretch.until) && (also_stopped || !stopped);
+        if wanted && !taken_in(host, &found.name, stretch)? {
             due.push(found.name);
         }
     }
     Ok(due)
 }
 
-/// Whether there is a snapshot from after `last`: a daemon that starts again in the same minute takes no second.
-fn taken_since(host: &Host, name: &str, last: &Zoned) -> Result<bool, Error> {
-    let newest = rows_of(host, DEFAULT_PROJECT, name)?.pop();
-    Ok(newest
-        .is_some_and(|newest| newest.row.created_at.parse().is_ok_and(|at: Timestamp| at > last.timestamp())))
+/// Whether there is a snapshot from that time: a daemon that starts again in the same minute takes no second.
+fn taken_in(host: &Host, name: &str, stretch: &Stretch) -> Result<bool, Error> {
+    Ok(rows_of(host, DEFAULT_PROJECT, name)?.iter().any(|found| stretch.holds(&found.row.created_at)))
 }
 
 fn take_one(host: &Arc<Host>, name: &str, why: &'static str, held: bool) {
