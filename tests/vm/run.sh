@@ -126,6 +126,74 @@ up() {
     cabin exec deb -- systemctl --failed --no-legend --plain
     says running cabin exec deb -- systemctl is-system-running
 }
+# turn SECONDS: sets the host's clock by so many from what it says.
+turn() { date -s "@$(($(date +%s) + $1))"; }
+both() { is_status bb Running && is_status deb Running; }
+snapshots() { cabin query "/1.0/instances/$1/snapshots" | jq -r '.[]' | sed 's|.*/||' | sort | tr '\n' ' '; }
+# Another one than those that were there.
+scheduled() { snapshots bb | tr ' ' '\n' | grep -q ^snap; }
+# due NAME: takes what its schedule asks for within the next two minutes, and takes that away again.
+due() {
+    cabin config set bb snapshots.schedule='* * * * *' snapshots.pattern='snap%d' || return 1
+    within 150 scheduled
+    came=$?
+    cabin config unset bb snapshots.schedule
+    cabin config unset bb snapshots.pattern
+    for name in $(snapshots bb | tr ' ' '\n' | grep ^snap); do cabin snapshot delete bb "$name"; done
+    return $came
+}
+# A command that waits takes its time, by the seconds since the boot.
+sleeps() {
+    start=$(cut -d. -f1 /proc/uptime)
+    cabin exec bb -- sleep 5 || return 1
+    took=$(($(cut -d. -f1 /proc/uptime) - start))
+    echo "5 seconds took $took"
+    [ $took -ge 4 ] && [ $took -le 120 ]
+}
+asks_again() { cabin exec bb -- udhcpc -n -q -i eth0 && is "$(address bb)" "$1"; }
+warns_of_clock() { cabin query "/1.0/warnings?recursion=1" | jq -e '[.[] | select(.type == "Clock was set")] | length > 0'; }
+
+# lives_with WHEN SECONDS: what is done with the clock set by that many, and set right again after it.
+lives_with() {
+    addresses="$(address bb) $(address deb)"
+    same_addresses() { is "$(address bb) $(address deb)" "$addresses"; }
+    inits="$(init_of bb) $(init_of deb)"
+    check "a snapshot is to go within half a day" cabin snapshot create bb kept --expiry 12H
+    cabin exec bb -- sleep 20 &
+    meanwhile=$!
+    check "the clock is set $1" turn "$2"
+    check "both are said to be running" both
+    check "the containers did not notice" same_inits
+    check "a command that ran meanwhile ends well" wait $meanwhile
+    check "a command runs in the busybox" says bb cabin exec bb -- hostname
+    check "a command runs in the Debian" says deb cabin exec deb -- hostname
+    check "a command takes as long as ever" sleeps
+    check "they keep their addresses" same_addresses
+    check "the busybox is given its address again" asks_again "${addresses% *}"
+    check "one reaches the other by name" cabin exec deb -- getent ahosts bb
+    check "what was to be deleted within half a day is not" says "kept " snapshots bb
+    check "a snapshot is taken" cabin snapshot create bb clock
+    check "one of a running Debian too" cabin snapshot create deb clock
+    check "it is listed" says "clock kept " snapshots bb
+    check "it is restored" cabin restore bb clock
+    check "and runs again" within 60 is_status bb Running
+    check "it has its address again" within 60 same_addresses
+    check "it is deleted" cabin snapshot delete bb clock
+    check "the other too" cabin snapshot delete deb clock
+    check "the schedule takes one" due
+    check "the daemon warns of the clock" warns_of_clock
+    check "nothing is left under way" within 30 says 0 sh -c 'cabin query /1.0/operations?recursion=1 | jq "[.running[]?] | length"'
+    inits="$(init_of bb) $(init_of deb)"
+    check "cabind is restarted" systemctl restart cabind.service
+    check "it answers" within 60 answers
+    check "it has found its containers" same_inits
+    check "they keep their addresses" same_addresses
+    check "the clock is set right" turn "$((0 - $2))"
+    check "a command runs all the same" says bb cabin exec bb -- hostname
+    # A daemon that starts knows no other time than the clock's: it may have deleted what is over by that.
+    cabin snapshot delete bb kept >/dev/null 2>&1
+}
+
 new_init() { now=$(init_of deb) && [ "$now" != 0 ] && [ "$now" != "$1" ] && is_status deb Running; }
 
 echo "host: $(. /etc/os-release; echo "$PRETTY_NAME"), kernel $(uname -r), $(systemctl --version | sed -n 1p)"
@@ -220,6 +288,9 @@ life() {
     check "the containers run on" sh -c "for pid in $inits; do kill -0 \$pid || exit 1; done"
     check "the socket wakes cabind" answers
     check "it has found its containers" same_inits
+
+    lives_with "one day back" -86400
+    lives_with "one day forward" 86400
 
     check "a Debian 12 is stopped by force" cabin stop --force deb
     check "it is said to be stopped" is_status deb Stopped
