@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod descriptors;
 pub mod desk;
 pub mod disk;
+pub mod far;
 pub mod fence;
 pub mod host_state;
 pub mod hostile;

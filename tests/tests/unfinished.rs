@@ -1,10 +1,9 @@
 //! The daemon dies in the middle of a change, and the pool is not there when the next one starts: the change stays noted,
 //! and is finished or taken back once the pool is back.
 
-use std::path::PathBuf;
-
 use cabin_tests::api;
 use cabin_tests::content;
+use cabin_tests::far::Far;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, audited};
 use cabin_tests::verbs::Attempt;
@@ -180,37 +179,6 @@ fn a_refresh_that_is_finished_when_its_source_has_gone_leaves_the_old_or_the_new
         subject.must("DELETE", COPY, &json!({}));
     }
     tally.close("deaths in a refresh whose source goes then");
-}
-
-/// A pool that can be away.
-struct Far {
-    place: PathBuf,
-    away: PathBuf,
-}
-
-impl Far {
-    fn make(subject: &Subject) -> Far {
-        let far = Far { place: subject.dir.with_extension("far"), away: subject.dir.with_extension("away") };
-        std::fs::create_dir(&far.place).expect("a directory");
-        let pool = json!({ "name": "far", "driver": "dir", "config": { "source": far.place } });
-        subject.must("POST", "/1.0/storage-pools", &pool);
-        far
-    }
-
-    fn goes(&self) {
-        std::fs::rename(&self.place, &self.away).expect("the pool goes away");
-    }
-
-    /// It is there again, and somebody looks at it.
-    fn comes(&self, subject: &Subject) {
-        std::fs::rename(&self.away, &self.place).expect("the pool comes back");
-        let _ = subject.get("/1.0/storage-pools/far/resources");
-    }
-
-    fn end(self, subject: &Subject) {
-        subject.must("DELETE", "/1.0/storage-pools/far", &json!({}));
-        std::fs::remove_dir_all(&self.place).expect("the place is ours");
-    }
 }
 
 /// Where the volume lies that goes back together with the instance.

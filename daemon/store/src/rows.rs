@@ -359,8 +359,8 @@ pub enum VolumeIntent {
         /// The new name.
         to: String,
     },
-    /// Another tree takes the place of the volume's: that of another volume, whose snapshots come along, or one that came
-    /// with a restoring of an instance that has gone since.
+    /// Another tree takes the place of the volume's: that of a snapshot; that of another volume, whose snapshots come
+    /// along; or one that came with a restoring of an instance that has gone since.
     Refresh {
         /// What marks the tree that was put in place.
         mark: String,

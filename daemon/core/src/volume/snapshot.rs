@@ -349,7 +349,7 @@ pub(super) fn delete_snapshot_if(
     Ok(true)
 }
 
-/// Brings back what a snapshot holds. A crash leaves the one tree or the other.
+/// Brings back what a snapshot holds. What a crash cuts off is taken back.
 ///
 /// # Errors
 /// When there is none, or a running instance has the volume mounted; then all is as before.
@@ -364,19 +364,23 @@ pub fn restore(
     refuse_mounted(host, project, pool, volume, None)?;
     let limit = super::create::limit_of(&load(host, project, pool, volume)?.row.config)?;
     let (disk, name) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
+    let (row, mark) = (row_name(pool, volume), uuid::Uuid::new_v4().to_string());
     atomically(|undo| -> Result<(), Error> {
-        let staged = disk.stage_restore(&name, snapshot, "restored", undo)?;
+        let staged = disk.stage_restore(&name, snapshot, &mark, undo)?;
         let _alone = host.change_layout();
         refuse_mounted(host, project, pool, volume, None)?;
         // What fails is taken back before anybody else can mount it.
         undo.part(|undo| {
+            super::intent::note(host, project, &row, &VolumeIntent::Refresh { mark }, undo)?;
             staged.show(undo)?;
             if let Some(bytes) = limit {
                 disk.limit(&name, Some(bytes))?;
             }
+            host.store().begin().remove::<VolumeIntent>(project, &row).commit()?;
             Ok(())
         })
     })?;
+    fault::reach("volume restored");
     let forgotten = disk.forget_replaced(&name);
     let context = json!({ "snapshot": snapshot });
     super::create::tell(host, project, "storage-volume-restored", pool, volume, context);
