@@ -1,4 +1,5 @@
-//! What becomes of a restoring of a volume by itself, of which the daemon or its disk did not live to see the end.
+//! What becomes of a restoring of a volume by itself, or of a running instance, of which the daemon or its disk did not
+//! live to see the end.
 
 use cabin_tests::content;
 use cabin_tests::far::Far;
@@ -104,4 +105,43 @@ fn a_daemon_that_dies_in_the_restoring_of_a_volume_has_it_taken_back_also_when_i
     subject.must("DELETE", &volume("far"), &json!({}));
     far.end(&subject);
     tally.close("deaths in the restoring of a volume");
+}
+
+#[test]
+fn what_ran_before_its_restoring_was_cut_off_runs_again_as_soon_as_its_pool_is_there() {
+    let mut subject = lab();
+    let far = Far::make(&subject);
+    let root = json!({ "root": { "type": "disk", "path": "/", "pool": "far" } });
+    let source = json!({ "type": "image", "alias": "busybox" });
+    let body = json!({ "name": "it", "source": source, "devices": root, "config": { "user.note": "old" } });
+    subject.must("POST", "/1.0/instances", &body);
+    subject.must("POST", "/1.0/instances/it/snapshots", &json!({ "name": "s" }));
+    let mut tally = Tally::default();
+    for number in 1.. {
+        subject.must("PATCH", "/1.0/instances/it", &json!({ "config": { "user.note": "new" } }));
+        if subject.status("it") != "Running" {
+            subject.power("it", "start").expect("a start");
+        }
+        subject.arm(&format!("kill:{number}"));
+        let _ = subject.ask("PUT", "/1.0/instances/it", &json!({ "restore": "s" }));
+        if subject.disarm() {
+            break;
+        }
+        subject.wait_gone();
+        if !tally.takes() {
+            subject.boot_well();
+            continue;
+        }
+        tally.points += 1;
+        far.goes();
+        subject.boot_well();
+        far.comes(&subject);
+        subject.wait_status("it", "Running", 20);
+        // One that was not stopped yet is settled by whoever changes it next.
+        subject.must("PATCH", "/1.0/instances/it", &json!({ "description": "seen" }));
+        tally.wrong.extend(audited(&subject).into_iter().map(|it| format!("step {number}: {it}")));
+    }
+    subject.must("DELETE", "/1.0/instances/it?force=true", &json!({}));
+    far.end(&subject);
+    tally.close("deaths in the restoring of a running instance whose pool comes late");
 }

@@ -223,6 +223,8 @@ fn what_follows(
     };
     match exit {
         _ if intent == Some(&Intent::Restart) => Ok(Found::Due),
+        // Stopped for it, whether or not its tree is there by now; one that ended by itself is noted as stopped.
+        _ if ran && matches!(intent, Some(Intent::Restore { again: true, .. })) => Ok(Found::Due),
         // Its stop was asked for, and now is done. One of which nothing ran is nobody's to delete.
         _ if !ran && row.ephemeral && (traces || row.config.contains_key(instance::ENDING)) => {
             Ok(Found::Ended)
