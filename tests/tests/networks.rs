@@ -227,6 +227,33 @@ fn a_hardware_address_is_pinned_by_the_key_that_keeps_it() {
     lab.cabin(&["delete", "-f", "pinned", "other"]).ok();
 }
 
+#[test]
+fn a_fixed_address_goes_with_the_hardware_address_that_is_made_up_again() {
+    let lab = Lab::own();
+    let fixed = with_fixed_address(&lab, "again");
+    let mac_of = || lab.get("/1.0/instances/again")["config"]["volatile.eth0.hwaddr"].clone();
+    let first = mac_of().as_str().unwrap().to_owned();
+    // Somebody else runs with it meanwhile.
+    lab.cabin(&["create", "busybox", "first", "-d", &format!("eth0,hwaddr={first}")]).ok();
+    lab.cabin(&["start", "first"]).ok();
+    let theirs = lab.wait_address("first", 20);
+    assert_ne!(theirs, fixed, "what is another's was given away");
+    lab.cabin(&["start", "again"]).ok();
+    assert_ne!(mac_of(), first.as_str());
+    assert_eq!(lab.wait_address("again", 20), fixed);
+    lab.cabin(&["stop", "-f", "again"]).ok();
+    // Only that one keeps it.
+    let kept = || {
+        let hosts = std::fs::read_dir(lab.dir.join("networks/cabinbr0/dnsmasq.hosts")).unwrap();
+        let texts = hosts.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+        texts.filter(|text| text.contains(&format!(",{fixed}"))).collect::<Vec<_>>()
+    };
+    assert!(kept().len() == 1 && kept()[0].starts_with(mac_of().as_str().unwrap()), "{:?}", kept());
+    assert_eq!(lab.wait_address("first", 20), theirs);
+    lab.cabin(&["delete", "-f", "again", "first"]).ok();
+    assert_eq!(kept(), [""; 0]);
+}
+
 /// Addresses outside of the bridge's network, which no guest has a right to, unless the filter is off.
 #[test]
 fn an_ipv6_address_from_elsewhere_passes_only_without_the_filter() {

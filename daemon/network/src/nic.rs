@@ -218,7 +218,15 @@ impl Network {
         self.give_up(bridge, mac, Release::Any)
     }
 
-    fn give_up(&self, bridge: &IfName, mac: Mac, what: Release) -> Result<()> {
+    /// Gives up what is kept for a nic that is not plugged in. What another instance has by the same MAC stays.
+    ///
+    /// # Errors
+    /// As [`Network::release`].
+    pub fn release_own(&self, bridge: &IfName, nic: &NicSpec) -> Result<()> {
+        self.give_up(bridge, nic.mac, Release::Of(&nic.instance))
+    }
+
+    fn give_up(&self, bridge: &IfName, mac: Mac, what: Release<'_>) -> Result<()> {
         let inner = &self.inner;
         if let Some(slaac) = &inner.slaac {
             slaac.forget(mac);

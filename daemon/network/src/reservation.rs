@@ -90,13 +90,19 @@ impl Reservations {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps an address and a name for a nic. What was to stay until it is released still does.
+    /// Keeps an address and a name for a nic. What was to stay until it is released still does. Of two instances with one
+    /// MAC the one that has a port has what is kept for it.
     pub fn keep(&self, servers: &Servers, bridge: &BridgeSpec, nic: &NicSpec, until: Until) -> Result<Kept> {
         check_addresses(bridge, nic)?;
         let home = servers.home(&bridge.name)?;
         let mut books = self.lock();
         let book = open_book(&mut books, &bridge.name, &home)?;
         let before = book.get(&nic.mac).cloned();
+        let theirs = before.as_ref().filter(|entry| is_of_another(entry, &nic.instance));
+        if theirs.is_some_and(|entry| entry.until == Until::Unplugged) && until == Until::Released {
+            return Ok(Kept { ipv4: nic.ipv4, fresh: false });
+        }
+        let inherited = before.as_ref().filter(|_| theirs.is_none() || until == Until::Released);
         let others = |mac: &Mac| *mac != nic.mac;
         let taken4: BTreeSet<Ipv4Addr> =
             book.iter().filter(|(mac, _)| others(mac)).filter_map(|(_, entry)| entry.ipv4).collect();
@@ -114,7 +120,7 @@ impl Reservations {
             (None, Some(side)) if side.dhcp.is_some() => {
                 let leases = read_leases(&home);
                 let leased = |address| lease::is_given_to_others(&leases, address, nic.mac);
-                let old = before.as_ref().and_then(|entry| entry.ipv4);
+                let old = inherited.and_then(|entry| entry.ipv4);
                 let found = pick(side, nic.mac, old, &taken4, leased);
                 let none = || Error::NoAddressLeft { network: bridge.name.clone() };
                 (Some(found.ok_or_else(none)?), Origin::Automatic)
@@ -123,7 +129,7 @@ impl Reservations {
         };
         let origin = if nic.ipv6.is_some() { Origin::Static } else { origin };
         let name = (bridge.dns.mode != DnsMode::None).then(|| nic.instance.clone());
-        let stays = before.as_ref().is_some_and(|entry| entry.until == Until::Released);
+        let stays = inherited.is_some_and(|entry| entry.until == Until::Released);
         let until = if stays { Until::Released } else { until };
         let entry = Reservation { name, ipv4, ipv6: nic.ipv6, origin, until };
         let fresh = before.is_none();
@@ -183,12 +189,23 @@ impl Reservations {
     }
 
     /// Gives up what is kept for a MAC: all of it, or only what this crate chose. None is success.
-    pub fn release(&self, servers: &Servers, bridge: &IfName, mac: Mac, what: Release) -> Result<Released> {
+    pub fn release(
+        &self,
+        servers: &Servers,
+        bridge: &IfName,
+        mac: Mac,
+        what: Release<'_>,
+    ) -> Result<Released> {
         let Ok(home) = servers.existing_home(bridge) else { return Ok(Released::default()) };
         let mut books = self.lock();
         let book = open_book(&mut books, bridge, &home)?;
         let Some(entry) = book.get(&mac).cloned() else { return Ok(Released::default()) };
-        if what == Release::WithPort && entry.until == Until::Released {
+        let stays = match what {
+            Release::WithPort => entry.until == Until::Released,
+            Release::Of(instance) => is_of_another(&entry, instance),
+            Release::Any => false,
+        };
+        if stays {
             return Ok(Released::default());
         }
         remove_file(&home, bridge, &name_file(mac))?;
@@ -239,11 +256,18 @@ pub struct Released {
 
 /// What is to be given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Release {
+pub enum Release<'a> {
     /// Whatever is there.
     Any,
     /// What was made for the port that goes.
     WithPort,
+    /// What is not known to be another instance's.
+    Of(&'a DnsLabel),
+}
+
+/// Where a bridge makes no names nothing is known to be.
+fn is_of_another(entry: &Reservation, instance: &DnsLabel) -> bool {
+    entry.name.as_ref().is_some_and(|name| name != instance)
 }
 
 /// The server's file of leases.

@@ -9,7 +9,7 @@ use cabin_undo::{Undo, atomically};
 use super::mac::{self, Claim};
 use super::{Expanded, WHAT, expand, load, plug, profiles_of};
 use crate::live::{Live, Plugged};
-use crate::resolve::Start;
+use crate::resolve::{self, Start};
 use crate::{Error, Host, Kind, clock, quota, recover, volume};
 
 /// How often another address is made up for a nic when somebody else gets it at the same moment.
@@ -51,6 +51,8 @@ fn begin(host: &Arc<Host>, project: &str, name: &str) -> Result<u32, Error> {
     let nics: Vec<Plugged> = spec.nics.iter().map(|(_, plugged)| plugged.clone()).collect();
     row.config.extend(nics.iter().map(super::change::host_name));
     let pid = atomically(|undo| -> Result<u32, Error> {
+        // A nic whose address was made up again has its fixed ones by the new one.
+        resolve::move_fixed(host, (name, &found.row, &expanded), (name, &row, &expanded), undo)?;
         let mut starting = host.runtime().spawn(&spec.init, &spec.limits, undo)?;
         for (bridge, plugged) in &spec.nics {
             plug::plug(host, bridge.as_ref(), plugged, starting.netns(), undo)?;

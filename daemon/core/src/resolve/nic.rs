@@ -169,7 +169,7 @@ pub(crate) fn move_fixed(
         !same.is_empty() && !others.iter().any(|other| clash(one, other))
     });
     for (bridge, plugged) in goes {
-        host.network().release(&bridge.name, plugged.nic.mac)?;
+        host.network().release_own(&bridge.name, &plugged.nic)?;
     }
     for place in &new {
         reserve_one(host, place, stays.iter().any(|one| is_same(one, place)), undo)?;
@@ -182,9 +182,9 @@ fn reserve_one(host: &Arc<Host>, place: &Place, had: bool, undo: &mut Undo) -> R
     let (bridge, plugged) = place;
     host.network().reserve(bridge, &plugged.nic)?;
     if !had {
-        let (host, bridge, mac) = (host.clone(), bridge.name.clone(), plugged.nic.mac);
+        let (host, bridge, nic) = (host.clone(), bridge.name.clone(), plugged.nic.clone());
         let what = format!("addresses of `{}`", plugged.device);
-        undo.push(what, move || host.network().release(&bridge, mac))?;
+        undo.push(what, move || host.network().release_own(&bridge, &nic))?;
     }
     Ok(())
 }
@@ -223,7 +223,7 @@ pub(crate) fn release_fixed(
     expanded: &Expanded,
 ) -> Result<(), Error> {
     let each = on_bridges(host, name, row, expanded)?
-        .map(|(bridge, plugged)| host.network().release(&bridge.name, plugged.nic.mac));
+        .map(|(bridge, plugged)| host.network().release_own(&bridge.name, &plugged.nic));
     Ok(each.fold(Ok(()), Result::and)?)
 }
 
