@@ -192,7 +192,11 @@ pub const OBJECTS: &[Entry] = &[
     ("POST", "/1.0/networks/{name}", By(&["network rename"])),
     ("DELETE", "/1.0/networks/{name}", By(&["network delete"])),
     ("POST", "/1.0/profiles", By(&["profile create"])),
-    ("PUT", "/1.0/profiles/{name}", By(&["profile update, used by running ones"])),
+    (
+        "PUT",
+        "/1.0/profiles/{name}",
+        By(&["profile update, used by running ones", "profile update, used by stopped ones"]),
+    ),
     ("PATCH", "/1.0/profiles/{name}", AsPut),
     ("POST", "/1.0/profiles/{name}", By(&["profile rename"])),
     ("DELETE", "/1.0/profiles/{name}", By(&["profile delete"])),

@@ -266,7 +266,44 @@ pub const LIVE: &[Verb] = &[
         },
         halfway: None,
     },
+    Verb {
+        name: "profile update, used by stopped ones",
+        before: |subject| {
+            for (name, address) in [("kept0", "10.213.74.1/24"), ("kept1", "10.213.75.1/24")] {
+                subject.must("POST", "/1.0/networks", &network(name, address));
+            }
+            subject.must("POST", "/1.0/profiles", &json!({ "name": "lasting", "devices": kept_nics(0) }));
+            let mut body = instance("still");
+            body["profiles"] = json!(["default", "lasting"]);
+            subject.must("POST", "/1.0/instances", &body);
+        },
+        act: |subject| subject.ask("PUT", "/1.0/profiles/lasting", &json!({ "devices": kept_nics(1) })),
+        back: |subject| {
+            subject.must("PUT", "/1.0/profiles/lasting", &json!({ "devices": kept_nics(0) }));
+        },
+        halfway: None,
+    },
 ];
+
+/// Nics of which, from one time to the other, two exchange their fixed addresses, one gets its first, one loses its last,
+/// and one moves to another network with it.
+fn kept_nics(time: usize) -> Value {
+    let nic = |network: &str, last: u8| {
+        let net = if network == "kept0" { 74 } else { 75 };
+        let mut nic = json!({ "type": "nic", "network": network });
+        if last > 0 {
+            nic["ipv4.address"] = json!(format!("10.213.{net}.{last}"));
+        }
+        nic
+    };
+    json!({
+        "one": nic("kept0", [20, 21][time]),
+        "two": nic("kept0", [21, 20][time]),
+        "first": nic("kept0", [0, 22][time]),
+        "last": nic("kept0", [23, 0][time]),
+        "moving": nic(["kept0", "kept1"][time], 24),
+    })
+}
 
 fn with_profile(subject: &Subject) {
     let body = json!({ "name": "shared", "config": { "limits.processes": "99" }, "devices": {} });

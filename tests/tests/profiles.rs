@@ -1,6 +1,7 @@
 //! Profiles: what an instance gets from them, and what a change of one does to those that use it.
 
 use cabin_tests::lab::Lab;
+use serde_json::json;
 
 #[test]
 fn later_profiles_and_the_instance_itself_win() {
@@ -60,4 +61,34 @@ fn the_default_profile_is_not_deleted() {
     let lab = Lab::shared();
     assert!(!lab.cabin(&["profile", "delete", "default"]).refused().is_empty());
     assert!(!lab.cabin(&["profile", "rename", "default", "other"]).refused().is_empty());
+}
+
+#[test]
+fn a_fixed_address_of_a_profile_moves_at_once_with_a_change_of_it_also_for_what_is_stopped() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    lab.cabin(&["network", "create", "prof0", "ipv4.address=10.77.8.1/24", "ipv6.address=none"]).ok();
+    let nic =
+        |last: u8| json!({ "type": "nic", "network": "prof0", "ipv4.address": format!("10.77.8.{last}") });
+    let profile = |last: u8| json!({ "name": "fixed", "devices": { "eth9": nic(last) } });
+    let change = |last| lab.call("PUT", "/1.0/profiles/fixed", Some(&profile(last))).status;
+    let create = |name: &str, last: u8| {
+        let source = json!({ "type": "image", "alias": "busybox" });
+        let body = json!({ "name": name, "source": source, "devices": { "eth9": nic(last) } });
+        lab.operate("POST", "/1.0/instances", &body)["status"] == "Success"
+    };
+    assert!(lab.call("POST", "/1.0/profiles", Some(&profile(70))).status < 300);
+    lab.cabin(&["create", "busybox", "holder", "-p", "default", "-p", "fixed"]).ok();
+    assert!(!create("thief", 70), "what a profile says is kept");
+    assert_eq!(change(71), 200);
+    assert!(!create("thief", 71), "what a profile says is kept at once");
+    assert!(create("second", 70), "and what it said is free");
+    // All of it or none.
+    assert_ne!(change(70), 200, "an address that another has");
+    assert!(!create("thief", 71), "it is kept as before");
+    lab.cabin(&["start", "holder"]).ok();
+    assert_eq!(lab.get("/1.0/instances/holder")["expanded_devices"]["eth9"]["ipv4.address"], "10.77.8.71");
+    lab.cabin(&["delete", "-f", "holder", "second"]).ok();
+    lab.cabin(&["profile", "delete", "fixed"]).ok();
+    lab.cabin(&["network", "delete", "prof0"]).ok();
 }

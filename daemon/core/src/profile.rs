@@ -12,6 +12,7 @@ use parking_lot::RwLockWriteGuard;
 use serde_json::{Value, json};
 
 use crate::busy::Turn;
+use crate::resolve::{self, FixedMove};
 use crate::{Error, Host, etag, instance, limits};
 
 const WHAT: &str = "profile";
@@ -98,8 +99,8 @@ pub fn create(host: &Host, project: &str, post: api::ProfilesPost) -> Result<(),
     Ok(())
 }
 
-/// Replaces a profile, and applies what changes to every running instance that uses it: to all, or nothing
-/// is changed.
+/// Replaces a profile, and applies what changes to every running instance that uses it, and to the addresses that
+/// are kept for the others: to all, or nothing is changed.
 ///
 /// # Errors
 /// When there is none, somebody else changed it, the config makes no sense for it or for an instance that
@@ -147,13 +148,16 @@ fn replace(
     let old = load(host, project, name)?;
     let (revision, row) = (old.revision, new(old.row.clone())?);
     etag::check(WHAT, name, &tag(&render(old, project, &[])), if_match)?;
-    let mut changes = Vec::new();
+    let (mut changes, mut moves) = (Vec::new(), Vec::new());
     for user in &users.names {
         instance::check_with_profile(host, project, user, name, &row)?;
-        changes.push(change_of(host, project, user, (name, &row))?);
+        let (change, moved) = change_of(host, project, user, (name, &row))?;
+        changes.push(change);
+        moves.extend(moved);
     }
     atomically(|undo| -> Result<(), Error> {
         let mut txn = host.store().begin().update(project, name, revision, &row)?;
+        resolve::move_all_fixed(host, moves, undo)?;
         for (user, revision, changed, change) in &changes {
             change.make(host, project, undo)?;
             // Each is compared even if its row stays: it must be what the change was made from.
@@ -181,12 +185,13 @@ fn replace(
 /// done to it while it runs.
 type Affected = (String, cabin_store::Revision, Option<rows::Instance>, instance::Change);
 
+/// With the addresses that move with it, when it does not run.
 fn change_of(
     host: &Host,
     project: &str,
     user: &str,
     (name, changed): (&str, &rows::Profile),
-) -> Result<Affected, Error> {
+) -> Result<(Affected, Option<FixedMove>), Error> {
     let found = instance::load(host, project, user)?;
     let mut profiles = instance::profiles_of(host, project, &found.row.profiles)?;
     let before = instance::expand(&found.row, &profiles);
@@ -195,9 +200,13 @@ fn change_of(
     let expanded = instance::expand(&row, &profiles);
     instance::give_macs(host, &mut row, &expanded)?;
     let after = instance::expand(&row, &profiles);
+    let moved = match host.live().get(user) {
+        None => FixedMove::of(host, (user, &found.row, &before), (user, &row, &after))?,
+        Some(_) => None,
+    };
     let change = instance::Change::of(host, user, (&found.row, &before), (&row, &after))?;
     change.note(&mut row);
-    Ok((user.to_owned(), found.revision, (row != found.row).then_some(row), change))
+    Ok(((user.to_owned(), found.revision, (row != found.row).then_some(row), change), moved))
 }
 
 /// Merges into a profile.

@@ -84,8 +84,8 @@ pub(crate) use snapshot::{
 };
 pub(crate) use state::rendered_interface;
 pub(crate) use stop::{
-    ENDING, clean_up, delete_if_ephemeral, keep_addresses, keep_last_console, restarts_by_itself,
-    store_power, write_power, write_running,
+    ENDING, clean_up, delete_if_ephemeral, keep_last_console, restarts_by_itself, store_power, write_power,
+    write_running,
 };
 pub(crate) use update::{check_with_profile, using_profile};
 

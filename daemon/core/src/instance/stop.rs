@@ -196,7 +196,7 @@ pub(crate) fn clean_up(host: &Arc<Host>, project: &str, live: &Arc<Live>, power:
 }
 
 /// A reservation ends with its port; that of a fixed address outlives it.
-pub(crate) fn keep_addresses(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
+fn keep_addresses(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
     let row = load(host, project, name)?.row;
     let expanded = expand(&row, &profiles_of(host, project, &row.profiles)?);
     Ok(cabin_undo::atomically(|undo| crate::resolve::reserve_fixed(host, name, &row, &expanded, undo))?)

@@ -148,7 +148,7 @@ pub(super) fn after(host: &Arc<Host>) {
             tracing::warn!(error = %Error::from(error).report(), "the ports of this daemon cannot be listed");
         }
     }
-    let fixed = fixed_macs(host);
+    let (fixed, none) = (fixed_macs(host), BTreeSet::new());
     for network in host.store().rows::<rows::Network>().list(DEFAULT_PROJECT).unwrap_or_default() {
         let Ok(bridge) = resolve::interface(&network.name) else { continue };
         if all_known {
@@ -158,7 +158,8 @@ pub(super) fn after(host: &Arc<Host>) {
                 Err(error) => tell("route", &network.name, Err(error.into())),
             }
         }
-        let given_up = host.network().keep_only(&bridge, &macs, &fixed);
+        let fixed = fixed.get(&network.name).unwrap_or(&none);
+        let given_up = host.network().keep_only(&bridge, &macs, fixed);
         match given_up {
             Ok(given_up) => {
                 for mac in given_up {
@@ -174,19 +175,43 @@ pub(super) fn after(host: &Arc<Host>) {
 /// The fixed addresses of what does not run, as the rows say: a change that was cut off may have moved them.
 fn keep_fixed(host: &Arc<Host>) {
     let found = host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT).unwrap_or_default();
-    for Versioned { name, .. } in found.iter().filter(|found| host.live().get(&found.name).is_none()) {
-        if let Err(error) = instance::keep_addresses(host, DEFAULT_PROJECT, name) {
-            tracing::warn!(instance = name, error = %error.report(), "its fixed addresses are not kept for it");
+    let mut all = Vec::new();
+    for Versioned { name, row, .. } in found.iter().filter(|found| host.live().get(&found.name).is_none()) {
+        let profiles = instance::profiles_of(host, DEFAULT_PROJECT, &row.profiles);
+        let nics = profiles
+            .and_then(|profiles| resolve::fixed_nics(host, name, row, &instance::expand(row, &profiles)));
+        match nics {
+            Ok(nics) => all.extend(nics),
+            Err(error) => {
+                tracing::warn!(instance = name, error = %error.report(), "its fixed addresses cannot be made out");
+            }
+        }
+    }
+    let keep = |place: &resolve::Place| host.network().reserve(&place.0, &place.1.nic).map(drop);
+    // It may have exchanged some: then each gives up what it has before any gets another.
+    let taken: Vec<_> = all.iter().filter(|place| keep(place).is_err()).collect();
+    let given_up = taken.iter().map(|(bridge, nic)| host.network().release_own(&bridge.name, &nic.nic));
+    let given_up: Vec<_> = given_up.collect();
+    for (place, given_up) in taken.into_iter().zip(given_up) {
+        if let Err(error) = given_up.and_then(|()| keep(place)).map_err(Error::from) {
+            let instance = place.1.nic.instance.as_str();
+            tracing::warn!(instance, error = %error.report(), "its fixed addresses are not kept for it");
         }
     }
 }
 
-/// The MACs of all instances' nics: fixed addresses stay theirs while they are stopped.
-fn fixed_macs(host: &Host) -> BTreeSet<Mac> {
+/// The MACs of all nics with fixed addresses, which stay theirs while their instances are stopped, by their networks.
+fn fixed_macs(host: &Host) -> BTreeMap<String, BTreeSet<Mac>> {
     let found = host.store().rows::<rows::Instance>().list(DEFAULT_PROJECT).unwrap_or_default();
     let nics = |found: &Versioned<rows::Instance>| {
         let profiles = instance::profiles_of(host, DEFAULT_PROJECT, &found.row.profiles).ok()?;
         resolve::all_nics(host, &found.name, &found.row, &instance::expand(&found.row, &profiles)).ok()
     };
-    found.iter().filter_map(nics).flatten().map(|nic| nic.1.nic.mac).collect()
+    let mut fixed: BTreeMap<String, BTreeSet<Mac>> = BTreeMap::new();
+    for (_, plugged) in found.iter().filter_map(nics).flatten() {
+        if let Some(network) = plugged.network.filter(|_| resolve::has_fixed(&plugged.nic)) {
+            fixed.entry(network).or_default().insert(plugged.nic.mac);
+        }
+    }
+    fixed
 }

@@ -19,7 +19,10 @@ use crate::{Error, Host};
 pub(crate) use bridge::{bridge, resolve_auto};
 pub(crate) use disk::{Mounted, check_disks, check_paths, disks, disks_before, unmapped, volume_of};
 pub(crate) use init::limits;
-pub(crate) use nic::{Nic, all_nics, bridge_of, check_nics, move_fixed, nics, release_fixed, reserve_fixed};
+pub(crate) use nic::{
+    FixedMove, Nic, Place, all_nics, bridge_of, check_nics, fixed_nics, has_fixed, move_all_fixed,
+    move_fixed, nics, release_fixed, reserve_fixed,
+};
 
 /// Everything a start needs.
 pub(crate) struct Start {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cabin_network::{BridgeSpec, DnsLabel, Filter, Isolation, Mac, NicSpec, Rates};
 use cabin_profiles::value::{address, number, size};
 use cabin_store::rows::{self, Config, Devices};
-use cabin_undo::{Undo, atomically};
+use cabin_undo::Undo;
 use ipnet::IpNet;
 
 use super::{bridge, interface, is_true};
@@ -137,11 +137,27 @@ pub(crate) fn reserve_fixed(
     expanded: &Expanded,
     undo: &mut Undo,
 ) -> Result<(), Error> {
-    for place in on_bridges(host, name, row, expanded)?.filter(|(_, it)| has_fixed(&it.nic)) {
+    for place in fixed_nics(host, name, row, expanded)? {
         reserve_one(host, &place, false, undo)?;
     }
     Ok(())
 }
+
+/// The nics of an instance that have fixed addresses, attached or not.
+///
+/// # Errors
+/// As [`nics`].
+pub(crate) fn fixed_nics(
+    host: &Host,
+    name: &str,
+    row: &rows::Instance,
+    expanded: &Expanded,
+) -> Result<Vec<Place>, Error> {
+    Ok(on_bridges(host, name, row, expanded)?.filter(|(_, it)| has_fixed(&it.nic)).collect())
+}
+
+/// What an instance is, by its name, its row, and that with its profiles under it.
+pub(crate) type Stand<'a> = (&'a str, &'a rows::Instance, &'a Expanded);
 
 /// The fixed addresses of a stopped instance follow a change of its devices or its name.
 ///
@@ -149,30 +165,70 @@ pub(crate) fn reserve_fixed(
 /// When an address is taken or lies outside its network.
 pub(crate) fn move_fixed(
     host: &Arc<Host>,
-    (old, before, expanded): (&str, &rows::Instance, &Expanded),
-    (new, after, wanted): (&str, &rows::Instance, &Expanded),
+    old: Stand<'_>,
+    new: Stand<'_>,
     undo: &mut Undo,
 ) -> Result<(), Error> {
-    if old == new && expanded.devices == wanted.devices && made_up(before).eq(made_up(after)) {
-        return Ok(());
+    move_all_fixed(host, FixedMove::of(host, old, new)?, undo)
+}
+
+/// The nics of a stopped instance before a change of its fixed addresses, and those that have some after it.
+pub(crate) struct FixedMove {
+    instance: String,
+    old: Vec<Place>,
+    new: Vec<Place>,
+}
+
+impl FixedMove {
+    /// None when none of them changes.
+    ///
+    /// # Errors
+    /// When a value makes no sense, or a network is not there.
+    pub fn of(host: &Host, old: Stand<'_>, new: Stand<'_>) -> Result<Option<FixedMove>, Error> {
+        let same = fixed_devices(old.2).eq(fixed_devices(new.2)) && made_up(old.1).eq(made_up(new.1));
+        if old.0 == new.0 && same {
+            return Ok(None);
+        }
+        let instance = old.0.to_owned();
+        let (old, new) =
+            (on_bridges(host, old.0, old.1, old.2)?.collect(), fixed_nics(host, new.0, new.1, new.2)?);
+        Ok(Some(FixedMove { instance, old, new }))
     }
-    let (again, name, row, had) = (host.clone(), old.to_owned(), before.clone(), expanded.clone());
-    undo.push(format!("fixed addresses of `{old}`"), move || -> Result<(), Error> {
-        Ok(atomically(|undo| reserve_fixed(&again, &name, &row, &had, undo))?)
-    })?;
-    let old: Vec<_> = on_bridges(host, old, before, expanded)?.collect();
-    let new: Vec<_> = on_bridges(host, new, after, wanted)?.filter(|(_, it)| has_fixed(&it.nic)).collect();
+}
+
+/// Moves the fixed addresses of stopped instances together: they may exchange them.
+///
+/// # Errors
+/// When an address is taken or lies outside its network.
+pub(crate) fn move_all_fixed(
+    host: &Arc<Host>,
+    moves: impl IntoIterator<Item = FixedMove>,
+    undo: &mut Undo,
+) -> Result<(), Error> {
+    let (mut all_old, mut all_new) = (Vec::new(), Vec::new());
+    for FixedMove { instance, old, new } in moves {
+        let (again, had) = (host.clone(), old.clone());
+        undo.push(format!("fixed addresses of `{instance}`"), move || -> Result<(), Error> {
+            let mut had = had.iter().filter(|(_, plugged)| has_fixed(&plugged.nic));
+            had.try_for_each(|(bridge, plugged)| {
+                Ok(again.network().reserve(bridge, &plugged.nic).map(drop)?)
+            })
+        })?;
+        all_old.extend(old);
+        all_new.extend(new);
+    }
     // What stays a nic's is changed in place: on a full disk what was given up could not be had back. Of nics that
     // exchange their addresses each gives its own up first.
-    let (stays, goes): (Vec<_>, Vec<_>) = old.iter().partition(|one| {
-        let (same, others): (Vec<_>, Vec<_>) = new.iter().partition(|other| is_same(one, other));
+    let (stays, goes): (Vec<_>, Vec<_>) = all_old.iter().partition(|one| {
+        let (same, others): (Vec<_>, Vec<_>) = all_new.iter().partition(|other| is_same(one, other));
         !same.is_empty() && !others.iter().any(|other| clash(one, other))
     });
     for (bridge, plugged) in goes {
         host.network().release_own(&bridge.name, &plugged.nic)?;
     }
-    for place in &new {
-        reserve_one(host, place, stays.iter().any(|one| is_same(one, place)), undo)?;
+    for place in &all_new {
+        let had = stays.iter().any(|one| has_fixed(&one.1.nic) && is_same(one, place));
+        reserve_one(host, place, had, undo)?;
     }
     Ok(())
 }
@@ -189,12 +245,20 @@ fn reserve_one(host: &Arc<Host>, place: &Place, had: bool, undo: &mut Undo) -> R
     Ok(())
 }
 
-fn has_fixed(nic: &NicSpec) -> bool {
+/// Whether it has an address that is its own also while its instance is stopped.
+pub(crate) fn has_fixed(nic: &NicSpec) -> bool {
     nic.ipv4.is_some() || nic.ipv6.is_some()
 }
 
+/// Those of which an address may be fixed.
+fn fixed_devices(expanded: &Expanded) -> impl Iterator<Item = (&String, &Config)> {
+    let says = |device: &Config, key: &str| device.get(key).is_some_and(|address| !address.is_empty());
+    nic_devices(&expanded.devices)
+        .filter(move |(_, device)| says(device, "ipv4.address") || says(device, "ipv6.address"))
+}
+
 /// A nic, and the bridge it is to be plugged into.
-type Place = (BridgeSpec, Plugged);
+pub(crate) type Place = (BridgeSpec, Plugged);
 
 fn is_same(one: &Place, other: &Place) -> bool {
     one.0.name == other.0.name && one.1.nic.mac == other.1.nic.mac
