@@ -23,13 +23,10 @@ use crate::error::{Fault, Said};
 use crate::handlers::volumes;
 use crate::recursion::address;
 use crate::reply::{self, Reply};
-use crate::{limits, send};
+use crate::{directory, limits, send};
 
 /// How much of a file is read at once, in bytes.
 const CHUNK: usize = 128 * 1024;
-
-/// How deep a directory may be that is deleted with all that is in it.
-const DEPTH: usize = 256;
 
 /// A client of an instance's file server. The server ends with it.
 struct Session<S = SftpSession> {
@@ -50,7 +47,7 @@ impl<S> Drop for Session<S> {
 
 /// What sort of file it is, as the API calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     File,
     Directory,
     Symlink,
@@ -58,7 +55,8 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(metadata: &Metadata) -> Kind {
+    /// By the mode.
+    pub fn of(metadata: &Metadata) -> Kind {
         match metadata.permissions.unwrap_or_default() & 0o170_000 {
             0o040_000 => Kind::Directory,
             0o120_000 => Kind::Symlink,
@@ -83,6 +81,14 @@ async fn open(call: &Call) -> Result<Session, Fault> {
     let sftp =
         SftpSession::new(socket).await.map_err(|error| Fault::File { act, path, source: Said(error) })?;
     Ok(Session { sftp, server: Some(server) })
+}
+
+/// The same, for what only the requests themselves can do.
+async fn open_raw(call: &Call, path: &str) -> Result<Session<RawSftpSession>, Fault> {
+    let (server, socket) = serve(call).await?;
+    let session = Session { sftp: RawSftpSession::new(socket), server: Some(server) };
+    session.sftp.init().await.map_err(failed("open the files for", path))?;
+    Ok(session)
 }
 
 async fn serve(call: &Call) -> Result<(instance::Files, UnixStream), Fault> {
@@ -118,7 +124,8 @@ fn path(call: &Call) -> Result<String, Fault> {
     }
 }
 
-fn failed<'a>(act: &'static str, path: &'a str) -> impl FnOnce(SftpError) -> Fault + use<'a> {
+/// What is said of a request that the file server refused.
+pub fn failed<'a>(act: &'static str, path: &'a str) -> impl FnOnce(SftpError) -> Fault + use<'a> {
     move |error| Fault::File { act, path: path.to_owned(), source: Said(error) }
 }
 
@@ -135,10 +142,9 @@ pub async fn get(call: Call) -> Result<Reply, Fault> {
     let headers = describe(&metadata, kind);
     let mut response = match kind {
         Kind::Directory => {
-            let entries = session.sftp.read_dir(&path).await.map_err(failed("list", &path))?;
-            let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
-            names.sort();
-            Reply::Sync(json!(names)).render()
+            drop(session);
+            let names = directory::names(&open_raw(&call, &path).await?.sftp, &path).await?;
+            Reply::Sync(names.into()).render()
         }
         Kind::Symlink => {
             let target = session.sftp.read_link(&path).await.map_err(failed("read the link", &path))?;
@@ -385,9 +391,7 @@ async fn make_symlink(call: &mut Call, path: &str, wanted: Wanted) -> Result<(),
     let target = call.bytes(limits::LINK_TARGET).await?;
     let target = String::from_utf8(target.to_vec())
         .map_err(|_| Fault::invalid("the target of the symlink is not UTF-8"))?;
-    let (server, socket) = serve(call).await?;
-    let Session { sftp, .. } = &Session { sftp: RawSftpSession::new(socket), server: Some(server) };
-    sftp.init().await.map_err(failed("open the files for", path))?;
+    let Session { sftp, .. } = &open_raw(call, path).await?;
     // The order OpenSSH has on the wire, which is not that of the standard: target first.
     sftp.symlink(target, path).await.map_err(failed("make the symlink", path))?;
     let now = sftp.lstat(path).await.map_err(failed("look at", path))?.attrs;
@@ -416,37 +420,15 @@ pub async fn delete(call: Call) -> Result<Reply, Fault> {
     let session = open(&call).await?;
     let metadata = session.sftp.symlink_metadata(&path).await.map_err(failed("look at", &path))?;
     match Kind::of(&metadata) {
-        Kind::Directory if force => delete_tree(&session.sftp, &path).await?,
+        Kind::Directory if force => {
+            drop(session);
+            directory::delete(&open_raw(&call, &path).await?.sftp, &path).await?;
+        }
         Kind::Directory => session.sftp.remove_dir(&path).await.map_err(failed("delete", &path))?,
         _ => session.sftp.remove_file(&path).await.map_err(failed("delete", &path))?,
     }
     tell(&call, "deleted", &path);
     Ok(Reply::empty())
-}
-
-/// Deletes bottom up, without recursion of our own: the guest chooses how deep its directories are.
-async fn delete_tree(sftp: &SftpSession, root: &str) -> Result<(), Fault> {
-    let mut stack = vec![(root.to_owned(), false)];
-    while let Some((path, emptied)) = stack.pop() {
-        if emptied {
-            sftp.remove_dir(&path).await.map_err(failed("delete", &path))?;
-            continue;
-        }
-        if path.matches('/').count() > DEPTH + root.matches('/').count() {
-            return Err(Fault::invalid(format!("`{root}` is deeper than {DEPTH} directories")));
-        }
-        let entries = sftp.read_dir(&path).await.map_err(failed("list", &path))?;
-        stack.push((path.clone(), true));
-        for entry in entries {
-            let below = format!("{}/{}", path.trim_end_matches('/'), entry.file_name());
-            if Kind::of(&entry.metadata()) == Kind::Directory {
-                stack.push((below, false));
-            } else {
-                sftp.remove_file(&below).await.map_err(failed("delete", &below))?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// GET …/sftp: the connection becomes one to the file server.

@@ -32,6 +32,12 @@ pub const LINGER_IDLE: Duration = Duration::from_secs(5);
 /// The largest target of a symlink, in bytes (PATH_MAX).
 pub const LINK_TARGET: usize = 4096;
 
+/// How many names of a guest's directory are listed at most.
+pub const LISTED: usize = 100_000;
+
+/// How deep a guest's directory may be that is deleted with all that is in it.
+pub const TREE_DEPTH: usize = 256;
+
 /// How long a client may take nothing of an answer.
 pub const ANSWER_IDLE: Duration = Duration::from_secs(300);
 

@@ -7,6 +7,7 @@ mod ask;
 mod auth;
 mod call;
 mod console;
+mod directory;
 mod error;
 mod events;
 mod exec;

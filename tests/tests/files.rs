@@ -311,3 +311,39 @@ fn the_files_of_one_that_starts_while_they_are_asked_for_are_those_it_runs_with(
         assert!(devices.contains(&"null"), "{devices:?}");
     });
 }
+
+#[test]
+fn a_directory_of_more_names_than_are_listed_is_refused_and_deleted_and_the_daemon_stays_small() {
+    const MOST: usize = 100_000;
+    let subject = Subject::start();
+    let volumes = "/1.0/storage-pools/default/volumes/custom";
+    subject.must("POST", volumes, &json!({ "name": "crowd" }));
+    let place = subject.dir.join("storage-pools/default/custom/crowd");
+    let tree = ["u", "rootfs"].map(|tree| place.join(tree)).into_iter().find(|tree| tree.is_dir());
+    let many = tree.expect("the volume's tree").join("many");
+    std::fs::create_dir_all(many.join("below/below")).expect("a directory");
+    let name = |number: usize| many.join(format!("a-name-that-a-guest-chose-{number}"));
+    for number in 1..MOST {
+        std::fs::File::create(name(number)).expect("a file");
+    }
+    let target = format!("{volumes}/crowd/files?path=/many");
+    let most_memory = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", subject.pid())).expect("the daemon");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a figure");
+        line.trim().trim_end_matches(" kB").trim().parse::<usize>().expect("a number")
+    };
+    let before = most_memory();
+    let listed = subject.call("GET", &target, None).expect("an answer").json();
+    assert_eq!(listed["metadata"].as_array().map(Vec::len), Some(MOST));
+    std::fs::File::create(name(MOST)).expect("a file");
+    let refused = subject.call("GET", &target, None).expect("an answer");
+    assert_eq!(refused.status, 400, "{}", refused.text().len());
+    assert!(refused.error().contains("more than 100000 names"), "{}", refused.error());
+    let forced = [("X-Incus-force", "true")];
+    let deleted = api::send(&subject.socket(), "DELETE", &target, &forced, b"").expect("an answer");
+    assert_eq!(deleted.status, 200, "{}", deleted.text());
+    assert!(!many.exists());
+    let grown = most_memory() - before;
+    eprintln!("a directory of {MOST} names: the daemon had {grown} KiB more at most");
+    assert!(grown < 48 * 1024, "{grown} KiB");
+}
