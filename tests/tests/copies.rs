@@ -292,6 +292,23 @@ fn a_fixed_address_is_not_copied_without_saying_so() {
 }
 
 #[test]
+fn snapshots_of_the_longest_names_are_replaced_by_others_of_the_same() {
+    let lab = Lab::shared();
+    lab.image("busybox");
+    lab.cabin(&["create", "busybox", "lengthy"]).ok();
+    let names = ["a", "b"].map(|end| format!("{}{end}", "n".repeat(127)));
+    let take =
+        || names.iter().for_each(|name| drop(lab.cabin(&["snapshot", "create", "lengthy", name]).ok()));
+    take();
+    lab.cabin(&["copy", "lengthy", "lengthy2"]).ok();
+    names.iter().for_each(|name| drop(lab.cabin(&["snapshot", "delete", "lengthy", name]).ok()));
+    take();
+    lab.cabin(&["copy", "lengthy", "lengthy2", "--refresh"]).ok();
+    assert_eq!(snapshots(&lab, "lengthy2"), names);
+    lab.cabin(&["delete", "lengthy", "lengthy2"]).ok();
+}
+
+#[test]
 fn the_stock_clients_copy_move_and_refresh() {
     let lab = Lab::shared();
     pool(&lab, "shelf", "dir");

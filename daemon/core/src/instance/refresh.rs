@@ -62,9 +62,8 @@ fn plan(
 
 /// Where the tree of an old snapshot is while a new one of its name may still fail to come.
 fn aside(snapshot: &str, mark: &str) -> String {
-    // Longer names than this are none, so the end of a long one gives way.
-    let kept: String = snapshot.chars().take(120).collect();
-    format!("{kept}~{mark}")
+    // Whole, so that no two are one: a name of a snapshot and a mark are together no longer than a name in a pool may be.
+    format!("{snapshot}~{mark}")
 }
 
 /// Refuses at once what can be seen to fail.
