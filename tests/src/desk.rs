@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::Arc;
 
 use crate::binary;
@@ -76,7 +76,7 @@ impl Desk {
     /// Runs the client under a terminal of its own, with more variables.
     pub fn on_a_terminal_with(&self, line: &str, stdin: &str, more: &[(&str, &str)]) -> Outcome {
         let line = format!("{} {line}", self.program().display());
-        let script = std::path::Path::new("/usr/bin/script");
+        let script = Path::new("/usr/bin/script");
         let mut command = self.lab.command(script, &["--quiet", "--return", "--command", &line, "/dev/null"]);
         run_with(command.envs(more.iter().copied()), stdin.as_bytes())
     }
@@ -87,25 +87,27 @@ impl Desk {
     /// When it does not end within a minute, or fails.
     #[must_use]
     pub fn typed_at(&self, line: &str, keys: &str) -> String {
-        let line = format!("{} {line}", self.program().display());
-        let script = std::path::Path::new("/usr/bin/script");
-        let mut command = self.lab.command(script, &["--quiet", "--return", "--command", &line, "/dev/null"]);
+        self.sit_at(line).leaves_with(keys)
+    }
+
+    /// Somebody at the client under a terminal of 101 columns and 37 rows.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn sit_at(&self, line: &str) -> Typist {
+        let client = format!("stty cols 101 rows 37; exec {} {line}", self.program().display());
+        let script = Path::new("/usr/bin/script");
+        let mut command =
+            self.lab.command(script, &["--quiet", "--return", "--command", &client, "/dev/null"]);
         let shown = self.folder().join("shown");
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(File::create(&shown).expect("a file for what is shown"))
             .spawn()
             .expect("script (package bsdutils)");
-        let mut keyboard = child.stdin.take().expect("stdin was asked for");
-        let mut typing = keys.bytes().cycle();
-        let ended = until(&format!("`{line}` to end"), 60, || {
-            // One at a time, as from a keyboard: the stock clients look for their keys in what comes alone.
-            let _ = keyboard.write_all(&[typing.next().unwrap_or_default()]);
-            child.try_wait().ok().flatten()
-        });
-        let shown = std::fs::read_to_string(shown).expect("what is shown");
-        assert!(ended.success(), "`{line}` ended with {ended}\n{shown}");
-        shown
+        let keyboard = child.stdin.take().expect("stdin was asked for");
+        Typist { line: line.to_owned(), child, keyboard, shown }
     }
 
     /// A running busybox.
@@ -119,6 +121,59 @@ impl Desk {
     /// Deletes an instance, running or not.
     pub fn delete(&self, name: &str) {
         let _ = self.run(&["delete", "--force", name]).ok();
+    }
+}
+
+/// Somebody who types at a client.
+pub struct Typist {
+    line: String,
+    child: Child,
+    keyboard: ChildStdin,
+    shown: PathBuf,
+}
+
+impl Typist {
+    /// What the terminal has shown so far.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.shown).expect("what is shown")).into_owned()
+    }
+
+    /// Types the same again and again until there is that answer.
+    ///
+    /// # Panics
+    /// When there is none within a minute, or the client has ended.
+    pub fn types_until(&mut self, keys: &str, answer: &str) {
+        let mut typing = keys.bytes().cycle();
+        until(&format!("`{answer}` from `{}`", self.line), 60, || {
+            let ended = self.child.try_wait().expect("a state");
+            assert!(ended.is_none(), "`{}` ended\n{}", self.line, self.shown());
+            self.press(typing.next());
+            self.shown().contains(answer).then_some(())
+        });
+    }
+
+    /// Types the same again and again until the client has ended; gives what was shown.
+    ///
+    /// # Panics
+    /// When it does not end within a minute, or fails.
+    #[must_use]
+    pub fn leaves_with(mut self, keys: &str) -> String {
+        let mut typing = keys.bytes().cycle();
+        let ended = until(&format!("`{}` to end", self.line), 60, || {
+            self.press(typing.next());
+            self.child.try_wait().ok().flatten()
+        });
+        assert!(ended.success(), "`{}` ended with {ended}\n{}", self.line, self.shown());
+        self.shown()
+    }
+
+    /// One at a time, as from a keyboard: the stock clients look for their keys in what comes alone.
+    fn press(&mut self, key: Option<u8>) {
+        let _ = self.keyboard.write_all(key.as_slice());
     }
 }
 

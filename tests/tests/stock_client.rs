@@ -241,6 +241,27 @@ fn it_reads_the_console_and_the_log() {
 }
 
 #[test]
+fn it_takes_part_in_the_console_and_leaves_it() {
+    each("attach", |desk| {
+        let name = desk.launch("one");
+        let init = desk.lab.init_pid(&name);
+        let mut typist = desk.sit_at(&format!("console {name}"));
+        typist.types_until("echo sum-$((40 + 2))\n", "sum-42");
+        until_true("the size of the window inside", 20, || {
+            desk.lab.sh(&name, "stty size </dev/console") == "37 101"
+        });
+        let shown = typist.leaves_with("\x01q");
+        assert!(shown.contains("<ctrl>+a q"), "it does not say how to leave: {shown}");
+        assert_eq!((desk.lab.status(&name).as_str(), desk.lab.init_pid(&name)), ("Running", init));
+        // Whoever comes next finds the same shell.
+        let mut again = desk.sit_at(&format!("console {name}"));
+        again.types_until("echo more-$((50 + 2))\n", "more-52");
+        drop(again.leaves_with("\x01q"));
+        desk.delete(&name);
+    });
+}
+
+#[test]
 fn it_keeps_images() {
     each("image", |desk| {
         let files = cabin_tests::images::files("busybox");

@@ -15,6 +15,7 @@ mod error;
 mod etag;
 mod event;
 mod fence;
+pub mod hardware;
 mod host;
 mod ids;
 pub mod image;

@@ -6,7 +6,7 @@ use cabin_api::ConfigMap;
 use cabin_api::event::Requestor;
 use cabin_api::server as api;
 use cabin_store::rows;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::backup::compression;
 use crate::{DEFAULT_PROJECT, Error, Host, etag, storage};
@@ -273,45 +273,4 @@ pub fn patch(host: &Host, put: api::ServerPut, if_match: Option<&str>) -> Result
 #[must_use]
 pub fn metadata_configuration() -> Value {
     serde_json::to_value(cabin_profiles::metadata_json()).unwrap_or_default()
-}
-
-/// The host's processors and memory.
-///
-/// # Errors
-/// Never for now.
-pub fn resources(host: &Host) -> Result<Value, Error> {
-    let info = rustix::system::sysinfo();
-    let unit = u64::from(info.mem_unit);
-    let cores: Vec<Value> = host
-        .facts
-        .cpus
-        .iter()
-        .map(|cpu| json!({ "core": cpu, "die": 0, "frequency": 0, "threads": [{ "id": cpu, "isolated": false, "numa_node": 0, "online": true, "thread": 0 }] }))
-        .collect();
-    let total = host.facts.cpus.len();
-    Ok(json!({
-        "cpu": {
-            "architecture": std::env::consts::ARCH,
-            "sockets": [{ "address_sizes": { "physical_bits": 0, "virtual_bits": 0 }, "cores": cores, "name": "", "socket": 0, "vendor": "" }],
-            "total": total,
-        },
-        "memory": {
-            "hugepages_size": 0, "hugepages_total": 0, "hugepages_used": 0, "nodes": null,
-            "total": info.totalram * unit,
-            "used": (info.totalram - info.freeram - info.bufferram) * unit,
-        },
-        "gpu": { "cards": [], "total": 0 },
-        "network": { "cards": [], "total": 0 },
-        "storage": { "disks": [], "total": 0 },
-        "usb": { "devices": [], "total": 0 },
-        "pci": { "devices": [], "total": 0 },
-        "system": { "uuid": "", "vendor": "", "product": "", "family": "", "version": "", "sku": "", "serial": "", "type": "unknown", "firmware": null, "chassis": null, "motherboard": null },
-        "load": { "Average1Min": load(info.loads[0]), "Average5Min": load(info.loads[1]), "Average10Min": load(info.loads[2]), "Processes": info.procs },
-    }))
-}
-
-/// The kernel's fixed-point load (sysinfo(2): 16 bits after the point).
-#[allow(clippy::cast_precision_loss)]
-fn load(fixed: u64) -> f64 {
-    fixed as f64 / 65_536.0
 }

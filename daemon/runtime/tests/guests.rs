@@ -8,6 +8,7 @@ mod lab;
 
 use std::time::Instant;
 
+use cabin_runtime::cgroup::Cgroups;
 use cabin_runtime::spec::CgroupLimits;
 use cabin_runtime::{Error, ExecStatus, Exit, InitKind};
 use lab::{Lab, wait_until};
@@ -283,18 +284,36 @@ fn parent_of(pid: u32) -> u32 {
     status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
 }
 
-/// On a host with version 1 hierarchies only, the guest gets the one without controllers. A host that has no
-/// such hierarchy is no such host; there is nothing of this to hold there.
-#[test]
-fn debian_12_boots_on_legacy_cgroups() {
+/// The mount table of this host without cgroup2. A host that has no version 1 hierarchy without controllers is no
+/// legacy host; there is nothing to hold there.
+fn legacy() -> Option<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let legacy: String = table.split_inclusive('\n').filter(|line| !line.contains(" - cgroup2 ")).collect();
-    if !legacy.contains("name=systemd") {
-        return;
-    }
+    legacy.contains("name=systemd").then_some(legacy)
+}
+
+/// With version 1 hierarchies only, the guest gets the one without controllers.
+#[test]
+fn debian_12_boots_on_legacy_cgroups() {
+    let Some(legacy) = legacy() else { return };
     let mut lab = Lab::new();
     lab.use_cgroups(&legacy);
     boots_in(&lab, "bookworm", "name=systemd:/", "poweroff", Exit::Stopped { status: 0 });
+}
+
+/// A host that mounts no cgroup2 has it all the same, and sid's systemd boots on nothing else.
+#[test]
+fn debian_sid_boots_where_the_host_has_mounted_no_cgroup2() {
+    let Some(legacy) = legacy() else { return };
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    // Whoever mounts it decides upon its options for all, so this host must be one that has chosen none.
+    let options = |line: &str| line.contains(" - cgroup2 ") && !line.ends_with(" rw");
+    if table.lines().any(options) {
+        return;
+    }
+    let mut lab = Lab::new();
+    lab.keep_in(Cgroups::on_host_with(&lab.prefix, &legacy).unwrap());
+    boots_in(&lab, "sid", "0::/.cabin-", "", Exit::Stopped { status: 0 });
 }
 
 #[test]

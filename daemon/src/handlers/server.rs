@@ -1,7 +1,7 @@
 //! `/`, `/1.0` and what describes the server.
 
 use cabin_api::server::ServerPut;
-use cabin_core::server;
+use cabin_core::{hardware, server};
 use serde_json::{Value, json};
 
 use crate::call::Call;
@@ -40,7 +40,7 @@ pub async fn patch(mut call: Call) -> Result<Reply, Fault> {
 
 /// GET of the hardware.
 pub async fn resources(call: Call) -> Result<Reply, Fault> {
-    Reply::sync(&call.blocking(|host| server::resources(host)).await?)
+    Ok(Reply::Sync(call.blocking(|_| Ok(hardware::resources())).await?))
 }
 
 /// GET of every config key there is.

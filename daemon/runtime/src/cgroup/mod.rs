@@ -22,10 +22,12 @@ mod v1;
 mod watch;
 
 use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use cabin_sys::mount;
 use cabin_undo::{Undo, fault};
 use rustix::process::{Pid, Signal};
 
@@ -66,35 +68,56 @@ struct Inner {
     prefix: String,
     mounts: Mounts,
     layout: Layout,
+    /// The mount of cgroup2 that `mounts` leads to, when it is not the host's.
+    _own: Option<OwnedFd>,
     /// What the files of limits held when they were set, by container.
     set: Mutex<HashMap<String, renew::Values>>,
 }
 
 impl Cgroups {
-    /// Finds the host's hierarchies. `prefix` names the directory below each that this daemon owns; the
-    /// directory is made with the first container.
+    /// Finds the host's hierarchies, and mounts cgroup2 for itself where the host has not. `prefix` names the
+    /// directory below each that this daemon owns; the directory is made with the first container.
     ///
     /// # Errors
     /// When the mount table cannot be read or names no cgroup hierarchy, or `prefix` is no name.
     pub fn new(prefix: &str) -> Result<Cgroups, Error> {
-        Cgroups::of(prefix, Mounts::of_this_host().map_err(|source| Error::Mounts { source })?)
+        Cgroups::completed(prefix, Mounts::of_this_host().map_err(|source| Error::Mounts { source })?)
+    }
+
+    /// As [`Cgroups::new`], on a host with that mount table.
+    ///
+    /// # Errors
+    /// As [`Cgroups::new`].
+    pub fn on_host_with(prefix: &str, table: &str) -> Result<Cgroups, Error> {
+        Cgroups::completed(prefix, Mounts::parse(table))
+    }
+
+    /// The kernel has the tree of cgroup2 whether it is mounted or not, and systemd 256 and later boots on nothing
+    /// else. A mount that is attached nowhere ends with the daemon; the cgroups stay.
+    fn completed(prefix: &str, mut mounts: Mounts) -> Result<Cgroups, Error> {
+        let is_wanted = mounts.layout() == Some(Layout::Legacy);
+        // Where it is not to be had, version 1 has to do.
+        let own = if is_wanted { mount::filesystem("cgroup2", &[], mount::INERT).ok() } else { None };
+        if let Some(own) = &own {
+            mounts.unified = Some(format!("/proc/self/fd/{}", own.as_raw_fd()).into());
+        }
+        Cgroups::of(prefix, mounts, own)
     }
 
     /// As [`Cgroups::new`], with the hierarchies that a mount table in the form of proc_pid_mountinfo(5)
-    /// names.
+    /// names and no other.
     ///
     /// # Errors
     /// As [`Cgroups::new`].
     pub fn with_mount_table(prefix: &str, table: &str) -> Result<Cgroups, Error> {
-        Cgroups::of(prefix, Mounts::parse(table))
+        Cgroups::of(prefix, Mounts::parse(table), None)
     }
 
-    fn of(prefix: &str, mounts: Mounts) -> Result<Cgroups, Error> {
+    fn of(prefix: &str, mounts: Mounts, own: Option<OwnedFd>) -> Result<Cgroups, Error> {
         check_name(prefix)?;
         let layout = mounts.layout().ok_or(Error::NoHierarchy)?;
-        Ok(Cgroups {
-            inner: Arc::new(Inner { prefix: prefix.to_owned(), mounts, layout, set: Mutex::default() }),
-        })
+        let (prefix, set) = (prefix.to_owned(), Mutex::default());
+        Ok(Cgroups { inner: Arc::new(Inner { prefix, mounts, layout, _own: own, set }) })
     }
 
     /// How the host's hierarchies are arranged.

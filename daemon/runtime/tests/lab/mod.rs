@@ -47,7 +47,11 @@ impl Lab {
 
     /// Uses the hierarchies of a given mount table instead of the host's.
     pub fn use_cgroups(&mut self, table: &str) {
-        let cgroups = Cgroups::with_mount_table(&self.prefix, table).unwrap();
+        self.keep_in(Cgroups::with_mount_table(&self.prefix, table).unwrap());
+    }
+
+    /// Keeps its containers in these.
+    pub fn keep_in(&mut self, cgroups: Cgroups) {
         let bin_dir = Path::new(env!("CARGO_BIN_EXE_cabin-init")).parent().unwrap();
         self.runtime = Runtime::new(&self.dir.join("run"), bin_dir, cgroups).unwrap();
     }
