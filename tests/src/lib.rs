@@ -22,6 +22,7 @@ pub mod host_state;
 pub mod hostile;
 pub mod images;
 pub mod lab;
+pub mod late;
 pub mod machine;
 pub mod manifest;
 pub mod monitor;

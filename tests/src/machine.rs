@@ -32,10 +32,16 @@ pub fn every() -> usize {
     usize::try_from(number("CABIN_EVERY")).unwrap_or(1)
 }
 
+/// Whether there is time for the long forms of the tests (`CABIN_TORTURE`).
+#[must_use]
+pub fn has_time() -> bool {
+    std::env::var_os("CABIN_TORTURE").is_some()
+}
+
 /// How the numbers of a sweep that leaves points out are told.
 #[must_use]
-pub fn told_every() -> String {
-    match every() {
+pub fn told(every: usize) -> String {
+    match every {
         1 => String::new(),
         every => format!(" (1 of {every})"),
     }

@@ -205,7 +205,7 @@ impl Score {
     /// When it was.
     pub fn close(self, what: &str) {
         let (rounds, wrong, left) = (self.rounds, self.wrong.len(), self.leftovers.len());
-        let every = machine::told_every();
+        let every = machine::told(machine::every());
         eprintln!("races{what}: {rounds} rounds{every}, {wrong} wrong answers, {left} leftovers");
         let told = [self.wrong, self.leftovers].concat();
         assert!(told.is_empty(), "{}", told.join("\n"));

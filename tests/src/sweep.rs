@@ -2,9 +2,9 @@
 
 use crate::descriptors::{grown, held};
 use crate::host_state::{HostState, Look, settled, settled_within};
-use crate::machine;
 use crate::subject::{Point, Subject};
 use crate::verbs::Verb;
+use crate::{late, machine};
 
 /// What a sweep has tried and found.
 #[derive(Debug, Default)]
@@ -15,13 +15,25 @@ pub struct Tally {
     pub met: usize,
     /// What was wrong after one of them.
     pub wrong: Vec<String>,
+    /// Every so many are tried; all when it says nothing.
+    apart: Option<usize>,
 }
 
 impl Tally {
+    /// One for what is done elsewhere by nearly the same steps: of three it tries one, unless there is time for all.
+    #[must_use]
+    pub fn brief() -> Tally {
+        Tally { apart: (!machine::has_time()).then_some(3), ..Tally::default() }
+    }
+
+    fn every(&self) -> usize {
+        machine::every() * self.apart.unwrap_or(1)
+    }
+
     /// Whether the next point is one of those that this machine has time for.
     pub fn takes(&mut self) -> bool {
         self.met += 1;
-        (self.met - 1).is_multiple_of(machine::every())
+        (self.met - 1).is_multiple_of(self.every())
     }
 
     /// Prints the numbers, and fails when anything was wrong.
@@ -29,7 +41,7 @@ impl Tally {
     /// # Panics
     /// When a step left something behind.
     pub fn close(self, what: &str) {
-        let every = machine::told_every();
+        let every = machine::told(self.every());
         eprintln!("{what}: {} points{every}, {} leftovers", self.points, self.wrong.len());
         assert!(self.points > 0, "{what}: no points at all");
         assert!(self.wrong.is_empty(), "{what}:\n{}", self.wrong.join("\n"));
@@ -152,6 +164,18 @@ pub fn audited(subject: &Subject) -> Vec<String> {
     }
 }
 
+/// Prints how many of what a test looked at, which sweeps nothing, as [`Tally::close`] does, and fails when anything is
+/// left over.
+///
+/// # Panics
+/// When the daemon's own audit finds anything.
+#[track_caller]
+pub fn clean(subject: &Subject, what: &str, points: usize) {
+    let found = audited(subject);
+    eprintln!("{what}: {points} points, {} leftovers", found.len());
+    assert!(found.is_empty(), "{what}: {found:?}\n{}", subject.log_tail());
+}
+
 /// How the daemon comes up again after it died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Again {
@@ -161,22 +185,19 @@ pub enum Again {
     Dying,
     /// It leaves out what begins so of what it does when it starts.
     Without(&'static str),
+    /// At once, while the pool `default` is not there, which comes later.
+    BeforeItsPool,
 }
 
 /// Lets the daemon die at every step of the verbs, and starts it again. Everything must be as before or as
 /// after the verb, and as after it when the verb was acknowledged.
 pub fn kill_each(subject: &mut Subject, verbs: &[Verb], again: Again, tally: &mut Tally) {
-    kill_every(subject, verbs, 1, again, tally);
-}
-
-/// As [`kill_each`], at one step of `apart`, the last one among them: for verbs whose steps are mostly those of others.
-pub fn kill_every(subject: &mut Subject, verbs: &[Verb], apart: usize, again: Again, tally: &mut Tally) {
     for verb in verbs {
         (verb.before)(subject);
         let points = count(subject, verb);
         let halfway = halfway(subject, verb);
         for (number, point) in points.iter().enumerate().map(|(at, point)| (at + 1, point)) {
-            if !(points.len() - number).is_multiple_of(apart) || !tally.takes() {
+            if !tally.takes() {
                 continue;
             }
             let told = format!("{}, step {number} (`{}`)", verb.name, point.what);
@@ -218,7 +239,7 @@ pub(crate) fn kill_at(
     // Nobody is waited for long who is not expected to come.
     let seen = match again {
         Again::Without(_) => settled_within(1, subject, &wanted),
-        Again::Once | Again::Dying => settled(subject, &wanted),
+        Again::Once | Again::Dying | Again::BeforeItsPool => settled(subject, &wanted),
     };
     if let Err(difference) = seen {
         tally.wrong.push(format!("{told}: neither after nor before\n{difference}"));
@@ -264,6 +285,7 @@ fn start_again(subject: &mut Subject, again: Again) -> usize {
     match again {
         Again::Without(part) => assert!(subject.boot(&format!("skip:{part}")), "{}", subject.log_tail()),
         Again::Once | Again::Dying => subject.boot_well(),
+        Again::BeforeItsPool => late::boot(subject),
     }
     deaths
 }

@@ -18,7 +18,11 @@ pub enum Swept {
 
 use Swept::{AsPut, By, Not};
 
+<<<<<<< HEAD
 /// Every list of verbs. Those of one stand on each other, in their order.
+=======
+/// The lists of verbs. Some of a list do with what those before them have left, so each is swept as a whole.
+>>>>>>> dc5f4ce (wip)
 pub const LISTS: &[&[Verb]] = &[
     verbs::LIFE,
     verbs::LIVE,
@@ -27,6 +31,10 @@ pub const LISTS: &[&[Verb]] = &[
     verbs::POOLS,
     power_verbs::VERBS,
     snapshot_verbs::KEPT,
+<<<<<<< HEAD
+=======
+    &[snapshot_verbs::RESTORE_RUNNING],
+>>>>>>> dc5f4ce (wip)
     backup_verbs::VERBS,
     clock_verbs::VERBS,
     carry_verbs::CARRIED,
@@ -39,13 +47,37 @@ pub const LISTS: &[&[Verb]] = &[
     volume_verbs::MORE,
     volume_verbs::TOGETHER,
     volume_verbs::DISKS,
+<<<<<<< HEAD
     &[snapshot_verbs::RESTORE_RUNNING],
+=======
+>>>>>>> dc5f4ce (wip)
 ];
 
 /// Every verb there is.
 pub fn all() -> impl Iterator<Item = &'static Verb> {
     LISTS.iter().copied().flatten()
 }
+
+/// Lists whose verbs have to do with trees in the pool `default`, in the parts in which they are swept with one of each
+/// driver. All the others do the same whatever that pool is: pools themselves, and instances on btrfs, name theirs.
+pub const LIVES: &[&[Verb]] = &[verbs::LIFE, IMAGES];
+
+/// Images, and what is unpacked of them: the last of [`verbs::ROWS`]. The others are rows alone.
+const IMAGES: &[Verb] = verbs::ROWS.split_at(10).1;
+
+/// As [`LIVES`].
+pub const SNAPSHOTS: &[&[Verb]] = &[snapshot_verbs::KEPT, clock_verbs::VERBS];
+
+/// As [`LIVES`]. To a pool of layers one comes from another driver's by a stream.
+pub const COPIES: &[&[Verb]] =
+    &[carry_verbs::CARRIED, carry_verbs::MORE, carry_verbs::REFRESHED, carry_verbs::LAYERED];
+
+/// As [`LIVES`].
+pub const BACKUPS: &[&[Verb]] = &[backup_verbs::VERBS];
+
+/// As [`LIVES`].
+pub const VOLUMES: &[&[Verb]] =
+    &[volume_verbs::VERBS, volume_verbs::MORE, volume_verbs::TOGETHER, volume_verbs::DISKS];
 
 /// A route that changes something: method, address, and how it is swept.
 pub type Entry = (&'static str, &'static str, Swept);

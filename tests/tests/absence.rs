@@ -9,7 +9,7 @@ use cabin_tests::host_state::{HostState, Look, settled};
 use cabin_tests::hostile::{BINARY, Exec, LAST};
 use cabin_tests::machine;
 use cabin_tests::subject::Subject;
-use cabin_tests::sweep::audited;
+use cabin_tests::sweep::clean;
 use cabin_tests::wait::{until, until_true};
 use serde_json::{Value, json};
 
@@ -22,12 +22,6 @@ fn lab() -> Subject {
 fn running(subject: &Subject, name: &str, config: &Value) {
     subject.create(name, config);
     subject.power(name, "start").expect("a start");
-}
-
-#[track_caller]
-fn clean(subject: &Subject) {
-    let found = audited(subject);
-    assert!(found.is_empty(), "{found:?}\n{}", subject.log_tail());
 }
 
 fn wait_status(subject: &Subject, name: &str, status: &str) {
@@ -76,7 +70,7 @@ fn nobody_is_told_anything_before_what_runs_was_taken_up() {
         let told = waiting.map(|answer| answer.join().expect("an answer").unwrap_or_default());
         assert_eq!(told, before);
     });
-    clean(&subject);
+    clean(&subject, "containers of which nobody is told too early", 3);
 }
 
 #[test]
@@ -92,7 +86,7 @@ fn one_that_became_ephemeral_after_it_ran_is_not_deleted_by_a_new_daemon() {
     subject.power("kept", "start").expect("a start");
     subject.power("kept", "stop").expect("a stop");
     assert_eq!(subject.status("kept"), "");
-    clean(&subject);
+    clean(&subject, "containers that became ephemeral", 1);
 }
 
 /// Attaches to a console, and types until the shell there has answered.
@@ -143,10 +137,10 @@ fn outlived(end: impl Fn(&mut Subject)) {
     subject.must("PATCH", "/1.0/instances/survivor", &json!({ "config": { "limits.processes": "50" } }));
     let many = "for i in $(seq 80); do sleep 300 & done; echo all";
     assert!(!subject.exec("survivor", many).unwrap_or_default().contains("all"), "no limit of processes");
-    clean(&subject);
+    clean(&subject, "containers that run on without a daemon", 2);
     subject.power("survivor", "stop").expect("a stop");
     assert_eq!(subject.status("survivor"), "Stopped");
-    clean(&subject);
+    clean(&subject, "those that stop after it", 1);
 }
 
 #[test]
@@ -177,7 +171,7 @@ fn a_command_in_flight_ends_with_its_daemon() {
     subject.boot_well();
     assert_eq!(subject.get("/1.0/operations").as_object().map_or(0, serde_json::Map::len), 0);
     assert_eq!(subject.exec("box", "echo well").as_deref(), Ok("well"));
-    clean(&subject);
+    clean(&subject, "containers whose command ends with its daemon", 1);
 }
 
 #[test]
@@ -188,7 +182,7 @@ fn a_container_whose_supervisor_is_killed_is_stopped_and_cleaned_up() {
     signal(subject.supervisor_pid("orphan"), "-KILL");
     gone(init);
     wait_status(&subject, "orphan", "Stopped");
-    clean(&subject);
+    clean(&subject, "containers whose supervisor is killed", 1);
     subject.power("orphan", "start").expect("a start");
 }
 
@@ -202,7 +196,7 @@ fn a_supervisor_killed_while_no_daemon_looks_is_noticed() {
     gone(init);
     subject.boot_well();
     wait_status(&subject, "orphan", "Stopped");
-    clean(&subject);
+    clean(&subject, "containers whose supervisor is killed while no daemon looks", 1);
     subject.power("orphan", "start").expect("a start");
 }
 
@@ -247,13 +241,13 @@ fn a_guest_that_ends_or_reboots_while_no_daemon_looks_stays_so_or_comes_back() {
     wait_status(&subject, "reboot", "Running");
     assert_eq!(subject.init_pid("on"), pids[3]);
     assert_ne!(subject.init_pid("reboot"), pids[2]);
-    clean(&subject);
+    clean(&subject, "containers that end, reboot or run on while no daemon looks", 4);
     // Once more: what was written down is what is done.
     subject.crash();
     subject.boot_well();
     assert_eq!(subject.status("off"), "Stopped");
     assert_eq!(subject.init_pid("on"), pids[3]);
-    clean(&subject);
+    clean(&subject, "those that a second daemon finds", 2);
 }
 
 #[test]
@@ -303,7 +297,7 @@ fn after_a_power_cut_nothing_stale_is_believed_and_what_should_run_is_started_in
     std::fs::rename(subject.dir.join("lost"), subject.dir.join("storage-pools/lost")).expect("to find it");
     subject.power("broken", "start").expect("a start");
     assert_eq!(subject.get("/1.0/storage-pools/lost")["status"], "Created");
-    clean(&subject);
+    clean(&subject, "instances after the host starts anew", 7);
 }
 
 #[test]
@@ -330,7 +324,7 @@ fn what_a_shutdown_stopped_runs_again_and_its_order_is_kept() {
         wait_status(&subject, name, "Running");
     }
     assert_eq!(subject.status("off"), "Stopped");
-    clean(&subject);
+    clean(&subject, "instances after an orderly shutdown", 3);
 }
 
 #[test]
@@ -353,5 +347,5 @@ fn a_forced_stop_during_a_restart_holds_though_the_daemon_dies_before_the_restar
     subject.boot_well();
     wait_status(&subject, "mark", "Running");
     assert_eq!(subject.status("deaf"), "Stopped");
-    clean(&subject);
+    clean(&subject, "instances after a stop that overtook a restart", 2);
 }

@@ -14,7 +14,7 @@ use cabin_tests::swept;
 use cabin_tests::verbs::{self, Verb};
 use cabin_tests::volume_verbs;
 
-fn swept(what: &str, verbs: &[Verb]) {
+fn all_of(what: &str, verbs: &[Verb]) {
     let subject = Subject::start();
     subject.import("busybox").expect("the image");
     let mut tally = Tally::default();
@@ -24,105 +24,121 @@ fn swept(what: &str, verbs: &[Verb]) {
 
 #[test]
 fn a_step_of_an_instances_life_that_fails_leaves_nothing() {
-    swept("an instance's life", verbs::LIFE);
+    all_of("an instance's life", verbs::LIFE);
 }
 
 #[test]
 fn a_step_of_freezing_or_stopping_that_fails_leaves_nothing() {
-    swept("freezing, unfreezing and stopping", power_verbs::VERBS);
+    all_of("freezing, unfreezing and stopping", power_verbs::VERBS);
 }
 
 #[test]
-fn a_step_of_what_is_done_with_instances_on_dir_that_fails_leaves_nothing() {
-    swept_on("dir", &[verbs::LIFE, snapshot_verbs::KEPT]);
+fn a_step_of_an_instances_life_on_dir_or_btrfs_that_fails_leaves_nothing() {
+    swept_on_drivers("instances", swept::LIVES);
 }
 
 #[test]
-fn a_step_of_what_is_done_with_instances_on_a_disk_of_btrfs_that_fails_leaves_nothing() {
-    swept_on("btrfs", &[snapshot_verbs::KEPT, &carry_verbs::MORE[1..]]);
+fn a_step_of_a_snapshot_on_dir_or_btrfs_that_fails_leaves_nothing() {
+    swept_on_drivers("snapshots, and what is done by the clock,", swept::SNAPSHOTS);
 }
 
-fn swept_on(driver: &str, all: &[&[Verb]]) {
-    let subject = Subject::start_with_driver(driver);
-    subject.import("busybox").expect("the image");
-    let mut tally = Tally::default();
-    for verbs in all {
-        fail_each(&subject, verbs, &mut tally);
+#[test]
+fn a_step_of_a_copy_or_move_from_dir_or_btrfs_that_fails_leaves_nothing() {
+    swept_on_drivers("copies and moves", swept::COPIES);
+}
+
+#[test]
+fn a_step_of_a_backup_on_dir_or_btrfs_that_fails_leaves_nothing() {
+    swept_on_drivers("backups, publications and rebuilds", swept::BACKUPS);
+}
+
+#[test]
+fn a_step_of_a_change_of_volumes_on_dir_or_btrfs_that_fails_leaves_nothing() {
+    swept_on_drivers("custom volumes", swept::VOLUMES);
+}
+
+fn swept_on_drivers(what: &str, lists: &[&[Verb]]) {
+    for (driver, mut tally) in [("dir", Tally::default()), ("btrfs", Tally::brief())] {
+        for verbs in lists {
+            let subject = Subject::start_with_driver(driver);
+            subject.import("busybox").expect("the image");
+            fail_each(&subject, verbs, &mut tally);
+        }
+        tally.close(&format!("{what} on {driver}"));
     }
-    tally.close(&format!("instances on {driver}"));
 }
 
 #[test]
 fn a_step_of_a_change_of_a_running_instance_that_fails_leaves_nothing() {
-    swept("changes of running instances", verbs::LIVE);
+    all_of("changes of running instances", verbs::LIVE);
 }
 
 #[test]
 fn a_step_of_a_change_of_profiles_and_images_that_fails_leaves_nothing() {
-    swept("profiles, images, aliases", verbs::ROWS);
+    all_of("profiles, images, aliases", verbs::ROWS);
 }
 
 #[test]
 fn a_step_of_a_change_of_networks_that_fails_leaves_nothing() {
-    swept("networks", verbs::NETWORKS);
+    all_of("networks", verbs::NETWORKS);
 }
 
 #[test]
 fn a_step_of_a_snapshot_or_copy_that_fails_leaves_nothing() {
-    swept("snapshots and copies", snapshot_verbs::KEPT);
+    all_of("snapshots and copies", snapshot_verbs::KEPT);
 }
 
 #[test]
 fn a_step_of_a_copy_or_move_between_pools_that_fails_leaves_nothing() {
-    swept("copies and moves between pools", carry_verbs::CARRIED);
-    swept("more of them", carry_verbs::MORE);
+    all_of("copies and moves between pools", carry_verbs::CARRIED);
+    all_of("more of them", carry_verbs::MORE);
 }
 
 #[test]
 fn a_step_of_a_copy_or_move_to_another_pool_of_layers_that_fails_leaves_nothing() {
-    swept("copies and moves between pools of layers", carry_verbs::LAYERED);
+    all_of("copies and moves between pools of layers", carry_verbs::LAYERED);
 }
 
 #[test]
 fn a_step_of_bringing_a_copy_up_to_date_that_fails_leaves_nothing() {
-    swept("copies brought up to date", carry_verbs::REFRESHED);
+    all_of("copies brought up to date", carry_verbs::REFRESHED);
 }
 
 #[test]
 fn a_step_of_a_backup_publication_or_rebuild_that_fails_leaves_nothing() {
-    swept("backups, publications and rebuilds", backup_verbs::VERBS);
+    all_of("backups, publications and rebuilds", backup_verbs::VERBS);
 }
 
 #[test]
 fn a_step_of_what_the_daemon_does_by_the_clock_that_fails_leaves_nothing() {
-    swept("what is done by the clock", clock_verbs::VERBS);
+    all_of("what is done by the clock", clock_verbs::VERBS);
 }
 
 #[test]
 fn a_step_of_a_change_of_pools_that_fails_leaves_nothing() {
-    swept("storage pools", verbs::POOLS);
+    all_of("storage pools", verbs::POOLS);
 }
 
 #[test]
 fn a_step_of_a_change_of_pools_with_a_disk_that_fails_leaves_nothing() {
-    swept("storage pools with a disk", pool_verbs::DISKS);
+    all_of("storage pools with a disk", pool_verbs::DISKS);
 }
 
 #[test]
 fn a_step_of_what_is_done_with_instances_on_btrfs_that_fails_leaves_nothing() {
-    swept("instances on btrfs", pool_verbs::INSTANCES);
+    all_of("instances on btrfs", pool_verbs::INSTANCES);
 }
 
 #[test]
 fn a_step_of_a_change_of_volumes_that_fails_leaves_nothing() {
-    swept("custom volumes", volume_verbs::VERBS);
-    swept("more of custom volumes", volume_verbs::MORE);
-    swept("instances restored with their volumes", volume_verbs::TOGETHER);
+    all_of("custom volumes", volume_verbs::VERBS);
+    all_of("more of custom volumes", volume_verbs::MORE);
+    all_of("instances restored with their volumes", volume_verbs::TOGETHER);
 }
 
 #[test]
 fn a_step_of_a_change_of_disks_that_fails_leaves_nothing() {
-    swept("disks of instances", volume_verbs::DISKS);
+    all_of("disks of instances", volume_verbs::DISKS);
 }
 
 fn left(what: &str, all: &[&[Verb]], told: Told) {

@@ -6,11 +6,12 @@ use cabin_tests::behind::{kill_undoing, undone_without};
 use cabin_tests::carry_verbs;
 use cabin_tests::clock_verbs;
 use cabin_tests::lab::Lab;
+use cabin_tests::machine;
 use cabin_tests::pool_verbs;
 use cabin_tests::power_verbs;
 use cabin_tests::snapshot_verbs;
 use cabin_tests::subject::Subject;
-use cabin_tests::sweep::{Again, Tally, kill_each, kill_every, missed_without};
+use cabin_tests::sweep::{Again, Tally, kill_each, missed_without};
 use cabin_tests::swept;
 use cabin_tests::verbs::{self, Verb};
 use cabin_tests::volume_verbs;
@@ -45,12 +46,7 @@ fn many_readers_at_once_are_all_answered() {
     assert_eq!(lab.call("GET", "/1.0", None).status, 200);
 }
 
-/// All steps when there is time, else one of three: for what is done elsewhere by nearly the same steps.
-fn apart() -> usize {
-    if std::env::var_os("CABIN_TORTURE").is_some() { 1 } else { 3 }
-}
-
-fn swept(what: &str, verbs: &[Verb], again: Again) {
+fn all_of(what: &str, verbs: &[Verb], again: Again) {
     let mut subject = Subject::start();
     subject.import("busybox").expect("the image");
     let mut tally = Tally::default();
@@ -60,123 +56,144 @@ fn swept(what: &str, verbs: &[Verb], again: Again) {
 
 #[test]
 fn a_daemon_that_dies_in_an_instances_life_leaves_the_old_or_the_new() {
-    swept("deaths in an instance's life", verbs::LIFE, Again::Once);
+    all_of("deaths in an instance's life", verbs::LIFE, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_freezing_or_stopping_leaves_the_old_or_the_new() {
-    swept("deaths in freezing, unfreezing and stopping", power_verbs::VERBS, Again::Once);
+    all_of("deaths in freezing, unfreezing and stopping", power_verbs::VERBS, Again::Once);
 }
 
 #[test]
-fn a_daemon_that_dies_with_instances_on_dir_leaves_the_old_or_the_new() {
-    swept_on("dir", &[verbs::LIFE, snapshot_verbs::KEPT]);
+fn a_daemon_that_dies_in_an_instances_life_on_dir_or_btrfs_leaves_the_old_or_the_new() {
+    swept_on_drivers("instances", swept::LIVES);
 }
 
 #[test]
-fn a_daemon_that_dies_with_instances_on_a_disk_of_btrfs_leaves_the_old_or_the_new() {
-    swept_on("btrfs", &[snapshot_verbs::KEPT, &carry_verbs::MORE[1..]]);
+fn a_daemon_that_dies_at_a_snapshot_on_dir_or_btrfs_leaves_the_old_or_the_new() {
+    swept_on_drivers("snapshots, and what is done by the clock,", swept::SNAPSHOTS);
 }
 
-fn swept_on(driver: &str, all: &[&[Verb]]) {
-    let mut subject = Subject::start_with_driver(driver);
-    subject.import("busybox").expect("the image");
-    let mut tally = Tally::default();
-    for verbs in all {
-        kill_every(&mut subject, verbs, apart(), Again::Once, &mut tally);
+#[test]
+fn a_daemon_that_dies_at_a_copy_or_move_from_dir_or_btrfs_leaves_the_old_or_the_new() {
+    swept_on_drivers("copies and moves", swept::COPIES);
+}
+
+#[test]
+fn a_daemon_that_dies_at_a_backup_on_dir_or_btrfs_leaves_the_old_or_the_new() {
+    swept_on_drivers("backups, publications and rebuilds", swept::BACKUPS);
+}
+
+#[test]
+fn a_daemon_that_dies_changing_volumes_on_dir_or_btrfs_leaves_the_old_or_the_new() {
+    swept_on_drivers("custom volumes", swept::VOLUMES);
+}
+
+#[test]
+fn a_daemon_that_dies_restoring_a_running_instance_on_dir_or_btrfs_leaves_the_old_or_the_new() {
+    swept_on_drivers("restoring", &[&[snapshot_verbs::RESTORE_RUNNING]]);
+}
+
+fn swept_on_drivers(what: &str, lists: &[&[Verb]]) {
+    for (driver, mut tally) in [("dir", Tally::default()), ("btrfs", Tally::brief())] {
+        for verbs in lists {
+            let mut subject = Subject::start_with_driver(driver);
+            subject.import("busybox").expect("the image");
+            kill_each(&mut subject, verbs, Again::Once, &mut tally);
+        }
+        tally.close(&format!("deaths with {what} on {driver}"));
     }
-    tally.close(&format!("deaths with instances on {driver}"));
 }
 
 #[test]
 fn a_daemon_that_dies_changing_a_running_instance_leaves_the_old_or_the_new() {
-    swept("deaths in changes of running instances", verbs::LIVE, Again::Once);
+    all_of("deaths in changes of running instances", verbs::LIVE, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_changing_profiles_and_images_leaves_the_old_or_the_new() {
-    swept("deaths in changes of profiles, images, aliases", verbs::ROWS, Again::Once);
+    all_of("deaths in changes of profiles, images, aliases", verbs::ROWS, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_changing_networks_leaves_the_old_or_the_new() {
-    swept("deaths in changes of networks", verbs::NETWORKS, Again::Once);
+    all_of("deaths in changes of networks", verbs::NETWORKS, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_at_a_backup_publication_or_rebuild_leaves_the_old_or_the_new() {
-    swept("deaths in backups, publications and rebuilds", backup_verbs::VERBS, Again::Once);
+    all_of("deaths in backups, publications and rebuilds", backup_verbs::VERBS, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_at_what_it_does_by_the_clock_leaves_the_old_or_the_new() {
-    swept("deaths in what is done by the clock", clock_verbs::VERBS, Again::Once);
+    all_of("deaths in what is done by the clock", clock_verbs::VERBS, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_at_a_snapshot_or_copy_leaves_the_old_or_the_new() {
-    swept("deaths in snapshots and copies", snapshot_verbs::KEPT, Again::Once);
+    all_of("deaths in snapshots and copies", snapshot_verbs::KEPT, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_at_a_copy_or_move_between_pools_leaves_the_old_or_the_new() {
-    swept("deaths in copies and moves between pools", carry_verbs::CARRIED, Again::Once);
+    all_of("deaths in copies and moves between pools", carry_verbs::CARRIED, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_at_a_copy_or_move_to_another_pool_of_layers_leaves_the_old_or_the_new() {
-    swept("deaths in copies and moves between pools of layers", carry_verbs::LAYERED, Again::Once);
+    all_of("deaths in copies and moves between pools of layers", carry_verbs::LAYERED, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_at_other_copies_and_moves_leaves_the_old_or_the_new() {
     let what = "deaths in plain copies and moves between pools, and in refreshing";
-    swept(what, carry_verbs::MORE, Again::Once);
+    all_of(what, carry_verbs::MORE, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_bringing_a_copy_up_to_date_leaves_the_old_or_the_new() {
-    swept("deaths in copies brought up to date", carry_verbs::REFRESHED, Again::Once);
+    all_of("deaths in copies brought up to date", carry_verbs::REFRESHED, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_restoring_a_running_instance_leaves_the_old_or_the_new() {
-    swept("deaths in restoring", &[snapshot_verbs::RESTORE_RUNNING], Again::Once);
+    all_of("deaths in restoring", &[snapshot_verbs::RESTORE_RUNNING], Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_changing_volumes_leaves_the_old_or_the_new() {
-    swept("deaths in changes of custom volumes", volume_verbs::VERBS, Again::Once);
+    all_of("deaths in changes of custom volumes", volume_verbs::VERBS, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_copying_or_refreshing_volumes_leaves_the_old_or_the_new() {
-    swept("deaths in copies, refreshings and snapshots of custom volumes", volume_verbs::MORE, Again::Once);
+    all_of("deaths in copies, refreshings and snapshots of custom volumes", volume_verbs::MORE, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_restoring_an_instance_with_its_volumes_leaves_the_old_or_the_new_of_all() {
-    swept("deaths in restoring with volumes", volume_verbs::TOGETHER, Again::Once);
+    all_of("deaths in restoring with volumes", volume_verbs::TOGETHER, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_changing_disks_leaves_the_old_or_the_new() {
-    swept("deaths in changes of disks", volume_verbs::DISKS, Again::Once);
+    all_of("deaths in changes of disks", volume_verbs::DISKS, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_changing_pools_leaves_the_old_or_the_new() {
-    swept("deaths in changes of storage pools", verbs::POOLS, Again::Once);
+    all_of("deaths in changes of storage pools", verbs::POOLS, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_changing_pools_with_a_disk_leaves_the_old_or_the_new() {
-    swept("deaths in changes of storage pools with a disk", pool_verbs::DISKS, Again::Once);
+    all_of("deaths in changes of storage pools with a disk", pool_verbs::DISKS, Again::Once);
 }
 
 #[test]
 fn a_daemon_that_dies_at_what_is_done_with_instances_on_btrfs_leaves_the_old_or_the_new() {
-    swept("deaths with instances on btrfs", pool_verbs::INSTANCES, Again::Once);
+    all_of("deaths with instances on btrfs", pool_verbs::INSTANCES, Again::Once);
 }
 
 /// Deaths in the middle of taking back a failure; of all failures and at each step when there is time.
@@ -241,6 +258,34 @@ fn a_sweep_finds_each_part_of_recovery_that_is_left_out() {
     });
 }
 
+/// Verbs after which recovery has each kind of what is noted before a change to finish, and each kind of stray to find.
+const RECOVERED: &[&str] = &[
+    "instance create",
+    "instance rename",
+    "instance start",
+    "instance restart",
+    "instance update, a changed nic in a running one",
+    "disk change, running",
+    "snapshot create, stopped",
+    "snapshot create, running",
+    "snapshot rename",
+    "snapshot restore, running",
+    "copy to another pool of layers",
+    "move to another pool and name",
+    "refresh of a copy",
+    "rebuild from an image",
+    "backup create, stopped",
+    "restore with volumes",
+    "volume rename",
+    "volume snapshot",
+    "volume snapshot rename",
+    "volume copy brought up to date",
+    "volume import",
+    "image import",
+    "network create",
+    "pool create, with a disk",
+];
+
 #[test]
 fn a_sweep_finds_what_is_left_by_a_death_while_it_is_taken_back() {
     let found = |part: &'static str, name: &str| {
@@ -257,23 +302,19 @@ fn a_sweep_finds_what_is_left_by_a_death_while_it_is_taken_back() {
 
 #[test]
 fn a_daemon_that_dies_while_it_recovers_leaves_the_old_or_the_new() {
-    let names = [
-        "instance rename",
-        "instance restart",
-        "instance update, a changed nic in a running one",
-        "volume rename",
-        "restore with volumes",
-        "volume copy brought up to date",
-        "move to another pool and name",
-        "rebuild from an image",
-        "refresh of a copy",
-    ];
     let mut tally = Tally::default();
-    for name in names {
-        let verb = swept::all().find(|verb| verb.name == name).expect(name);
+    let mut dying = |verbs: &[Verb]| {
         let mut subject = Subject::start();
         subject.import("busybox").expect("the image");
-        kill_each(&mut subject, std::slice::from_ref(verb), Again::Dying, &mut tally);
+        kill_each(&mut subject, verbs, Again::Dying, &mut tally);
+    };
+    if machine::has_time() {
+        swept::LISTS.iter().for_each(|verbs| dying(verbs));
+    } else {
+        for name in RECOVERED {
+            let verb = swept::all().find(|verb| verb.name == *name).expect(name);
+            dying(std::slice::from_ref(verb));
+        }
     }
     tally.close("deaths in recovery");
 }
