@@ -80,12 +80,8 @@ pub(crate) fn count(subject: &Subject, verb: &Verb) -> Vec<Point> {
 }
 
 /// The state that is right though neither before nor after the verb, when it has one.
-<<<<<<< HEAD
-pub(crate) fn halfway(subject: &Subject, verb: &Verb) -> Option<HostState> {
-=======
 #[must_use]
 pub fn halfway(subject: &Subject, verb: &Verb) -> Option<HostState> {
->>>>>>> d8dd099 (Unbuilt: every kind of work in every shortage, little memory, a full runtime directory, crowds that change things, half frames)
     let halfway = verb.halfway?;
     halfway(subject);
     let state = HostState::of(subject, Look::Shape);

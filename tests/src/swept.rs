@@ -18,11 +18,7 @@ pub enum Swept {
 
 use Swept::{AsPut, By, Not};
 
-<<<<<<< HEAD
 /// Every list of verbs. Those of one stand on each other, in their order.
-=======
-/// The lists of verbs. Some of a list do with what those before them have left, so each is swept as a whole.
->>>>>>> dc5f4ce (wip)
 pub const LISTS: &[&[Verb]] = &[
     verbs::LIFE,
     verbs::LIVE,
@@ -31,10 +27,6 @@ pub const LISTS: &[&[Verb]] = &[
     verbs::POOLS,
     power_verbs::VERBS,
     snapshot_verbs::KEPT,
-<<<<<<< HEAD
-=======
-    &[snapshot_verbs::RESTORE_RUNNING],
->>>>>>> dc5f4ce (wip)
     backup_verbs::VERBS,
     clock_verbs::VERBS,
     carry_verbs::CARRIED,
@@ -47,10 +39,7 @@ pub const LISTS: &[&[Verb]] = &[
     volume_verbs::MORE,
     volume_verbs::TOGETHER,
     volume_verbs::DISKS,
-<<<<<<< HEAD
     &[snapshot_verbs::RESTORE_RUNNING],
-=======
->>>>>>> dc5f4ce (wip)
 ];
 
 /// Every verb there is.

@@ -58,9 +58,10 @@ fn without_descriptors_each_verb_says_so_or_does_and_none_is_lost() {
             (found == descriptors(pid)).then_some(found)
         });
         let tighten = [0, 3, 70, 90].map(|more| move || limit(pid, descriptors(pid) + more));
+        let loosen = || limit(pid, 4096);
         let squeezes = tighten.each_ref().map(|tighten| Squeeze {
             tighten,
-            loosen: &|| limit(pid, 4096),
+            loosen: &loosen,
             says: "no descriptor left",
             free: &|_| false,
             reads: false,
@@ -79,9 +80,10 @@ fn without_processes_each_verb_says_so_or_does_and_goes_on_when_there_are_again(
             let fence = &fence;
             move || fence.allow(fence.used() + more)
         });
+        let loosen = || fence.lift();
         let squeezes = tighten.each_ref().map(|tighten| Squeeze {
             tighten,
-            loosen: &|| fence.lift(),
+            loosen: &loosen,
             // The last words of dnsmasq are its own.
             says: "Resource temporarily unavailable",
             free: &|_| false,

@@ -32,10 +32,11 @@ fn a_plan_fails_its_point_once_and_never_one_of_another_kind() {
     assert_eq!(undone(), 2);
     arm(Plan::Fail(9));
     assert!(
-        atomically(|undo| undo
-            .push("first", || Err("no"))
-            .and(Err(Injected { number: 0, what: String::new() })))
-        .is_err_and(|failed: cabin_undo::Failed<Injected>| failed.left_behind.len() == 1)
+        atomically(|undo| -> Result<(), Injected> {
+            undo.push("first", || Err("no"))?;
+            Err(Injected { number: 0, what: String::new() })
+        })
+        .is_err_and(|failed| failed.left_behind.len() == 1)
     );
     assert_eq!(undone(), 0);
     arm(Plan::Off);

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::place::Place;
 
 pub(super) fn all() -> Value {
-    let host = meminfo(&Place::at("/proc").text("meminfo"));
+    let text = Place::at("/proc").text("meminfo");
+    let host = meminfo(&text);
     let of = |key: &str| host.get(key).copied().unwrap_or_default();
     let page = of("Hugepagesize");
     let nodes = Place::at("/sys/devices/system/node").numbered("node");
@@ -25,7 +26,8 @@ pub(super) fn all() -> Value {
 }
 
 fn shown(number: u32, node: &Place, page: u64) -> Value {
-    let node = meminfo(&node.text("meminfo"));
+    let text = node.text("meminfo");
+    let node = meminfo(&text);
     let of = |key: &str| node.get(key).copied().unwrap_or_default();
     json!({
         "numa_node": number,
