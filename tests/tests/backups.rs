@@ -1,6 +1,7 @@
 //! Backups: out and in again with all that belongs to a file, in the layouts of other servers, and what is refused.
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -454,4 +455,92 @@ fn the_end_of_a_guest_is_not_lost_in_a_backup_that_takes_longer_than_anybody_wai
     until_true("what was left of the other to go", 20, || audited(&subject).is_empty());
     assert_eq!(subject.get("/1.0/instances/off")["config"]["volatile.last_state.power"], "STOPPED");
     subject.power("off", "start").expect("a start");
+}
+
+/// Bytes that the daemon's directory takes, disks of pools left out, with what the daemon holds open that has no name or
+/// lies elsewhere.
+fn kept_by(lab: &Lab) -> u64 {
+    let dir = lab.dir.display().to_string();
+    let du = host(&["du", "-sxk", "--exclude=disks", "--exclude=storage-pools", &dir]).ok();
+    let named =
+        du.split_whitespace().next().and_then(|text| text.parse::<u64>().ok()).expect("a size") * 1024;
+    let open = std::fs::read_dir(format!("/proc/{}/fd", lab.pid())).expect("open files");
+    let files = open.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let found = std::fs::metadata(&path).ok()?;
+        let inside = std::fs::read_link(&path).is_ok_and(|target| target.starts_with(&lab.dir));
+        (found.is_file() && (found.nlink() == 0 || !inside)).then(|| found.blocks() * 512)
+    });
+    named + files.sum::<u64>()
+}
+
+fn used_in(lab: &Lab, pool: &str) -> u64 {
+    let found = lab.get(&format!("/1.0/storage-pools/{pool}/resources"));
+    found["space"]["used"].as_u64().expect("bytes")
+}
+
+#[test]
+fn a_backup_lies_nowhere_on_its_way_out_and_in() {
+    const SIZE: usize = 64 << 20;
+    const SLACK: u64 = 12 << 20;
+    let lab = Lab::own();
+    lab.image("busybox");
+    lab.cabin(&["storage", "create", "disk", "btrfs", "size=512MiB"]).ok();
+    lab.cabin(&["create", "busybox", "big", "-s", "disk"]).ok();
+    lab.cabin(&["start", "big"]).ok();
+    lab.sh("big", "dd if=/dev/urandom of=/big bs=1M count=64 2>/dev/null; sync");
+    lab.cabin(&["stop", "-f", "big"]).ok();
+    let connect = || UnixStream::connect(lab.socket()).expect("a connection");
+    for optimized in [false, true] {
+        let (kept, used) = (kept_by(&lab), used_in(&lab, "disk"));
+        let mut slow = connect();
+        let body = json!({ "compression_algorithm": "none", "optimized_storage": optimized }).to_string();
+        let request = format!(
+            "POST /1.0/instances/big/backups HTTP/1.1\r\nHost: a\r\nAccept: application/octet-stream\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        slow.write_all(request.as_bytes()).expect("a request");
+        let mut taken = vec![0; SIZE / 2];
+        slow.read_exact(&mut taken).expect("half of it");
+        let (kept_then, used_then) = (kept_by(&lab), used_in(&lab, "disk"));
+        assert!(
+            kept_then < kept + SLACK && used_then < used + SLACK,
+            "{kept} {kept_then} {used} {used_then}"
+        );
+        let rest = std::io::copy(&mut slow, &mut std::io::sink()).expect("the rest");
+        assert!(rest > SIZE as u64 / 2 - SLACK, "{rest}");
+    }
+    for optimized in [false, true] {
+        let file = lab.home().join("big.tar").display().to_string();
+        let more: &[&str] = if optimized { &["--optimized-storage"] } else { &[] };
+        lab.cabin(&[&["export", "big", &file, "--compression", "none"], more].concat()).ok();
+        let bytes = std::fs::read(&file).expect("the backup");
+        std::fs::remove_file(&file).expect("its file");
+        let (kept, used) = (kept_by(&lab), used_in(&lab, "disk"));
+        let mut slow = connect();
+        let request = format!(
+            "POST /1.0/instances HTTP/1.1\r\nHost: a\r\nContent-Type: application/octet-stream\r\n\
+             X-Incus-name: again\r\nX-Incus-pool: disk\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            bytes.len()
+        );
+        slow.write_all(request.as_bytes()).expect("a request");
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        slow.write_all(first).expect("half of it");
+        let (kept_then, used_then) = (kept_by(&lab), used_in(&lab, "disk"));
+        let half = first.len() as u64;
+        assert!(
+            kept_then < kept + SLACK && used_then < used + half + SLACK,
+            "{kept} {kept_then} {used} {used_then}"
+        );
+        slow.write_all(second).expect("the rest");
+        let mut answer = String::new();
+        slow.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        until_true("the instance", 60, || lab.cabin(&["start", "again"]).code == 0);
+        assert_eq!(lab.sh("again", "stat -c %s /big"), SIZE.to_string());
+        lab.cabin(&["delete", "-f", "again"]).ok();
+    }
+    lab.cabin(&["delete", "-f", "big"]).ok();
+    lab.cabin(&["storage", "delete", "disk"]).ok();
 }

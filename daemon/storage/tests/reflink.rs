@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use cabin_storage::{Error, PoolSpec, VolumeName};
+use cabin_storage::{Activity, DriverKind, Error, PoolSpec, VolumeName};
 use cabin_sys::dir::HostDir;
-use kit::{DRIVERS, IMAGE, done, world};
+use kit::{DRIVERS, IMAGE, Setup, done, mount, with_image, world};
 
 /// A btrfs in a file, mounted for one test.
 struct Loop(PathBuf);
@@ -75,5 +75,37 @@ fn a_copy_shares_its_blocks_with_the_image() {
         }
         world.storage.delete_pool(&spec).unwrap();
         drop(pool);
+    }
+}
+
+#[test]
+fn a_snapshot_of_what_runs_shares_its_blocks_on_xfs() {
+    for driver in [DriverKind::Overlay, DriverKind::Dir] {
+        let world = with_image(Setup { driver, ground: Some("xfs") });
+        let web = VolumeName::container("web").unwrap();
+        done(|undo| world.pool.create_from_image(&web, IMAGE, undo));
+        let used = || {
+            world.pool.sync().unwrap();
+            world.pool.resources().unwrap().space_used
+        };
+        let mounted = mount(&world, &web);
+        let large = mounted.root.join("large");
+        fs::write(&large, vec![7; 64 << 20]).unwrap();
+        let before = used();
+        done(|undo| {
+            let mut staged = world.pool.stage_snapshot(&web, Activity::Running, "s", undo)?;
+            staged.catch_up()?;
+            staged.show(undo)
+        });
+        let grown = used().saturating_sub(before);
+        println!(
+            "{driver:?} on xfs: a snapshot of a running volume with a file of 64 MiB takes {grown} bytes"
+        );
+        assert!(grown < 8 << 20, "{driver:?}: {grown} bytes");
+        // It is of then, whatever is written now.
+        fs::write(&large, "now").unwrap();
+        let snapshot = world.pool.path().join("containers-snapshots/web/s");
+        let own = if driver == DriverKind::Dir { "rootfs/large" } else { "u/large" };
+        assert_eq!(fs::metadata(snapshot.join(own)).unwrap().len(), 64 << 20);
     }
 }
