@@ -504,3 +504,53 @@ fn subvolumes_that_the_hosts_root_made_inside_come_along() {
     assert_eq!(subvolumes(&lab, None), 1, "the image's");
     lab.cabin(&["storage", "delete", "subvolumes"]).ok();
 }
+
+#[test]
+fn what_snapshots_on_btrfs_share_is_shared_in_another_pool_too() {
+    const BIG: u64 = 32 << 20;
+    let lab = Lab::own();
+    lab.image("busybox");
+    for pool in ["from", "to"] {
+        lab.cabin(&["storage", "create", pool, "btrfs", "size=512MiB"]).ok();
+    }
+    let used = |pool: &str| {
+        let found = lab.get(&format!("/1.0/storage-pools/{pool}/resources"));
+        found["space"]["used"].as_u64().expect("bytes")
+    };
+    let empty = used("to");
+    lab.cabin(&["create", "busybox", "web", "-s", "from"]).ok();
+    lab.cabin(&["start", "web"]).ok();
+    lab.sh("web", "mkdir -p /root; dd if=/dev/urandom of=/root/big bs=1M count=32 2>/dev/null");
+    let next = |name: &str| {
+        lab.sh("web", &format!("echo {name} >/root/note; echo {name} >>/root/big; sync"));
+        lab.cabin(&["snapshot", "create", "web", name]).ok();
+    };
+    ["s0", "s1", "s2"].into_iter().for_each(next);
+    // Running, so that it is copied from a copy.
+    lab.cabin(&["copy", "web", "twin", "-s", "to"]).ok();
+    let (source, target) = (used("from"), used("to") - empty);
+    println!("an instance with three snapshots: {source} bytes in its pool, {target} in the other");
+    assert!(target > BIG && target < BIG + BIG / 2, "{source} {target}");
+    ["s3", "s4"].into_iter().for_each(next);
+    let before = used("to");
+    lab.cabin(&["copy", "web", "twin", "--refresh"]).ok();
+    let more = used("to").saturating_sub(before);
+    println!("brought up to date by two snapshots: {more} bytes more");
+    assert!(more < BIG / 2, "{more}");
+    assert_eq!(snapshots(&lab, "twin"), ["s0", "s1", "s2", "s3", "s4"]);
+    lab.cabin(&["start", "twin"]).ok();
+    let sum = |name: &str| lab.sh(name, "md5sum /root/big; cat /root/note");
+    assert_eq!(sum("twin"), sum("web"));
+    lab.cabin(&["snapshot", "restore", "twin", "s1"]).ok();
+    until_true("the copy to be up again", 20, || lab.exec("twin", &["true"]).code == 0);
+    assert_eq!(lab.sh("twin", "cat /root/note; tail -n 2 /root/big | wc -l"), "s1\n2");
+    // And back, with all of them.
+    lab.cabin(&["stop", "-f", "twin"]).ok();
+    lab.cabin(&["delete", "-f", "web"]).ok();
+    lab.cabin(&["move", "twin", "-s", "from"]).ok();
+    assert_eq!(snapshots(&lab, "twin"), ["s0", "s1", "s2", "s3", "s4"]);
+    lab.cabin(&["delete", "twin"]).ok();
+    for pool in ["from", "to"] {
+        lab.cabin(&["storage", "delete", pool]).ok();
+    }
+}

@@ -1,7 +1,7 @@
 //! What differs between two states of a volume, from the layers that the two do not have in common.
 //!
 //! A file counts as the same when it is the same inode, or when kind, size, owner, mode and time of modification
-//! are equal: contents are not read.
+//! are equal: contents are not read. Which names are looked at, somebody else may know.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, OsStr};
@@ -13,10 +13,11 @@ use cabin_sys::dir::HostDir;
 use rustix::fs::{self as rfs, FileType, Stat};
 use rustix::io::Errno;
 
+use crate::changed::{Changed, Known};
 use crate::stack::{self, Found, Part, Stack, find, is_gone, kind};
 
 /// How deep directories are compared; what lies deeper is not.
-const MAX_DEPTH: usize = 256;
+pub(crate) const MAX_DEPTH: usize = 256;
 
 /// What became of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,11 +75,13 @@ pub enum Depth {
 }
 
 /// Compares two states, each given by its trees, topmost first; the last `common` of them are the same ones.
+/// Of what is `known` to be all that may have changed, nothing else is looked at; with it each state has one tree.
 /// Differences are given in the order of their paths, directories before what is in them.
 pub(crate) fn compare(
     before: &[HostDir],
     after: &[HostDir],
     common: usize,
+    known: Option<&Changed>,
     give: &mut dyn FnMut(Difference),
 ) -> io::Result<Depth> {
     let stack = |trees: &[HostDir]| -> io::Result<Stack> {
@@ -97,7 +100,7 @@ pub(crate) fn compare(
             walk.tell(Some(&old), Some(&new));
         }
     }
-    walk.directory(&before, &after, 0)?;
+    walk.directory(&before, &after, known.map(Changed::root), 0)?;
     Ok(if walk.cut { Depth::Cut } else { Depth::Whole })
 }
 
@@ -179,18 +182,28 @@ impl Walk<'_> {
         });
     }
 
-    fn directory(&mut self, before: &Stack, after: &Stack, depth: usize) -> io::Result<()> {
+    fn directory(
+        &mut self,
+        before: &Stack,
+        after: &Stack,
+        known: Option<Known<'_>>,
+        depth: usize,
+    ) -> io::Result<()> {
         if depth > MAX_DEPTH {
             self.cut = true;
             return Ok(());
         }
-        for name in names(before, after)? {
+        let names = match known {
+            Some(known) => known.names(),
+            None => names(before, after)?,
+        };
+        for name in names {
             let length = self.path.len();
             if length > 0 {
                 self.path.push(b'/');
             }
             self.path.extend_from_slice(OsStr::from_bytes(name.to_bytes()).as_bytes());
-            match self.name(before, after, &name, depth) {
+            match self.name(before, after, &name, known, depth) {
                 Err(e) if is_gone(&e) => {}
                 other => other?,
             }
@@ -199,7 +212,14 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn name(&mut self, before: &Stack, after: &Stack, name: &CStr, depth: usize) -> io::Result<()> {
+    fn name(
+        &mut self,
+        before: &Stack,
+        after: &Stack,
+        name: &CStr,
+        known: Option<Known<'_>>,
+        depth: usize,
+    ) -> io::Result<()> {
         let (old, new) = (find(before, name)?, find(after, name)?);
         match (&old, &new) {
             (None, None) => return Ok(()),
@@ -215,11 +235,20 @@ impl Walk<'_> {
                 self.tell(old.as_ref().map(|old| &old.stat), new.as_ref().map(|new| &new.stat));
             }
         }
+        let known = match (&old, &new) {
+            // The kernel tells only of what is in a directory that both have; another one is other in all.
+            (Some(old), Some(new))
+                if old.stat.st_ino == new.stat.st_ino && kind(&old.stat) == kind(&new.stat) =>
+            {
+                known.map(|known| known.below(name))
+            }
+            _ => None,
+        };
         let stack = |found: Option<Found>| found.map(|found| found.stack).unwrap_or_default();
         let (old, new) = (stack(old), stack(new));
         if old.is_empty() && new.is_empty() {
             return Ok(());
         }
-        self.directory(&old, &new, depth + 1)
+        self.directory(&old, &new, known, depth + 1)
     }
 }

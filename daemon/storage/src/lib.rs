@@ -6,15 +6,18 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod changed;
 mod copy;
 mod diff;
 mod disk;
 mod driver;
 mod error;
+mod kernel_stream;
 mod merge;
 mod name;
 mod pool;
 mod quota;
+mod receive;
 mod stack;
 mod storage;
 mod usage;

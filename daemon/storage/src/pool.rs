@@ -21,11 +21,13 @@ mod carried;
 mod custom;
 mod diff;
 mod fill;
+mod hold;
 mod images;
 mod layers;
 mod limits;
 mod received;
 mod replace;
+mod sent;
 mod snapshots;
 
 pub use diff::Moment;

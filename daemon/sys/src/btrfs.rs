@@ -2,6 +2,7 @@
 //!
 //! What a subvolume is for, and when quotas are worth their price, others decide.
 
+pub mod links;
 pub mod nested;
 pub mod stream;
 
@@ -43,6 +44,7 @@ const SNAP_CREATE_V2: c_ulong = request(WRITE, 23, size_of::<NamedV2>());
 const SUBVOL_CREATE_V2: c_ulong = request(WRITE, 24, size_of::<NamedV2>());
 const SUBVOL_GETFLAGS: c_ulong = request(READ, 25, size_of::<u64>());
 const SUBVOL_SETFLAGS: c_ulong = request(WRITE, 26, size_of::<u64>());
+const SET_RECEIVED_SUBVOL: c_ulong = request(READ | WRITE, 37, size_of::<Received>());
 const QUOTA_CTL: c_ulong = request(READ | WRITE, 40, size_of::<QuotaControl>());
 const QGROUP_CREATE: c_ulong = request(WRITE, 42, size_of::<QgroupCreate>());
 const QGROUP_LIMIT: c_ulong = request(READ, 43, size_of::<QgroupLimit>());
@@ -65,6 +67,15 @@ struct NamedV2 {
     unused: [u64; 4],
     /// A name, or in the first eight bytes an id.
     name: [u8; 4040],
+}
+
+/// `btrfs_ioctl_received_subvol_args`: of the rest nothing matters here.
+#[repr(C)]
+struct Received {
+    uuid: [u8; 16],
+    sent_in: u64,
+    received_in: u64,
+    rest: [u64; 21],
 }
 
 #[repr(C)]
@@ -130,6 +141,7 @@ struct Search {
 const _: () = {
     assert!(size_of::<Named>() == 4096 && size_of::<NamedV2>() == 4096);
     assert!(size_of::<SubvolInfo>() == 504 && size_of::<Children>() == 4096);
+    assert!(size_of::<Received>() == 200);
     assert!(size_of::<SearchHead>() == 112 && size_of::<QgroupLimit>() == 48);
 };
 
@@ -144,6 +156,21 @@ pub struct Subvolume {
     pub changed_in: u64,
     /// Whether nothing can be written in it.
     pub read_only: bool,
+    /// What it is, and in which transaction something in it changed last: as long as both are the same, so is all that is
+    /// in it.
+    pub state: State,
+    /// The state of another one, maybe of another filesystem, that it was made to be like; none when it was not, or was
+    /// written in since.
+    pub received: Option<State>,
+}
+
+/// What a subvolume held at some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// The subvolume, of whatever filesystem.
+    pub uuid: [u8; 16],
+    /// A transaction of its filesystem.
+    pub transaction: u64,
 }
 
 /// Whether something can be written in a new snapshot.
@@ -278,11 +305,21 @@ pub fn info(of: impl AsFd) -> io::Result<Subvolume> {
     let mut args = Box::new(SubvolInfo([0; 63]));
     call(of.as_fd(), GET_SUBVOL_INFO, &mut *args)?;
     let word = |offset: usize| args.0[offset / 8];
+    let uuid = |offset| {
+        let mut uuid = [0; 16];
+        uuid[..8].copy_from_slice(&word(offset).to_ne_bytes());
+        uuid[8..].copy_from_slice(&word(offset + 8).to_ne_bytes());
+        uuid
+    };
     Ok(Subvolume {
         id: word(0),
         made_in: word(0x160),
         changed_in: word(0x118),
         read_only: word(0x120) & 1 != 0,
+        state: State { uuid: uuid(0x128), transaction: word(0x158) },
+        received: Some(State { uuid: uuid(0x148), transaction: word(0x168) })
+            // Nothing changed in it after the transaction in which it was noted.
+            .filter(|it| it.uuid != [0; 16] && word(0x158) <= word(0x170)),
     })
 }
 
@@ -295,6 +332,16 @@ pub fn set_access(root: impl AsFd, access: Access) -> io::Result<()> {
     call(root.as_fd(), SUBVOL_GETFLAGS, &mut flags)?;
     let wanted = if access == Access::ReadOnly { flags | READ_ONLY } else { flags & !READ_ONLY };
     if wanted == flags { Ok(()) } else { call(root.as_fd(), SUBVOL_SETFLAGS, &mut { wanted }) }
+}
+
+/// Notes of the subvolume with this root, in which something can be written now, that it was made to be like another one
+/// in that state. All that was written in it must be on disk.
+///
+/// # Errors
+/// As the ioctl; `EROFS` when it is read-only.
+pub fn set_received(root: impl AsFd, state: State) -> io::Result<()> {
+    let mut args = Received { uuid: state.uuid, sent_in: state.transaction, received_in: 0, rest: [0; 21] };
+    call(root.as_fd(), SET_RECEIVED_SUBVOL, &mut args)
 }
 
 /// Lets the one-device filesystem that `on` lies on fill its device.

@@ -59,9 +59,10 @@ pub(super) fn stage(
         true => within(host, op, load, to, undo),
         // Told as what it is when it failed because somebody took the pool away meanwhile.
         false => {
-            let carried = match to.pool.takes_layers_of(load.pool) {
-                true => by_layers(host, op, load, to, undo),
-                false => across(host, op, load, to, undo),
+            let alike = to.pool.takes_layers_of(load.pool) || to.pool.may_take_streams_of(load.pool);
+            let carried = match alike {
+                true => by_driver(host, op, load, to, undo),
+                false => across(host, op, load, to, undo, None),
             };
             carried.or_else(|why| storage::pool(host, to.pool.name()).and(Err(why)))
         }
@@ -108,6 +109,7 @@ fn across(
     load: &Load<'_>,
     to: &Target<'_>,
     undo: &mut Undo,
+    copy: Option<Copy>,
 ) -> Result<Vec<Staged>, Error> {
     let from = VolumeName::container(load.instance)?;
     let (mut staged, mut sources, mut targets) = (Vec::new(), Vec::new(), Vec::new());
@@ -121,7 +123,10 @@ fn across(
         let made = to.pool.stage_tree(Destination::Snapshot(to.volume, snapshot), undo)?;
         add(Place::Snapshot(snapshot.clone()), layers, made);
     }
-    let copy = standing_still(host, load, &from)?;
+    let copy = match copy {
+        None => standing_still(host, load, &from)?,
+        made => made,
+    };
     let layers = match (load.snapshot, &copy) {
         (Some(snapshot), _) => load.pool.snapshot_layers(&from, snapshot)?,
         (None, Some(copy)) => load.pool.layers(copy.volume())?,
@@ -148,8 +153,9 @@ fn standing_still(host: &Arc<Host>, load: &Load<'_>, from: &VolumeName) -> Resul
     }
 }
 
-/// To another pool of layers: with the image and the layers that the trees stand on, but only those that it lacks.
-fn by_layers(
+/// To another pool of the same driver. One of layers: with the image and the layers that the trees stand on, but only
+/// those that it lacks. One of subvolumes: as what each has otherwise than one that the other pool has by then.
+fn by_driver(
     host: &Arc<Host>,
     op: &Op,
     load: &Load<'_>,
@@ -164,17 +170,27 @@ fn by_layers(
         (None, Some(copy)) => Origin::Volume(copy.volume(), Activity::Running),
         (None, None) => Origin::Volume(&from, Activity::Stopped),
     };
+    let layers = to.pool.takes_layers_of(load.pool);
     let snapshots = load
         .snapshots
         .iter()
         .map(|name| (Origin::Snapshot(&from, name), Destination::Snapshot(to.volume, name)));
+    let all: Vec<_> = snapshots.chain([(own, to.destination())]).collect();
+    let origins: Vec<_> = all.iter().map(|(origin, _)| *origin).collect();
+    if !layers && !to.pool.takes_streams_of(load.pool, &origins)? {
+        return across(host, op, load, to, undo, copy);
+    }
     let mut done = 0;
     let mut progress = |more: u64| {
         done += more;
         op.progress("copy_progress", format!("Copying: {}", size(done)));
     };
     let mut staged = Vec::new();
-    for (origin, destination) in snapshots.chain([(own, to.destination())]) {
+    for (origin, destination) in all {
+        if !layers {
+            staged.push(to.pool.stage_sent(destination, (load.pool, origin, &from), &mut progress, undo)?);
+            continue;
+        }
         if let Some(image) = load.pool.image_below(origin)? {
             image::ensure_carried(host, (load.pool, to.pool), &image, undo)?;
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cabin_api::diff::{InstanceDiff, InstanceDiffEntry};
 use cabin_storage::{Change, Depth, Difference, FileKind, Moment, VolumeName};
+use cabin_undo::atomically;
 
 use super::snapshot::load_snapshot;
 use super::{load, turn};
@@ -30,7 +31,7 @@ pub fn diff(
     let after = if to.is_empty() { Moment::Now } else { Moment::Snapshot(to) };
     let mut told =
         InstanceDiff { from: from.to_owned(), to: to.to_owned(), complete: true, ..InstanceDiff::default() };
-    let depth = pool.diff(&VolumeName::container(name)?, before, after, &mut |found| {
+    let mut give = |found: Difference| {
         *match found.change {
             Change::Added => &mut told.added,
             Change::Changed => &mut told.changed,
@@ -40,6 +41,10 @@ pub fn diff(
             true => told.entries.push(entry(&found)),
             false => told.complete = false,
         }
+    };
+    let volume = VolumeName::container(name)?;
+    let depth = atomically(|undo| -> Result<Depth, Error> {
+        Ok(pool.diff(&volume, before, after, &mut give, undo)?)
     })?;
     told.complete &= depth == Depth::Whole;
     Ok(told)

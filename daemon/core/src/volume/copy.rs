@@ -83,11 +83,12 @@ pub fn copy(host: &Arc<Host>, op: &Op, project: &str, pool: &str, post: &Volumes
             Some(snapshot) => Origin::Snapshot(&old, snapshot),
             None => Origin::Volume(&old, Activity::Running),
         };
-        // Nobody who changes other things waits for what takes its time.
-        trees(&source, &target, origin, &new, undo)?;
+        // Nobody who changes other things waits for what takes its time. What the volume has in common with its snapshots
+        // can be shared with them when they are there.
         for snapshot in &snapshots {
             target.stage_custom_snapshot_from(&source, (&old, &snapshot.name), &new, undo)?.show(undo)?;
         }
+        trees(&source, &target, origin, &new, undo)?;
         let _kept = host.keep_layout();
         storage::pool(host, pool)?;
         if let Some(bytes) = limit_of(&row.config)? {

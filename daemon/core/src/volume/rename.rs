@@ -85,6 +85,10 @@ pub fn move_to(
     let (from, to) = (VolumeName::custom(old)?, VolumeName::custom(new)?);
     let snapshots = rows_of(host, project, pool, old)?;
     atomically(|undo| -> Result<(), Error> {
+        // The volume shares with them what it has in common with them.
+        for snapshot in &snapshots {
+            target.stage_custom_snapshot_from(&disk, (&from, &snapshot.name), &to, undo)?.show(undo)?;
+        }
         super::copy::trees(
             &disk,
             &target,
@@ -94,9 +98,6 @@ pub fn move_to(
         )?;
         if let Some(bytes) = limit_of(&load(host, project, pool, old)?.row.config)? {
             target.limit(&to, Some(bytes))?;
-        }
-        for snapshot in &snapshots {
-            target.stage_custom_snapshot_from(&disk, (&from, &snapshot.name), &to, undo)?.show(undo)?;
         }
         let _alone = host.change_layout();
         check_rename(host, project, (pool, old), (new_pool, new))?;

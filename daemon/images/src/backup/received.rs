@@ -16,7 +16,7 @@ use crate::extract::{only_a_file, unexpected};
 use crate::message::{Limits, UnpackReport};
 use crate::metadata::{MAX_METADATA, MAX_TEMPLATES_SIZE, Metadata, is_template_name};
 use crate::stream::receive::{Received, Tree};
-use crate::stream::{Commands, attribute, kind};
+use crate::stream::{Commands, attribute, begin, kind};
 use crate::tarball::{Tarball, normalize};
 use crate::tree::BENEATH;
 
@@ -55,7 +55,7 @@ pub(crate) fn restore(input: File, targets: &Targets<'_>, limits: Limits, meter:
             return Err(unexpected(&whole, "it is there twice"));
         }
         let body = Member { tarball: &mut tarball, left: member.size };
-        let mut commands = Commands::begin(BufReader::with_capacity(128 * 1024, body))?;
+        let mut commands = begin(BufReader::with_capacity(128 * 1024, body))?;
         let mut received = first(&mut commands, number, targets, limits, &made)?;
         while let Some(command) = commands.next()? {
             received.apply(&command, &made)?;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-use cabin_sys::btrfs;
+use cabin_sys::btrfs::{self, stream::Content};
 use cabin_sys::dir::HostDir;
 use serde::Serialize;
 
@@ -152,7 +152,12 @@ fn sent(
     };
     std::thread::scope(|scope| {
         let kernel = scope.spawn(move || {
-            btrfs::stream::send(&source.tree, parent.map(|it| it as &dyn AsFd), OwnedFd::from(writing))
+            btrfs::stream::send(
+                &source.tree,
+                parent.map(|it| it as &dyn AsFd),
+                Content::Whole,
+                OwnedFd::from(writing),
+            )
         });
         let input = std::io::BufReader::with_capacity(256 * 1024, File::from(OwnedFd::from(reading)));
         let written = rewrite(input, out, name, beside);

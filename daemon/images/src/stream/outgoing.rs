@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 
-use super::{Commands, Uuid, attribute, kind, write_begin, write_command};
+use super::{Uuid, attribute, begin, kind, write_begin, write_command};
 use crate::error::{Error, Result};
 
 /// Bytes of content in one command, as the kernel has them.
@@ -25,12 +25,12 @@ pub(crate) fn rewrite(
     name: &str,
     beside: Option<&[Beside]>,
 ) -> Result<Uuid> {
-    let mut commands = Commands::begin(input)?;
+    let mut commands = begin(input)?;
     let sending = |source| Error::Pack { path: "output".to_owned(), source };
     write_begin(out).map_err(sending)?;
     let mut uuid = None;
     while let Some(command) = commands.next()? {
-        let attributes = command.attributes().collect::<Result<Vec<_>>>()?;
+        let attributes = command.attributes().collect::<std::result::Result<Vec<_>, _>>()?;
         if matches!(command.kind, kind::SUBVOL | kind::SNAPSHOT) {
             uuid = Some(command.uuid(attribute::UUID)?);
             let renamed = attributes.iter().map(|(kind, value)| match *kind {

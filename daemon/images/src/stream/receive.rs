@@ -323,7 +323,8 @@ impl Received {
                 }
             }
             kind::CHOWN => {
-                let id = |which| Ok(u32::try_from(command.number(which)?).unwrap_or(u32::MAX));
+                let id =
+                    |which| -> Result<u32> { Ok(u32::try_from(command.number(which)?).unwrap_or(u32::MAX)) };
                 let mut attributes = Attributes {
                     uid: id(attribute::UID)?,
                     gid: id(attribute::GID)?,

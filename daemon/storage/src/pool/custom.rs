@@ -101,6 +101,9 @@ impl Pool {
         undo: &mut Undo,
     ) -> Result<Staged> {
         source.alive()?;
+        if self.takes_streams_of(source, &[origin])? {
+            return self.stage_sent(to, (source, origin, origin.volume()), &mut |_| {}, undo);
+        }
         let theirs = |e| source.volume_error("open", origin.volume(), e);
         let from = source.inner.root.open_dir(&source.path_of(origin)?).map_err(theirs)?;
         let old = from.open_dir(ROOTFS).map_err(theirs)?;

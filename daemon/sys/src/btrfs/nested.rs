@@ -77,7 +77,7 @@ fn children(on: BorrowedFd<'_>, id: u64) -> io::Result<Vec<Child>> {
 }
 
 /// A name with its length in front.
-fn name_at(item: &[u8], at: usize) -> Option<OsString> {
+pub(super) fn name_at(item: &[u8], at: usize) -> Option<OsString> {
     let length = item.get(at..at + 2).and_then(|bytes| bytes.try_into().ok()).map(u16::from_le_bytes)?;
     let name = item.get(at + 2..at + 2 + usize::from(length))?;
     Some(OsStr::from_bytes(name).to_owned())
@@ -85,7 +85,7 @@ fn name_at(item: &[u8], at: usize) -> Option<OsString> {
 
 /// The names that lead from the root of the subvolume `tree` to the directory with this inode number, the last one
 /// first; `None` when there is no such directory.
-fn names_to(on: BorrowedFd<'_>, tree: u64, directory: u64) -> io::Result<Option<Vec<OsString>>> {
+pub(super) fn names_to(on: BorrowedFd<'_>, tree: u64, directory: u64) -> io::Result<Option<Vec<OsString>>> {
     let (mut names, mut inode) = (Vec::new(), directory);
     while inode != ROOT_INODE {
         let head = SearchHead {

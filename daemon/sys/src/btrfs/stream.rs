@@ -1,5 +1,7 @@
 //! Sending subvolumes as streams (btrfs-send(8)), and sharing parts of files, which is what streams also say.
 
+pub mod commands;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -37,12 +39,23 @@ pub fn share_range_request() -> u64 {
     CLONE_RANGE
 }
 
+const WITHOUT_DATA: u64 = 1;
+
+/// What a stream says of the content of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// All that there is to say.
+    Whole,
+    /// Only where it changed.
+    Told,
+}
+
 /// Writes the read-only subvolume with this root into `to` as a stream of version 1: what it has otherwise than the
 /// read-only subvolume `parent`, or all of it. Comes back when all is written.
 ///
 /// # Errors
 /// As the ioctl; `EPERM` when one is not read-only, `EPIPE` when nobody reads any more.
-pub fn send(of: impl AsFd, parent: Option<&dyn AsFd>, to: impl AsFd) -> io::Result<()> {
+pub fn send(of: impl AsFd, parent: Option<&dyn AsFd>, content: Content, to: impl AsFd) -> io::Result<()> {
     let parent = parent.map(|parent| Ok::<_, io::Error>(info(parent.as_fd())?.id)).transpose()?;
     let sources: Vec<u64> = parent.into_iter().collect();
     let mut arguments = SendArguments {
@@ -50,7 +63,7 @@ pub fn send(of: impl AsFd, parent: Option<&dyn AsFd>, to: impl AsFd) -> io::Resu
         sources_count: sources.len() as u64,
         sources: sources.as_ptr(),
         parent: parent.unwrap_or(0),
-        flags: 0,
+        flags: if content == Content::Told { WITHOUT_DATA } else { 0 },
         version: 0,
         reserved: [0; 28],
     };
