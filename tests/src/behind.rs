@@ -2,7 +2,8 @@
 //! back what it did.
 
 use crate::host_state::{HostState, Look, settled, settled_within};
-use crate::subject::{Point, Subject};
+use crate::plan::Point;
+use crate::subject::Subject;
 use crate::sweep::{Again, Tally, audited, count, halfway, kill_at};
 use crate::verbs::Verb;
 use crate::wait::until;
@@ -153,8 +154,9 @@ pub fn kill_undoing(subject: &mut Subject, verbs: &[Verb], all: bool, tally: &mu
         (verb.before)(subject);
         let points = count(subject, verb);
         let halfway = halfway(subject, verb);
-        let failing = points.iter().enumerate().filter(|(_, point)| point.fails).map(|(at, _)| at + 1);
-        let failing: Vec<usize> = if all { failing.collect() } else { failing.last().into_iter().collect() };
+        let mut failing = points.iter().enumerate().filter(|(_, point)| point.fails).map(|(at, _)| at + 1);
+        let failing: Vec<usize> =
+            if all { failing.collect() } else { failing.next_back().into_iter().collect() };
         for number in failing {
             let steps = undone_by(subject, verb, number);
             let deaths: Vec<u64> = match all {

@@ -27,6 +27,7 @@ pub mod machine;
 pub mod manifest;
 pub mod monitor;
 pub mod peer;
+pub mod plan;
 pub mod pool_verbs;
 pub mod power;
 pub mod power_verbs;

@@ -20,26 +20,6 @@ const PROGRAMS: &[&str] = &["cabind", "cabin-init", "cabin-files", "cabin-unpack
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// One step that a plan can name.
-#[derive(Debug, Clone)]
-pub struct Point {
-    /// What is done there.
-    pub what: String,
-    /// Whether it can be made to fail, and all is taken back then.
-    pub fails: bool,
-    /// Whether it can be made to fail, and something is left behind then. At what neither can, the daemon can only die.
-    pub leaves: bool,
-}
-
-/// What became of a plan.
-#[derive(Debug, Clone, Copy)]
-pub struct Outcome {
-    /// Whether it made a point fail.
-    pub failed: bool,
-    /// How many steps were taken back since.
-    pub undone: u64,
-}
-
 /// A daemon with state, socket and network namespace of its own.
 pub struct Subject {
     /// Everything it keeps.
@@ -344,34 +324,6 @@ impl Subject {
     pub fn disarm(&self) -> bool {
         let reply = self.call("PUT", "/internal/fault", Some(&json!({ "plan": "off", "skip": self.skip })));
         reply.is_ok_and(|reply| reply.status == 200)
-    }
-
-    /// The points passed since a plan was armed.
-    #[must_use]
-    pub fn points(&self) -> Vec<Point> {
-        let found = self.get("/internal/fault");
-        let list = found["points"].as_array().cloned().unwrap_or_default();
-        list.iter()
-            .map(|it| Point {
-                what: it["what"].as_str().unwrap_or_default().to_owned(),
-                fails: it["kind"] == "fails",
-                leaves: it["kind"] == "leaves",
-            })
-            .collect()
-    }
-
-    /// What became of the plan that is armed.
-    #[must_use]
-    pub fn outcome(&self) -> Outcome {
-        let found = self.get("/internal/fault");
-        Outcome { failed: found["failed"] == true, undone: found["undone"].as_u64().unwrap_or_default() }
-    }
-
-    /// Waits until somebody is held at the point that the plan named.
-    pub fn wait_held(&self, what: &str) {
-        until_true(&format!("somebody to be held at `{what}`"), 30, || {
-            self.points().iter().any(|point| point.what.starts_with(what))
-        });
     }
 
     /// One request with an optional JSON body.

@@ -2,7 +2,8 @@
 
 use crate::descriptors::{grown, held};
 use crate::host_state::{HostState, Look, settled, settled_within};
-use crate::subject::{Point, Subject};
+use crate::plan::Point;
+use crate::subject::Subject;
 use crate::verbs::Verb;
 use crate::{late, machine};
 
@@ -20,10 +21,10 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// One for what is done elsewhere by nearly the same steps: of three it tries one, unless there is time for all.
+    /// One for what is done elsewhere by nearly the same steps: of five it tries one, unless there is time for all.
     #[must_use]
     pub fn brief() -> Tally {
-        Tally { apart: (!machine::has_time()).then_some(3), ..Tally::default() }
+        Tally { apart: (!machine::has_time()).then_some(5), ..Tally::default() }
     }
 
     fn every(&self) -> usize {

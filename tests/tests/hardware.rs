@@ -120,8 +120,8 @@ fn disks_are_those_that_lsblk_knows() {
         let parts: Vec<_> = parts
             .iter()
             .filter(|part| {
-                read(&format!("/sys/class/block/{}/partition", part["name"].as_str().unwrap_or_default()))
-                    != ""
+                !read(&format!("/sys/class/block/{}/partition", part["name"].as_str().unwrap_or_default()))
+                    .is_empty()
             })
             .collect();
         let known: Vec<_> = parts.iter().map(|part| shape(part, ["name", "size", "maj:min", "ro"])).collect();

@@ -8,7 +8,7 @@ use cabin_tests::swept;
 use cabin_tests::verbs::Verb;
 
 fn all_of(what: &str, lists: &[&[Verb]]) {
-    for (driver, mut tally) in [("overlay", Tally::default()), ("dir", Tally::brief())] {
+    for (driver, mut tally) in [("overlay", Tally::brief()), ("dir", Tally::brief())] {
         for verbs in lists {
             let mut subject = Subject::start_with_driver(driver);
             subject.import("busybox").expect("the image");

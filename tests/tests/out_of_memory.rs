@@ -99,7 +99,7 @@ const HEAVY: &[Verb] = &[
     },
     Verb {
         name: "instance create, of a large image",
-        before: large,
+        before: imported,
         act: create,
         back: |subject| delete(subject, "/1.0/instances/large"),
         halfway: None,

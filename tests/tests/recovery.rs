@@ -95,7 +95,7 @@ fn a_daemon_that_dies_restoring_a_running_instance_on_dir_or_btrfs_leaves_the_ol
 }
 
 fn swept_on_drivers(what: &str, lists: &[&[Verb]]) {
-    for (driver, mut tally) in [("dir", Tally::default()), ("btrfs", Tally::brief())] {
+    for (driver, mut tally) in [("dir", Tally::brief()), ("btrfs", Tally::brief())] {
         for verbs in lists {
             let mut subject = Subject::start_with_driver(driver);
             subject.import("busybox").expect("the image");
@@ -302,7 +302,7 @@ fn a_sweep_finds_what_is_left_by_a_death_while_it_is_taken_back() {
 
 #[test]
 fn a_daemon_that_dies_while_it_recovers_leaves_the_old_or_the_new() {
-    let mut tally = Tally::default();
+    let mut tally = Tally::brief();
     let mut dying = |verbs: &[Verb]| {
         let mut subject = Subject::start();
         subject.import("busybox").expect("the image");
