@@ -53,18 +53,6 @@ impl Disk {
         Disk::formatted("xfs", megabytes)
     }
 
-    /// One in memory, with these options of tmpfs (`size=8m`, `nr_inodes=200`).
-    ///
-    /// # Panics
-    /// When it cannot be mounted.
-    #[must_use]
-    pub fn memory(options: &str) -> Disk {
-        let disk = Disk { place: unused(), mounted: true };
-        std::fs::create_dir(&disk.place).expect("a mount point");
-        host(&["mount", "-t", "tmpfs", "-o", options, "none", &disk.place.display().to_string()]).ok();
-        disk
-    }
-
     fn formatted(kind: &str, megabytes: u64) -> Disk {
         let (disk, path) = Disk::raw(megabytes);
         host(&[&format!("mkfs.{kind}"), "-q", &path]).ok();
@@ -88,7 +76,9 @@ impl Disk {
 
     /// A file that is to become one, and its path.
     fn raw(megabytes: u64) -> (Disk, String) {
-        let disk = Disk { place: unused(), mounted: true };
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let place = Path::new(PLACE).join(format!("cabin-disk-{}-{number}", std::process::id()));
+        let disk = Disk { place, mounted: true };
         let image = disk.image();
         let file = File::create(&image).expect("an image file");
         file.set_len(megabytes << 20).expect("its size");
@@ -198,17 +188,6 @@ impl Disk {
         done
     }
 
-    /// Makes a directory on a btrfs that can be sealed.
-    ///
-    /// # Panics
-    /// When it cannot be made.
-    #[must_use]
-    pub fn sealable(&self, name: &str) -> PathBuf {
-        let path = self.place.join(name);
-        host(&["btrfs", "subvolume", "create", &path.display().to_string()]).ok();
-        path
-    }
-
     /// Mounts it anew with that option (`ro`, `rw`). Nobody may have a file open for writing.
     ///
     /// # Panics
@@ -216,21 +195,6 @@ impl Disk {
     pub fn remount(&self, how: &str) {
         host(&["mount", "-o", &format!("remount,{how}"), &self.place.display().to_string()]).ok();
     }
-}
-
-/// Makes everything below a directory of [`Disk::sealable`] read-only at once, whoever has what open, or writable again.
-///
-/// # Panics
-/// When the kernel refuses.
-pub fn seal(path: &Path, is_sealed: bool) {
-    let value = is_sealed.to_string();
-    host(&["btrfs", "property", "set", "-f", "-ts", &path.display().to_string(), "ro", &value]).ok();
-}
-
-/// A place that no disk has had.
-fn unused() -> PathBuf {
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    Path::new(PLACE).join(format!("cabin-disk-{}-{number}", std::process::id()))
 }
 
 impl Drop for Disk {

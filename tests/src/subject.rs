@@ -32,8 +32,6 @@ pub struct Subject {
     skip: Option<String>,
     /// The process whose mounts one sees whose disks come and go.
     view: Option<u32>,
-    /// Whether its runtime directory lies on a disk of its own.
-    apart: bool,
 }
 
 impl Subject {
@@ -54,22 +52,13 @@ impl Subject {
     /// As [`Subject::start`].
     #[must_use]
     pub fn start_with_driver(driver: &str) -> Subject {
-        Subject::start_with_pool(&json!({ "name": "default", "driver": driver }))
-    }
-
-    /// As [`Subject::start`], with that as its pool `default`.
-    ///
-    /// # Panics
-    /// As [`Subject::start`].
-    #[must_use]
-    pub fn start_with_pool(pool: &Value) -> Subject {
         let subject = Subject::start();
         let mut profile = subject.get("/1.0/profiles/default");
         let root = profile["devices"]["root"].take();
         let _ = profile["devices"].as_object_mut().map(|devices| devices.remove("root"));
         subject.must("PUT", "/1.0/profiles/default", &profile);
         subject.must("DELETE", "/1.0/storage-pools/default", &Value::Null);
-        subject.must("POST", "/1.0/storage-pools", pool);
+        subject.must("POST", "/1.0/storage-pools", &json!({ "name": "default", "driver": driver }));
         profile["devices"]["root"] = root;
         subject.must("PUT", "/1.0/profiles/default", &profile);
         subject
@@ -82,23 +71,6 @@ impl Subject {
     #[must_use]
     pub fn start_on(disk: &Disk) -> Subject {
         let mut subject = Subject::prepare(Some(disk.place().join("d")), None);
-        subject.boot_well();
-        subject
-    }
-
-    /// As [`Subject::start`], with its runtime directory on a disk of its own.
-    ///
-    /// # Panics
-    /// As [`Subject::start`], or when it cannot be mounted there.
-    #[must_use]
-    pub fn start_with_run(disk: &Disk) -> Subject {
-        let mut subject = Subject::prepare(None, None);
-        let (from, to) = (disk.place().join("run"), subject.dir.join("run"));
-        for place in [&from, &to] {
-            std::fs::create_dir(place).expect("a directory");
-        }
-        host(&["mount", "--bind", &from.display().to_string(), &to.display().to_string()]).ok();
-        subject.apart = true;
         subject.boot_well();
         subject
     }
@@ -129,8 +101,7 @@ impl Subject {
                 std::fs::copy(&from, &to).expect("a copy of the program");
             }
         }
-        let subject =
-            Subject { dir, netns: format!("cbt{id}"), beside, child: None, skip: None, view, apart: false };
+        let subject = Subject { dir, netns: format!("cbt{id}"), beside, child: None, skip: None, view };
         subject.make_netns();
         subject
     }
@@ -507,9 +478,6 @@ impl Subject {
         wrong.extend(crate::sweep::audited(self).into_iter().map(|it| format!("audit: {it}")));
         let _ = self.call("PUT", "/internal/shutdown", None);
         self.wait_gone();
-        if self.apart {
-            host(&["umount", &self.dir.join("run").display().to_string()]).ok();
-        }
         wrong.extend(audit::leftovers(&self.dir, &self.netns));
         wrong
     }

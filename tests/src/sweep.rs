@@ -81,8 +81,7 @@ pub(crate) fn count(subject: &Subject, verb: &Verb) -> Vec<Point> {
 }
 
 /// The state that is right though neither before nor after the verb, when it has one.
-#[must_use]
-pub fn halfway(subject: &Subject, verb: &Verb) -> Option<HostState> {
+pub(crate) fn halfway(subject: &Subject, verb: &Verb) -> Option<HostState> {
     let halfway = verb.halfway?;
     halfway(subject);
     let state = HostState::of(subject, Look::Shape);
