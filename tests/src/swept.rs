@@ -18,30 +18,33 @@ pub enum Swept {
 
 use Swept::{AsPut, By, Not};
 
+/// Every list of verbs. Those of one stand on each other, in their order.
+pub const LISTS: &[&[Verb]] = &[
+    verbs::LIFE,
+    verbs::LIVE,
+    verbs::ROWS,
+    verbs::NETWORKS,
+    verbs::POOLS,
+    power_verbs::VERBS,
+    snapshot_verbs::KEPT,
+    backup_verbs::VERBS,
+    clock_verbs::VERBS,
+    carry_verbs::CARRIED,
+    carry_verbs::REFRESHED,
+    carry_verbs::LAYERED,
+    carry_verbs::MORE,
+    pool_verbs::DISKS,
+    pool_verbs::INSTANCES,
+    volume_verbs::VERBS,
+    volume_verbs::MORE,
+    volume_verbs::TOGETHER,
+    volume_verbs::DISKS,
+    &[snapshot_verbs::RESTORE_RUNNING],
+];
+
 /// Every verb there is.
 pub fn all() -> impl Iterator<Item = &'static Verb> {
-    let lists = [
-        verbs::LIFE,
-        verbs::LIVE,
-        verbs::ROWS,
-        verbs::NETWORKS,
-        verbs::POOLS,
-        power_verbs::VERBS,
-        snapshot_verbs::KEPT,
-        backup_verbs::VERBS,
-        clock_verbs::VERBS,
-        carry_verbs::CARRIED,
-        carry_verbs::REFRESHED,
-        carry_verbs::LAYERED,
-        carry_verbs::MORE,
-        pool_verbs::DISKS,
-        pool_verbs::INSTANCES,
-        volume_verbs::VERBS,
-        volume_verbs::MORE,
-        volume_verbs::TOGETHER,
-        volume_verbs::DISKS,
-    ];
-    lists.into_iter().flatten().chain([&snapshot_verbs::RESTORE_RUNNING])
+    LISTS.iter().copied().flatten()
 }
 
 /// Lists whose verbs have to do with trees in the pool `default`, in the parts in which they are swept with one of each

@@ -61,3 +61,30 @@ fn a_clock_that_jumps_deletes_nothing_and_loses_nothing() {
     eprintln!("clock: 4 harms, {} leftovers", found.len());
     assert!(found.is_empty(), "{found:?}");
 }
+
+#[test]
+fn a_schedule_goes_on_when_the_clock_was_set_back() {
+    const VOLUMES: &str = "/1.0/storage-pools/default/volumes/custom";
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let scheduled = json!({
+        "snapshots.schedule": "0 0 1 1 *", "snapshots.schedule.stopped": "true", "snapshots.pattern": "auto",
+    });
+    subject.create("box", &scheduled);
+    let config = json!({ "snapshots.schedule": "0 0 1 1 *", "snapshots.pattern": "auto" });
+    subject.must("POST", VOLUMES, &json!({ "name": "data", "config": config }));
+    let of = ["/1.0/instances/box/snapshots".to_owned(), format!("{VOLUMES}/data/snapshots")];
+    // In 2108, as the clock says.
+    set(&subject, 30_000 * DAY);
+    for snapshots in &of {
+        subject.must("POST", snapshots, &json!({ "name": "ahead" }));
+    }
+    set(&subject, 0);
+    let through = ["2099-12-31T23:50:00Z", "2100-01-01T00:10:00Z"];
+    subject.must("PUT", "/internal/clock", &json!({ "through": through }));
+    for snapshots in &of {
+        let reply = subject.call("GET", &format!("{snapshots}/auto"), None).expect("an answer");
+        assert_eq!(reply.status, 200, "{snapshots}: what was due was not taken: {}", reply.text());
+    }
+    eprintln!("clock: 2 harms, {} leftovers", audited(&subject).len());
+}

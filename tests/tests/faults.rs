@@ -34,31 +34,26 @@ fn a_step_of_freezing_or_stopping_that_fails_leaves_nothing() {
 
 #[test]
 fn a_step_of_an_instances_life_on_dir_or_btrfs_that_fails_leaves_nothing() {
-    swept_on_drivers("instances", swept::LIVES);
+    swept_on_drivers("instances", swept::LIVES, Tally::default());
 }
 
 #[test]
 fn a_step_of_a_snapshot_on_dir_or_btrfs_that_fails_leaves_nothing() {
-    swept_on_drivers("snapshots, and what is done by the clock,", swept::SNAPSHOTS);
-}
-
-#[test]
-fn a_step_of_a_copy_or_move_from_dir_or_btrfs_that_fails_leaves_nothing() {
-    swept_on_drivers("copies and moves", swept::COPIES);
+    swept_on_drivers("snapshots, and what is done by the clock,", swept::SNAPSHOTS, Tally::default());
 }
 
 #[test]
 fn a_step_of_a_backup_on_dir_or_btrfs_that_fails_leaves_nothing() {
-    swept_on_drivers("backups, publications and rebuilds", swept::BACKUPS);
+    swept_on_drivers("backups, publications and rebuilds", swept::BACKUPS, Tally::brief());
 }
 
 #[test]
 fn a_step_of_a_change_of_volumes_on_dir_or_btrfs_that_fails_leaves_nothing() {
-    swept_on_drivers("custom volumes", swept::VOLUMES);
+    swept_on_drivers("custom volumes", swept::VOLUMES, Tally::brief());
 }
 
-fn swept_on_drivers(what: &str, lists: &[&[Verb]]) {
-    for (driver, mut tally) in [("dir", Tally::default()), ("btrfs", Tally::brief())] {
+fn swept_on_drivers(what: &str, lists: &[&[Verb]], on_dir: Tally) {
+    for (driver, mut tally) in [("dir", on_dir), ("btrfs", Tally::brief())] {
         for verbs in lists {
             let subject = Subject::start_with_driver(driver);
             subject.import("busybox").expect("the image");
@@ -157,46 +152,12 @@ fn what_cannot_be_removed_behind_a_change_of_an_instance_is_named_and_goes_later
 }
 
 #[test]
-fn what_cannot_be_removed_behind_a_change_of_rows_and_networks_is_named_and_goes_later() {
-    left("profiles, images, networks", &[verbs::ROWS, verbs::NETWORKS], Told::Client);
-}
-
-#[test]
-fn what_cannot_be_removed_behind_a_change_of_pools_is_named_and_goes_later() {
-    left("storage pools", &[verbs::POOLS, pool_verbs::DISKS, pool_verbs::INSTANCES], Told::Client);
-}
-
-#[test]
-fn what_cannot_be_removed_behind_a_snapshot_or_backup_is_named_and_goes_later() {
-    let restored = std::slice::from_ref(&snapshot_verbs::RESTORE_RUNNING);
-    left(
-        "snapshots, backups and rebuilds",
-        &[snapshot_verbs::KEPT, restored, backup_verbs::VERBS],
-        Told::Client,
-    );
-}
-
-#[test]
-fn what_cannot_be_removed_behind_a_copy_or_move_is_named_and_goes_later() {
-    left(
-        "copies and moves",
-        &[carry_verbs::CARRIED, carry_verbs::MORE, carry_verbs::LAYERED, carry_verbs::REFRESHED],
-        Told::Client,
-    );
-}
-
-#[test]
 fn what_cannot_be_removed_behind_a_change_of_volumes_is_named_and_goes_later() {
     left(
         "custom volumes",
         &[volume_verbs::VERBS, volume_verbs::MORE, volume_verbs::TOGETHER, volume_verbs::DISKS],
         Told::Client,
     );
-}
-
-#[test]
-fn what_the_daemon_cannot_remove_by_the_clock_is_logged_and_goes_later() {
-    left("what is done by the clock", &[clock_verbs::VERBS], Told::Log);
 }
 
 #[test]
