@@ -28,8 +28,18 @@ fn inside(subject: &Subject, words: &[&str]) -> cabin_tests::cli::Outcome {
     host(&all)
 }
 
+/// The server of addresses.
 fn server(subject: &Subject) -> Option<u32> {
-    let file = subject.dir.join(format!("networks/{BRIDGE}/dnsmasq.pid"));
+    serves(subject, "dnsmasq.pid")
+}
+
+/// The server of names.
+fn names(subject: &Subject) -> Option<u32> {
+    serves(subject, "dnsmasq.dns.pid")
+}
+
+fn serves(subject: &Subject, file: &str) -> Option<u32> {
+    let file = subject.dir.join(format!("networks/{BRIDGE}/{file}"));
     let pid = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
     let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.contains("dnsmasq").then_some(pid)
@@ -94,7 +104,7 @@ fn a_name_server_that_is_killed_comes_back_at_once_and_goes_on_with_its_leases()
 fn a_network_that_cannot_be_put_right_is_shown_and_tried_again() {
     let (subject, _) = lab();
     let entity = "/1.0/networks/cabinbr0";
-    let first = server(&subject).expect("a name server");
+    let first = names(&subject).expect("a name server");
     // Somebody else takes the place of the name server.
     let script = "import socket, sys\ns = socket.socket(socket.AF_INET, socket.SOCK_STREAM)\n\
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
@@ -108,7 +118,7 @@ fn a_network_that_cannot_be_put_right_is_shown_and_tried_again() {
         .spawn()
         .expect("python3");
     until_true("the name server to be kept out", 30, || {
-        if let Some(pid) = server(&subject) {
+        if let Some(pid) = names(&subject) {
             let _ = host(&["kill", "-KILL", &pid.to_string()]);
         }
         warned(&subject, "Network unavailable", entity).as_deref() == Some("new")
@@ -123,7 +133,7 @@ fn a_network_that_cannot_be_put_right_is_shown_and_tried_again() {
     thief.kill().expect("the right to kill it");
     thief.wait().expect("its end");
     until_true("the warning to be resolved", 60, || subject.get(&target)["status"] == "resolved");
-    assert!(server(&subject).is_some_and(|pid| pid != first));
+    assert!(names(&subject).is_some_and(|pid| pid != first));
     subject.must("DELETE", &target, &Value::Null);
     assert_eq!(subject.call("GET", &target, None).expect("an answer").status, 404);
     clean(&subject);
