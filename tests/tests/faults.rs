@@ -34,12 +34,12 @@ fn a_step_of_freezing_or_stopping_that_fails_leaves_nothing() {
 
 #[test]
 fn a_step_of_an_instances_life_on_dir_or_btrfs_that_fails_leaves_nothing() {
-    swept_on_drivers("instances", swept::LIVES, Tally::default());
+    swept_on_drivers("instances", &[verbs::LIFE], Tally::default());
 }
 
 #[test]
 fn a_step_of_a_snapshot_on_dir_or_btrfs_that_fails_leaves_nothing() {
-    swept_on_drivers("snapshots, and what is done by the clock,", swept::SNAPSHOTS, Tally::default());
+    swept_on_drivers("snapshots", &[snapshot_verbs::KEPT], Tally::default());
 }
 
 #[test]
