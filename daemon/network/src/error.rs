@@ -32,7 +32,17 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// An address that was asked for lies outside, or belongs to somebody else.
+    /// An address that was asked for is kept for a nic already.
+    #[error("address `{address}` on network `{network}` is kept for {holder}: choose another")]
+    Taken {
+        /// The network.
+        network: IfName,
+        /// The address.
+        address: std::net::IpAddr,
+        /// Whose it is, as a reader is told.
+        holder: String,
+    },
+    /// An address that was asked for lies outside, or belongs to the bridge.
     #[error("address `{address}` is {why} on network `{network}`")]
     Address {
         /// The network.
@@ -224,6 +234,7 @@ impl Error {
             Error::LinkExists { .. }
             | Error::RouteExists { .. }
             | Error::NoAddressLeft { .. }
+            | Error::Taken { .. }
             | Error::Address { .. } => Kind::Conflict,
             Error::Spec { .. } => Kind::Invalid,
             Error::Program { .. } => Kind::Unsupported,

@@ -20,7 +20,7 @@ impl Network {
     /// filter set, and only then the port goes up. Gives the IPv4 address the nic will get.
     ///
     /// # Errors
-    /// [`Error::NoLink`] without the bridge, [`Error::LinkExists`], [`Error::Address`],
+    /// [`Error::NoLink`] without the bridge, [`Error::LinkExists`], [`Error::Taken`], [`Error::Address`],
     /// [`Error::NoAddressLeft`], or the kernel's refusal.
     pub fn plug(
         &self,
@@ -205,7 +205,7 @@ impl Network {
     /// fixed address, so that nobody else gets it while its instance is stopped. Gives the IPv4 address.
     ///
     /// # Errors
-    /// [`Error::Address`] for one that is taken or outside, [`Error::NoAddressLeft`].
+    /// [`Error::Taken`], [`Error::Address`] for one outside, [`Error::NoAddressLeft`].
     pub fn reserve(&self, bridge: &BridgeSpec, nic: &NicSpec) -> Result<Option<Ipv4Addr>> {
         Ok(self.inner.reservations.keep(&self.inner.servers, bridge, nic, Until::Released)?.ipv4)
     }

@@ -104,20 +104,20 @@ impl Reservations {
         }
         let inherited = before.as_ref().filter(|_| theirs.is_none() || until == Until::Released);
         let others = |mac: &Mac| *mac != nic.mac;
-        let taken4: BTreeSet<Ipv4Addr> =
-            book.iter().filter(|(mac, _)| others(mac)).filter_map(|(_, entry)| entry.ipv4).collect();
-        let refused =
-            |address: String| Error::Address { network: bridge.name.clone(), address, why: "taken already" };
-        if let Some(address) = nic.ipv4.filter(|address| taken4.contains(address)) {
-            return Err(refused(address.to_string()));
-        }
-        let same6 = |(mac, entry): (&Mac, &Reservation)| others(mac) && entry.ipv6 == nic.ipv6;
-        if let Some(address) = nic.ipv6.filter(|_| book.iter().any(same6)) {
-            return Err(refused(address.to_string()));
+        let of_others = || book.iter().filter(|(mac, _)| others(mac)).map(|(_, entry)| entry);
+        for asked in nic.ipv4.map(IpAddr::from).into_iter().chain(nic.ipv6.map(IpAddr::from)) {
+            if let Some(holder) = of_others().find(|entry| entry.addresses().contains(&asked)) {
+                let holder = match &holder.name {
+                    Some(name) => format!("instance `{name}`"),
+                    None => "another nic".to_owned(),
+                };
+                return Err(Error::Taken { network: bridge.name.clone(), address: asked, holder });
+            }
         }
         let (ipv4, origin) = match (nic.ipv4, &bridge.ipv4) {
             (Some(address), _) => (Some(address), Origin::Static),
             (None, Some(side)) if side.dhcp.is_some() => {
+                let taken4: BTreeSet<Ipv4Addr> = of_others().filter_map(|entry| entry.ipv4).collect();
                 let leases = read_leases(&home);
                 let leased = |address| lease::is_given_to_others(&leases, address, nic.mac);
                 let old = inherited.and_then(|entry| entry.ipv4);
@@ -300,7 +300,8 @@ fn check_addresses(bridge: &BridgeSpec, nic: &NicSpec) -> Result<()> {
     Ok(())
 }
 
-/// An address for a MAC: the old one if it still fits, else the first free one from where its hash falls.
+/// An address for a MAC: the old one if it still fits, else the first free one from where its hash falls in the upper
+/// half; the lower half, from which people choose, is touched last.
 fn pick(
     side: &Ipv4Side,
     mac: Mac,
@@ -317,8 +318,10 @@ fn pick(
     }
     let sizes = ranges.iter().map(|(first, last)| u64::from(u32::from(*last) - u32::from(*first)) + 1);
     let all: u64 = sizes.sum();
-    let start = crate::hash(&mac.0) % all.max(1);
-    (0..all).map(|step| nth(&ranges, (start + step) % all)).find_map(|address| address.filter(free))
+    let (lower, upper) = (all / 2, all - all / 2);
+    let start = crate::hash(&mac.0) % upper.max(1);
+    let above = (0..upper).map(|step| lower + (start + step) % upper);
+    above.chain(0..lower).map(|index| nth(&ranges, index)).find_map(|address| address.filter(free))
 }
 
 fn nth(ranges: &[(Ipv4Addr, Ipv4Addr)], mut index: u64) -> Option<Ipv4Addr> {
@@ -472,6 +475,7 @@ mod tests {
             let mac = Mac([0, 0x16, 0x3e, 0, 0, n]);
             let first = pick(&side, mac, None, &taken, |_| false).unwrap();
             assert_eq!(pick(&side, mac, None, &taken, |_| false), Some(first));
+            assert_eq!(first >= Ipv4Addr::new(10, 0, 0, 4), n < 3, "{first}");
             assert!(taken.insert(first), "{first} was given twice");
         }
         assert_eq!(pick(&side, Mac([0, 0x16, 0x3e, 0, 0, 9]), None, &taken, |_| false), None);

@@ -139,7 +139,9 @@ fn a_removed_reservation_is_forgotten_without_a_restart() {
         two.ipv4 = one.ipv4;
         let second = Guest::new();
         let refused = cabin_undo::atomically(|undo| host.network.plug(&spec, &two, second.netns(), undo));
-        assert!(matches!(refused.unwrap_err().cause, Error::Address { .. }));
+        let refused = refused.unwrap_err().cause;
+        assert!(matches!(refused, Error::Taken { .. }));
+        assert!(refused.to_string().contains("instance `one`"), "{refused}");
         host.network.release(&spec.name, one.mac).unwrap();
         host.network.release(&spec.name, one.mac).unwrap();
         keep(|undo| host.network.plug(&spec, &two, second.netns(), undo));
