@@ -79,12 +79,20 @@ fn holds(pid: u32, dir: &Path) -> bool {
 #[must_use]
 pub fn mounts(dir: &Path) -> BTreeSet<String> {
     let needle = dir.to_string_lossy().into_owned();
-    let seen = pids().filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok());
-    seen.flat_map(|table| {
-        let lines: Vec<String> = table.lines().filter(|line| line.contains(&needle)).map(point).collect();
-        lines
-    })
-    .collect()
+    let link = |pid: u32, name: &str| std::fs::read_link(format!("/proc/{pid}/{name}")).ok();
+    let (mut views, mut found) = (BTreeSet::new(), BTreeSet::new());
+    for pid in pids() {
+        // Those of one namespace and root see the same.
+        let view = (link(pid, "ns/mnt"), link(pid, "root"));
+        if views.contains(&view) {
+            continue;
+        }
+        if let Ok(table) = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")) {
+            views.insert(view);
+            found.extend(table.lines().filter(|line| line.contains(&needle)).map(point));
+        }
+    }
+    found
 }
 
 fn point(line: &str) -> String {

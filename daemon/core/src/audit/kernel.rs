@@ -26,6 +26,9 @@ pub(super) fn look(host: &Host, known: &Known, findings: &mut Findings) -> Resul
     own_descriptors(host, findings)
 }
 
+/// The flag of a kernel's own thread in `/proc/PID/stat` (`PF_KTHREAD` of the kernel's sched.h): it holds nothing.
+const KERNELS: u64 = 0x0020_0000;
+
 /// One process as it is seen in /proc.
 struct Process {
     pid: u32,
@@ -36,14 +39,20 @@ struct Process {
 }
 
 impl Process {
-    /// Of a process that ends meanwhile there is nothing to tell.
+    /// Of a process that ends meanwhile there is nothing to tell, nor of the kernel's own.
     fn read(proc: &HostDir, pid: u32, prefix: &str) -> Option<Process> {
         let text = |file: &str| {
             let bytes = proc.read(&format!("{pid}/{file}"), TABLE).ok()?;
             Some(String::from_utf8_lossy(&bytes).into_owned())
         };
-        let status = text("status")?;
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+        let stat = text("stat")?;
+        // The name before it may hold anything: state, parent, and four more before the flags.
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let mut fields = fields.split(' ');
+        let parent = fields.nth(1)?.parse().ok()?;
+        if fields.nth(4)?.parse::<u64>().ok()? & KERNELS != 0 {
+            return None;
+        }
         let arguments = text("cmdline")?.split('\0').map(str::to_owned).collect();
         let mark = format!(":/{prefix}/");
         let groups = text("cgroup").unwrap_or_default();
@@ -68,6 +77,15 @@ impl Process {
                 .is_ok_and(|target| target.to_string_lossy().starts_with(place))
         })
     }
+
+    /// What its table of mounts depends on: its mount namespace, and the directory that it has for the root.
+    fn view(&self, proc: &HostDir) -> Option<[String; 2]> {
+        let link = |name: &str| {
+            let target = rustix::fs::readlinkat(proc, format!("{}/{name}", self.pid), Vec::new()).ok()?;
+            Some(target.to_string_lossy().into_owned())
+        };
+        Some([link("ns/mnt")?, link("root")?])
+    }
 }
 
 /// Gives the networks that have servers, with the files of their settings.
@@ -91,7 +109,7 @@ fn processes(host: &Host, known: &Known, proc: &HostDir, findings: &mut Findings
     let dir = host.settings().dir.display().to_string();
     let run = host.settings().containers_dir().display().to_string();
     let servers = format!("--conf-file={dir}/networks/");
-    let mut served = BTreeSet::new();
+    let (mut served, mut views) = (BTreeSet::new(), BTreeSet::new());
     for process in &all {
         let told = format!("{} (`{}`)", process.pid, process.arguments.join(" ").trim());
         if let Some(settings) = process.arguments.iter().find_map(|it| it.strip_prefix(&servers)) {
@@ -113,7 +131,11 @@ fn processes(host: &Host, known: &Known, proc: &HostDir, findings: &mut Findings
             }
             None => {}
         }
-        mounts(proc, process, &dir, findings);
+        // Whoever sees the same as another is not asked for it again: most of a host's processes do.
+        let Some(view) = process.view(proc) else { continue };
+        if !views.contains(&view) && mounts(proc, process, &dir, findings) {
+            views.insert(view);
+        }
     }
     for name in known.live.keys().filter(|name| !supervisors.values().any(|found| found == *name)) {
         findings.add("supervisor", name, "of a running instance is not there");
@@ -156,19 +178,21 @@ fn networks(host: &Host, known: &Known, served: &Served, findings: &mut Findings
 }
 
 /// What processes outside of containers see of the daemon's directory: nothing but what the host itself
-/// mounted there.
-fn mounts(proc: &HostDir, process: &Process, dir: &str, findings: &mut Findings) {
-    let Ok(table) = proc.read(&format!("{}/mountinfo", process.pid), TABLE) else { return };
+/// mounted there. `false` when it ended meanwhile.
+fn mounts(proc: &HostDir, process: &Process, dir: &str, findings: &mut Findings) -> bool {
+    let Ok(table) = proc.read(&format!("{}/mountinfo", process.pid), TABLE) else { return false };
     for line in String::from_utf8_lossy(&table).lines() {
         let Some(point) = line.split(' ').nth(4) else { continue };
         let below = point.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
         let pool = point.strip_prefix(dir).and_then(|rest| rest.strip_prefix("/storage-pools/"));
-        let host_own = pool.is_some_and(|rest| !rest.contains('/'));
+        let run = point.strip_prefix(dir).is_some_and(|rest| rest == "/run");
+        let host_own = run || pool.is_some_and(|rest| !rest.contains('/'));
         let of_tree = line.contains(&format!("{dir}/storage-pools/")) && line.contains(" - overlay ");
         if (below && !host_own) || of_tree {
             findings.add("mount", point, format!("is seen by process {}", process.pid));
         }
     }
+    true
 }
 
 /// The daemon's groups in every hierarchy the host has mounted.
