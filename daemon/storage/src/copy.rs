@@ -287,9 +287,12 @@ impl Copy {
         lock(&self.work).open.push(root);
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
         std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| self.labour());
+            for _ in 1..threads {
+                // Where the host gives no more threads, those that there are do it.
+                let labour = || self.labour();
+                let _ = std::thread::Builder::new().name("copy".to_owned()).spawn_scoped(scope, labour);
             }
+            self.labour();
         });
         let mut work = lock(&self.work);
         for left in work.open.drain(..) {

@@ -32,9 +32,9 @@ pub(crate) fn follow<T>(
 ) -> io::Result<T> {
     let (reading, writing) = io::pipe()?;
     std::thread::scope(|scope| {
-        let kernel = scope.spawn(move || {
+        let kernel = std::thread::Builder::new().name("send".to_owned()).spawn_scoped(scope, move || {
             send(of, parent.map(|it| it as &dyn std::os::fd::AsFd), content, OwnedFd::from(writing))
-        });
+        })?;
         let input = BufReader::with_capacity(256 * 1024, File::from(OwnedFd::from(reading)));
         // Whoever does not read on closes the pipe, which ends the other end.
         let read = Commands::begin(input, None).map_err(broken).and_then(|mut stream| read(&mut stream));

@@ -90,14 +90,18 @@ fn run(host: &Host, op: &Op, name: &str, out: &std::path::Path) -> Result<Built,
         .spawn()
         .map_err(Error::io("start `distrobuilder`"))?;
     // Its last words are read beside its progress, so that neither pipe fills up and stops it.
-    let errors = builder.stderr.take().map(|mut stderr| {
-        std::thread::spawn(move || {
+    let listening = builder.stderr.take().map(|mut stderr| {
+        std::thread::Builder::new().name("builder".to_owned()).spawn(move || {
             let mut said = Vec::new();
             let _ = stderr.by_ref().take(1 << 20).read_to_end(&mut said);
             let _ = std::io::copy(&mut stderr, &mut std::io::sink());
             said
         })
     });
+    let errors = listening.transpose().map_err(|source| {
+        let _ = builder.kill().and_then(|()| builder.wait());
+        Error::io("listen to the builder")(source)
+    })?;
     let mut built = None;
     if let Some(stdout) = builder.stdout.take() {
         for line in BufReader::new(stdout).lines() {

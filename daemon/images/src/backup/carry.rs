@@ -39,7 +39,10 @@ impl Unpacker {
         let (reading, writing) = io::pipe().map_err(|source| Error::Talk { source })?;
         let unbounded = Unpacker { limits: UNBOUNDED, ..self.clone() };
         std::thread::scope(|scope| {
-            let packing = scope.spawn(|| pack(writing, sources));
+            let packing = std::thread::Builder::new()
+                .name("pack".to_owned())
+                .spawn_scoped(scope, || pack(writing, sources))
+                .map_err(|source| Error::Talk { source })?;
             let made = unbounded.restore(File::from(OwnedFd::from(reading)), targets, progress);
             let packed = packing.join();
             if let (Ok(_), Ok(Ok(nodes))) = (&made, &packed) {

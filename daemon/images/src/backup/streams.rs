@@ -151,14 +151,16 @@ fn sent(
         name => name,
     };
     std::thread::scope(|scope| {
-        let kernel = scope.spawn(move || {
+        let send = move || {
             btrfs::stream::send(
                 &source.tree,
                 parent.map(|it| it as &dyn AsFd),
                 Content::Whole,
                 OwnedFd::from(writing),
             )
-        });
+        };
+        let thread = std::thread::Builder::new().name("send".to_owned());
+        let kernel = thread.spawn_scoped(scope, send).map_err(talk)?;
         let input = std::io::BufReader::with_capacity(256 * 1024, File::from(OwnedFd::from(reading)));
         let written = rewrite(input, out, name, beside);
         match kernel.join() {

@@ -116,16 +116,18 @@ pub fn restore(
     let ended = atomically(|undo| put_in_place(host, &wanted, &pool, &volume, undo))?;
     let forgotten = pool.forget_replaced(&volume).map_err(Error::from);
     let forgotten = forgotten.and(wanted.volumes.done(host, project, snapshot));
-    if again {
-        start::start(host, project, instance).inspect_err(|_| {
-            // It stays stopped, and the error says why; a failure here is met again by the next start.
-            let _ = stop::store_power(host, project, instance, Power::Stopped);
-            let _ = intent::forget(host, project, instance);
-        })?;
-    }
     let context = json!({ "snapshot": snapshot });
     let address = address(instance);
     host.events().lifecycle(project, "instance-restored", &address, instance, context, op.requestor());
+    if again {
+        start::start(host, project, instance).map_err(|source| {
+            // It stays stopped, and the error says why; a failure here is met again by the next start.
+            let _ = stop::store_power(host, project, instance, Power::Stopped);
+            let _ = intent::forget(host, project, instance);
+            let left = format!("the start of instance `{instance}`, which is restored");
+            Error::LeftBehind { left, source: Box::new(source) }
+        })?;
+    }
     forgotten.map_err(|source| Error::LeftBehind {
         left: format!("old files of instance `{instance}` or its volumes, which are restored"),
         source: Box::new(source),
