@@ -53,6 +53,18 @@ impl Disk {
         Disk::formatted("xfs", megabytes)
     }
 
+    /// One in memory, with these options of tmpfs (`size=8m`, `nr_inodes=200`).
+    ///
+    /// # Panics
+    /// When it cannot be mounted.
+    #[must_use]
+    pub fn memory(options: &str) -> Disk {
+        let disk = Disk { place: unused(), mounted: true };
+        std::fs::create_dir(&disk.place).expect("a mount point");
+        host(&["mount", "-t", "tmpfs", "-o", options, "none", &disk.place.display().to_string()]).ok();
+        disk
+    }
+
     fn formatted(kind: &str, megabytes: u64) -> Disk {
         let (disk, path) = Disk::raw(megabytes);
         host(&[&format!("mkfs.{kind}"), "-q", &path]).ok();
@@ -76,9 +88,7 @@ impl Disk {
 
     /// A file that is to become one, and its path.
     fn raw(megabytes: u64) -> (Disk, String) {
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let place = Path::new(PLACE).join(format!("cabin-disk-{}-{number}", std::process::id()));
-        let disk = Disk { place, mounted: true };
+        let disk = Disk { place: unused(), mounted: true };
         let image = disk.image();
         let file = File::create(&image).expect("an image file");
         file.set_len(megabytes << 20).expect("its size");
@@ -195,6 +205,12 @@ impl Disk {
     pub fn remount(&self, how: &str) {
         host(&["mount", "-o", &format!("remount,{how}"), &self.place.display().to_string()]).ok();
     }
+}
+
+/// A place that no disk has had.
+fn unused() -> PathBuf {
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    Path::new(PLACE).join(format!("cabin-disk-{}-{number}", std::process::id()))
 }
 
 impl Drop for Disk {

@@ -51,6 +51,15 @@ impl Fence {
         })
     }
 
+    /// Has what is only kept at hand taken away: pages of files.
+    pub fn give_back(&self) {
+        // Fails when some of it is in use, as some always is.
+        let _ = match self.limit {
+            "memory.max" => std::fs::write(self.group.join("memory.reclaim"), "1G"),
+            _ => std::fs::write(self.group.join("memory.force_empty"), "0"),
+        };
+    }
+
     /// Sets the limit.
     ///
     /// # Panics

@@ -264,6 +264,7 @@ fn files(dir: &Path, below: &Path, lines: &mut BTreeSet<String>) {
         let ignored = text.starts_with("database/")
             || text.starts_with("cache")
             || text.starts_with("logs/")
+            || text == "disks"
             || text.ends_with("dnsmasq.leases")
             || text.ends_with("dnsmasq.pid")
             || text.ends_with("dnsmasq.dns.pid")

@@ -88,6 +88,14 @@ impl Line {
         }
     }
 
+    /// Waits for an answer up to the end of the connection: its status and body; nothing when it does not come in time.
+    pub fn answer(&mut self, seconds: u64) -> Option<(u16, Vec<u8>)> {
+        let deadline = Instant::now() + machine::time(Duration::from_secs(seconds));
+        let status = self.status(seconds)?;
+        while self.more(deadline)? {}
+        Some((status, std::mem::take(&mut self.read)))
+    }
+
     /// Reads on. `false` at the end; nothing when the time is over.
     fn more(&mut self, deadline: Instant) -> Option<bool> {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -120,10 +128,20 @@ impl Line {
     #[must_use]
     #[track_caller]
     pub fn websocket(subject: &Subject, target: &str) -> Line {
+        Line::upgraded(subject, target, HANDSHAKE)
+    }
+
+    /// Makes of the connection what these header lines ask for.
+    ///
+    /// # Panics
+    /// When the daemon does not agree.
+    #[must_use]
+    #[track_caller]
+    pub fn upgraded(subject: &Subject, target: &str, headers: &str) -> Line {
         let mut line = Line::open(subject);
-        line.head("GET", target, HANDSHAKE);
+        line.head("GET", target, headers);
         let status = line.status(20);
-        assert_eq!(status, Some(101), "a handshake at {target}");
+        assert_eq!(status, Some(101), "an upgrade at {target}");
         line
     }
 
@@ -184,6 +202,9 @@ impl Line {
 /// The header lines of a handshake.
 pub const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// Those of an upgrade to SFTP.
+pub const SFTP: &str = "Connection: Upgrade\r\nUpgrade: sftp\r\n";
 
 fn parse(bytes: &[u8]) -> Option<(u8, Vec<u8>, usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);

@@ -35,6 +35,8 @@ pub mod race;
 pub mod real_peer;
 pub mod rules;
 pub mod snapshot_verbs;
+pub mod squeeze;
+pub mod stage;
 pub mod stream;
 pub mod subject;
 pub mod sweep;

@@ -32,6 +32,8 @@ pub struct Subject {
     skip: Option<String>,
     /// The process whose mounts one sees whose disks come and go.
     view: Option<u32>,
+    /// Whether its runtime directory lies on a disk of its own.
+    apart: bool,
 }
 
 impl Subject {
@@ -75,6 +77,23 @@ impl Subject {
         subject
     }
 
+    /// As [`Subject::start`], with its runtime directory on a disk of its own.
+    ///
+    /// # Panics
+    /// As [`Subject::start`], or when it cannot be mounted there.
+    #[must_use]
+    pub fn start_with_run(disk: &Disk) -> Subject {
+        let mut subject = Subject::prepare(None, None);
+        let (from, to) = (disk.place().join("run"), subject.dir.join("run"));
+        for place in [&from, &to] {
+            std::fs::create_dir(place).expect("a directory");
+        }
+        host(&["mount", "--bind", &from.display().to_string(), &to.display().to_string()]).ok();
+        subject.apart = true;
+        subject.boot_well();
+        subject
+    }
+
     /// One in a directory on a disk that comes and goes among the mounts of a process, not started yet. Nobody
     /// looks for what it leaves: its end is [`Subject::cut_power`].
     #[must_use]
@@ -101,7 +120,8 @@ impl Subject {
                 std::fs::copy(&from, &to).expect("a copy of the program");
             }
         }
-        let subject = Subject { dir, netns: format!("cbt{id}"), beside, child: None, skip: None, view };
+        let subject =
+            Subject { dir, netns: format!("cbt{id}"), beside, child: None, skip: None, view, apart: false };
         subject.make_netns();
         subject
     }
@@ -478,6 +498,9 @@ impl Subject {
         wrong.extend(crate::sweep::audited(self).into_iter().map(|it| format!("audit: {it}")));
         let _ = self.call("PUT", "/internal/shutdown", None);
         self.wait_gone();
+        if self.apart {
+            host(&["umount", &self.dir.join("run").display().to_string()]).ok();
+        }
         wrong.extend(audit::leftovers(&self.dir, &self.netns));
         wrong
     }

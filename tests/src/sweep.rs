@@ -81,7 +81,8 @@ pub(crate) fn count(subject: &Subject, verb: &Verb) -> Vec<Point> {
 }
 
 /// The state that is right though neither before nor after the verb, when it has one.
-pub(crate) fn halfway(subject: &Subject, verb: &Verb) -> Option<HostState> {
+#[must_use]
+pub fn halfway(subject: &Subject, verb: &Verb) -> Option<HostState> {
     let halfway = verb.halfway?;
     halfway(subject);
     let state = HostState::of(subject, Look::Shape);

@@ -1,6 +1,6 @@
 //! What a process uses of the host, and how fast a daemon answers while others press on it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -118,11 +118,22 @@ impl Answers {
     }
 
     /// What is wrong with them: an answer that was an error, or more than so many of a hundred that were slower than anybody
-    /// should wait. All of them count; of few answers one is no measure of a hundred, so few are asked for less.
+    /// should wait. All of them count.
     /// `calm` is how the same questions were answered just before, with nobody pressing: what the machine itself
     /// takes, for it may be doing something else too, is not held against anybody.
     #[must_use]
     pub fn faults(&self, percent: usize, limit: u128, calm: &Answers) -> Vec<String> {
+        self.judged(|_| percent, limit, calm)
+    }
+
+    /// As [`Answers::faults`], with 99 of a hundred where there are [`MANY`]; of few answers one is no measure of a hundred,
+    /// so few are asked for less.
+    #[must_use]
+    pub fn faults_by_number(&self, limit: u128, calm: &Answers) -> Vec<String> {
+        self.judged(|pace| if pace.count() < MANY { 90 } else { 99 }, limit, calm)
+    }
+
+    fn judged(&self, percent: impl Fn(&Pace) -> usize, limit: u128, calm: &Answers) -> Vec<String> {
         let mut wrong: Vec<String> =
             self.api.failed.iter().chain(&self.exec.failed).take(3).cloned().collect();
         let limit = limit * u128::from(machine::slower());
@@ -131,6 +142,7 @@ impl Answers {
             ("a command elsewhere", &self.exec, &calm.exec, 8 * limit),
         ];
         for (what, pace, calm, limit) in kinds {
+            let percent = percent(pace);
             let (found, calm) = (pace.percentile(percent), calm.percentile(99));
             if found > limit + calm {
                 let slow: Vec<String> = pace
@@ -150,9 +162,22 @@ impl Answers {
     }
 }
 
+/// How many answers make one of a hundred a measure.
+pub const MANY: usize = 200;
+
 /// Does `work`, and asks the daemon and the running instance `other` again and again meanwhile.
 pub fn answers_during<T>(subject: &Subject, other: &str, work: impl FnOnce() -> T) -> (T, Answers) {
-    let over = AtomicBool::new(false);
+    answers_until(subject, other, |_| work())
+}
+
+/// As [`answers_during`]; `work` is told how many answers of the API there are so far.
+pub fn answers_until<T>(
+    subject: &Subject,
+    other: &str,
+    work: impl FnOnce(&AtomicUsize) -> T,
+) -> (T, Answers) {
+    let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let count = &count;
     std::thread::scope(|scope| {
         // Asked as a person would, not as a flood.
         let again_and_again = |ask: &dyn Fn() -> Result<(), String>| {
@@ -169,13 +194,15 @@ pub fn answers_during<T>(subject: &Subject, other: &str, work: impl FnOnce() -> 
             let next = AtomicBool::new(false);
             again_and_again(&|| {
                 let list = next.fetch_xor(true, Ordering::Relaxed);
-                look(subject, if list { "/1.0/instances?recursion=1" } else { &state })
+                let seen = look(subject, if list { "/1.0/instances?recursion=1" } else { &state });
+                count.fetch_add(1, Ordering::Relaxed);
+                seen
             })
         });
         let running = scope.spawn(move || again_and_again(&|| run_true(subject, other)));
         // Told to end also when the work panics.
         let _told = Over(&over);
-        let done = work();
+        let done = work(count);
         over.store(true, Ordering::Relaxed);
         let measured =
             |pace: std::thread::ScopedJoinHandle<'_, Pace>| pace.join().expect("what was measured");

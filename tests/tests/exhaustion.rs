@@ -1,75 +1,16 @@
-//! A daemon that runs out of something: room or inodes on its disk, a disk that is read-only, descriptors,
-//! processes, memory. It says so, leaves nothing half done, and goes on when there is enough again.
+//! A daemon that runs out of room or inodes on its disk, or whose disk is read-only. It says so, leaves nothing half
+//! done, and goes on when there is enough again.
 
 use cabin_tests::backup_verbs;
-use cabin_tests::cli::host;
 use cabin_tests::disk::Disk;
-use cabin_tests::fence::Fence;
 use cabin_tests::host_state::{HostState, Look, settled};
 use cabin_tests::snapshot_verbs;
+use cabin_tests::squeeze::{Squeeze, squeezed_all};
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, audited};
 use cabin_tests::verbs::{self, Verb};
 use cabin_tests::volume_verbs;
-use cabin_tests::wait::{until, until_true};
 use serde_json::json;
-
-/// What can be done to a daemon's host.
-struct Squeeze<'a> {
-    tighten: &'a dyn Fn(),
-    loosen: &'a dyn Fn(),
-    /// What an error must say.
-    says: &'a str,
-    /// The verbs that must be done all the same.
-    free: &'a dyn Fn(&str) -> bool,
-    /// Whether the daemon can be asked for its state meanwhile.
-    reads: bool,
-}
-
-/// Does each verb while there is nothing left: it is done, or says why not and nothing has changed; and it is
-/// done once there is enough again.
-fn squeezed(subject: &Subject, squeeze: &Squeeze<'_>, verbs: &[Verb], tally: &mut Tally) {
-    for verb in verbs {
-        (verb.before)(subject);
-        if !tally.takes() {
-            continue;
-        }
-        let before = HostState::of(subject, Look::Exact);
-        (squeeze.tighten)();
-        let done = (verb.act)(subject);
-        tally.points += 1;
-        let mut tell = |what: String| tally.wrong.push(format!("{}: {what}", verb.name));
-        if !squeeze.reads {
-            (squeeze.loosen)();
-        }
-        match &done {
-            Ok(_) => {}
-            Err(why) if (squeeze.free)(verb.name) => tell(format!("is not done: {why}")),
-            Err(why) => {
-                eprintln!("{}: {why}", verb.name);
-                if !why.contains(squeeze.says) {
-                    tell(format!("does not say `{}`: {why}", squeeze.says));
-                }
-                let as_before = settled(subject, &[(&before, Look::Exact)]);
-                if let Err(difference) = as_before.or_else(|found| match verb.halfway {
-                    Some(_) => Ok(0),
-                    None => Err(found),
-                }) {
-                    tell(format!("is not as before\n{difference}"));
-                }
-            }
-        }
-        (squeeze.loosen)();
-        if done.is_err()
-            && verb.halfway.is_none()
-            && let Err(why) = (verb.act)(subject)
-        {
-            tell(format!("is not done afterwards: {why}"));
-        }
-        (verb.back)(subject);
-        tally.wrong.extend(audited(subject).into_iter().map(|it| format!("{}: audit: {it}", verb.name)));
-    }
-}
 
 /// What must be possible when there is no room: it makes some.
 fn freeing(verb: &str) -> bool {
@@ -90,13 +31,13 @@ fn filled(disk: &Disk, what: &str, lists: &[&[Verb]]) {
     let squeeze = Squeeze {
         tighten: &|| disk.fill(),
         loosen: &|| disk.free(),
-        says: "free some space",
+        says: &["free some space"],
         free: &freeing,
         reads: true,
     };
     let mut tally = Tally::default();
     for verbs in lists {
-        squeezed(&subject, &squeeze, verbs, &mut tally);
+        squeezed_all(&subject, &squeeze, verbs, &mut tally);
     }
     tally.close(what);
     assert_eq!(subject.init_pid("bystander"), init);
@@ -132,13 +73,13 @@ fn without_inodes_nothing_is_left_half_done_and_deleting_works() {
     let squeeze = Squeeze {
         tighten: &|| disk.fill_inodes(),
         loosen: &|| disk.free(),
-        says: "free some space or inodes",
+        says: &["free some space or inodes"],
         free: &freeing,
         reads: true,
     };
     let mut tally = Tally::default();
     for verbs in [verbs::LIFE, verbs::LIVE, verbs::NETWORKS] {
-        squeezed(&subject, &squeeze, verbs, &mut tally);
+        squeezed_all(&subject, &squeeze, verbs, &mut tally);
     }
     tally.close("no inodes");
 }
@@ -171,114 +112,6 @@ fn starts_when_full(disk: &Disk) {
     subject.must("DELETE", "/1.0/instances/gone", &json!({}));
     disk.free();
     assert_eq!(subject.exec("on", "echo well").as_deref(), Ok("well"));
-    assert_eq!(audited(&subject), Vec::<String>::new());
-}
-
-/// The descriptors a process holds.
-fn descriptors(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count()
-}
-
-fn limit(pid: u32, descriptors: usize) {
-    host(&["prlimit", "--pid", &pid.to_string(), &format!("--nofile={descriptors}:")]).ok();
-}
-
-#[test]
-fn without_descriptors_it_says_so_and_none_is_lost() {
-    let subject = Subject::start();
-    subject.import("busybox").expect("the image");
-    subject.create("bystander", &json!({}));
-    subject.power("bystander", "start").expect("a start");
-    let (pid, init) = (subject.pid(), subject.init_pid("bystander"));
-    let mut tally = Tally::default();
-    let settled_at = until("a steady number of descriptors", 10, || {
-        let found = descriptors(pid);
-        (found == descriptors(pid)).then_some(found)
-    });
-    for more in [0, 3, 70, 90] {
-        let squeeze = Squeeze {
-            tighten: &|| limit(pid, descriptors(pid) + more),
-            loosen: &|| limit(pid, 4096),
-            says: "no descriptor left",
-            free: &|_| false,
-            reads: false,
-        };
-        some_squeezed(&subject, &squeeze, &mut tally);
-    }
-    tally.close("no descriptors");
-    // Further containers, pools and the like hold some of their own.
-    until_true("the descriptors to be given back", 10, || descriptors(pid) < settled_at + 20);
-    assert_eq!(subject.init_pid("bystander"), init);
-}
-
-/// As [`squeezed`], with one verb of each sort.
-fn some_squeezed(subject: &Subject, squeeze: &Squeeze<'_>, tally: &mut Tally) {
-    let wanted =
-        ["instance create", "instance start", "instance stop", "network create", "snapshot create, stopped"];
-    for verb in verbs::LIFE.iter().chain(verbs::NETWORKS).chain(snapshot_verbs::KEPT) {
-        if wanted.contains(&verb.name) {
-            squeezed(subject, squeeze, std::slice::from_ref(verb), tally);
-        }
-    }
-    subject.power("box", "stop").expect("a stop");
-}
-
-#[test]
-fn without_processes_it_says_so_and_goes_on_when_there_are_again() {
-    let subject = Subject::start();
-    subject.import("busybox").expect("the image");
-    subject.create("bystander", &json!({}));
-    subject.power("bystander", "start").expect("a start");
-    let init = subject.init_pid("bystander");
-    let fence = Fence::around("pids", subject.pid());
-    let mut tally = Tally::default();
-    for more in [0, 1, 3] {
-        let squeeze = Squeeze {
-            tighten: &|| fence.allow(fence.used() + more),
-            loosen: &|| fence.lift(),
-            // The last words of dnsmasq are its own.
-            says: "Resource temporarily unavailable",
-            free: &|_| false,
-            reads: false,
-        };
-        some_squeezed(&subject, &squeeze, &mut tally);
-    }
-    tally.close("no processes");
-    assert_eq!(subject.init_pid("bystander"), init);
-}
-
-#[test]
-fn a_daemon_that_the_kernel_kills_for_its_memory_is_followed_by_one_that_takes_all_up() {
-    use std::io::Write as _;
-    let mut subject = Subject::start();
-    subject.import("busybox").expect("the image");
-    subject.create("bystander", &json!({}));
-    subject.power("bystander", "start").expect("a start");
-    let init = subject.init_pid("bystander");
-    let fence = Fence::around("memory", subject.pid());
-    let before = HostState::of(&subject, Look::Shape);
-    fence.allow(fence.used() + (24 << 20));
-    // Bodies that are announced and never end are kept as far as they came.
-    let body = vec![b' '; 1 << 20];
-    let mut open = Vec::new();
-    until_true("the kernel to kill it", 60, || {
-        if let Ok(mut stream) = std::os::unix::net::UnixStream::connect(subject.socket()) {
-            let head = format!(
-                "POST /1.0/profiles HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            let _ = stream.set_write_timeout(Some(std::time::Duration::from_secs(1)));
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body[1..]));
-            open.push(stream);
-        }
-        subject.is_gone()
-    });
-    drop((open, fence));
-    assert!(std::path::Path::new(&format!("/proc/{init}")).exists(), "the container went too");
-    subject.boot_well();
-    assert_eq!(subject.init_pid("bystander"), init);
-    settled(&subject, &[(&before, Look::Shape)]).unwrap_or_else(|why| panic!("not as before:\n{why}"));
-    assert_eq!(subject.exec("bystander", "echo well").as_deref(), Ok("well"));
     assert_eq!(audited(&subject), Vec::<String>::new());
 }
 

@@ -3,137 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use cabin_tests::hostile::{BINARY, CLOSE, CONTINUATION, Exec, LAST, Line, PING, TEXT};
+use cabin_tests::hostile::{BINARY, CLOSE, CONTINUATION, Exec, LAST, Line, PING, SFTP, TEXT};
 use cabin_tests::machine;
 use cabin_tests::race::urls;
+use cabin_tests::stage::{Stage, torture};
 use cabin_tests::subject::Subject;
-use cabin_tests::sweep::audited;
-use cabin_tests::vitals::{Answers, Vitals, answers_during};
 use cabin_tests::wait::{until_true, while_others_go_on};
 use serde_json::{Value, json};
-
-/// How long others may wait for an answer, in milliseconds: 99 of a hundred times.
-const LIMIT: u128 = 250;
-
-/// How much a daemon may grow by what clients do to it, in KiB. A thousand requests at the same moment cost the most: a
-/// thread for each, whose memory the allocator keeps for the next thousand and does not add to.
-const GROWTH: u64 = 128 * 1024;
-
-/// How many times more than usual.
-fn torture() -> usize {
-    std::env::var("CABIN_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
-}
-
-/// A daemon with a running instance `box`, to which things are done, and another one.
-struct Stage {
-    subject: Subject,
-    before: Vitals,
-    answers: Answers,
-    /// How it answered when nobody pressed.
-    calm: Answers,
-    wrong: Vec<String>,
-    most: u64,
-}
-
-impl Stage {
-    fn set() -> Stage {
-        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
-        let limit = rustix::process::Rlimit { current: most, maximum: most };
-        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("descriptors");
-        let subject = Subject::start();
-        subject.import("busybox").expect("the image");
-        for name in ["box", "other"] {
-            subject.create(name, &json!({}));
-            subject.power(name, "start").expect("a start");
-        }
-        // What is opened and allocated once is not theirs.
-        let ((), answers) = answers_during(&subject, "other", || {
-            subject.exec("box", "true").expect("a command");
-            while_others_go_on(Duration::from_millis(300));
-        });
-        assert!(
-            answers.faults(99, 4 * LIMIT, &Answers::default()).is_empty(),
-            "at rest: {} {:?}",
-            answers.told(),
-            answers.faults(99, LIMIT, &Answers::default())
-        );
-        let before = Vitals::of(subject.pid());
-        Stage {
-            subject,
-            before,
-            answers: Answers::default(),
-            calm: answers,
-            wrong: Vec::new(),
-            most: before.rss,
-        }
-    }
-
-    fn fault(&mut self, wrong: impl Into<String>) {
-        self.wrong.push(wrong.into());
-    }
-
-    /// Lets others ask while `work` is done.
-    fn others<T>(&mut self, work: impl FnOnce(&Subject) -> T) -> T {
-        let (done, answers) = answers_during(&self.subject, "other", || work(&self.subject));
-        self.answers.join(answers);
-        self.weigh();
-        done
-    }
-
-    fn weigh(&mut self) {
-        self.most = self.most.max(Vitals::of(self.subject.pid()).rss);
-    }
-
-    /// Nothing of theirs is left, and the others were served.
-    fn close(mut self, points: usize, what: &str) {
-        self.weigh();
-        self.before.wait_for_fds(self.subject.pid(), 20);
-        until_true("all their operations to be over", 20, || {
-            self.subject.get("/1.0/operations").as_object().is_none_or(|lists| !lists.contains_key("running"))
-        });
-        let left = audited(&self.subject);
-        let growth = self.most.saturating_sub(self.before.rss);
-        let told = self.answers.told();
-        eprintln!(
-            "hostile clients: {what}: {points} points, {told}, memory +{growth} KiB, descriptors +0, {} leftovers, {} faults",
-            left.len(),
-            self.wrong.len()
-        );
-        self.wrong.extend(self.answers.faults(99, LIMIT, &self.calm));
-        self.wrong.extend(left);
-        if growth > GROWTH {
-            self.wrong.push(format!("the daemon has grown by {growth} KiB"));
-        }
-        assert!(self.wrong.is_empty(), "{what}: {}\n{}", self.wrong.join("\n"), self.subject.log_tail());
-    }
-}
-
-#[test]
-fn a_thousand_at_once_are_all_served() {
-    let mut stage = Stage::set();
-    for _ in 0..torture() {
-        let mut lines: Vec<Line> = (0..1000).map(|_| Line::open(&stage.subject)).collect();
-        stage.others(|_| while_others_go_on(Duration::from_secs(1)));
-        let asked = lines
-            .iter_mut()
-            .filter_map(|line| line.head("GET", "/1.0/instances?recursion=1", "").then_some(()));
-        let asked = asked.count();
-        let served =
-            lines.iter_mut().filter_map(|line| line.status(30)).filter(|status| *status == 200).count();
-        if (asked, served) != (1000, 1000) {
-            stage.fault(format!("{asked} could ask, {served} were served"));
-        }
-        drop(lines);
-        let mut listeners: Vec<Line> =
-            (0..300).map(|_| Line::websocket(&stage.subject, "/1.0/events")).collect();
-        stage.others(|subject| {
-            subject.must("PATCH", "/1.0/instances/box", &json!({ "config": { "user.heard": "x" } }));
-            let heard = listeners.iter_mut().filter_map(|line| line.next_frame(10)).count();
-            assert_eq!(heard, 300, "listeners that heard of it");
-        });
-    }
-    stage.close(1300 * torture(), "many at once");
-}
 
 /// How far a slow client comes before it says no more.
 const STAGES: &[(&str, &str)] = &[
@@ -145,8 +21,39 @@ const STAGES: &[(&str, &str)] = &[
         "half a chunk",
         "POST /1.0/profiles HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n{\"name\":",
     ),
+    ("half a chunk's size", "POST /1.0/profiles HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2"),
+    (
+        "one chunk of two",
+        "PUT /1.0/instances/box HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+    ),
+    (
+        "half the trailers",
+        "PATCH /1.0/instances/box HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Half: ",
+    ),
+    (
+        "half a command",
+        "POST /1.0/instances/box/exec HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{\"command\":",
+    ),
     ("half a handshake", "GET /1.0/events HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: webso"),
+    (
+        "half an upgrade to SFTP",
+        "GET /1.0/instances/box/sftp HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: sf",
+    ),
 ];
+
+/// How far frames come: half the head, half the length, half the mask, half of what they hold.
+const HALF_FRAMES: &[&[u8]] = &[
+    &[LAST | TEXT],
+    &[LAST | TEXT, 0x80 | 126, 1],
+    &[LAST | BINARY, 0x80 | 127, 0, 0, 0, 0],
+    &[LAST | TEXT, 0x80 | 100, 0, 0],
+    &[LAST | TEXT, 0x80 | 100, 0, 0, 0, 0, b'h', b'a'],
+    // The first part of a message alone.
+    &[TEXT, 0x80 | 2, 0, 0, 0, 0, b'h', b'a'],
+];
+
+/// How far a client of SFTP comes: nowhere, half the length of its greeting, half its greeting.
+const HALF_GREETINGS: &[&[u8]] = &[&[], &[0, 0], &[0, 0, 0, 5, 1, 0]];
 
 /// Uploads may pause for longer: in the long form alone.
 const UPLOADS: &[(&str, &str)] = &[
@@ -161,6 +68,40 @@ const UPLOADS: &[(&str, &str)] = &[
          Content-Length: 100\r\n\r\nhalf",
     ),
 ];
+
+/// Connections that are what they asked for, and stop in the middle of what they say: each holds itself up and nothing else.
+fn half_said(subject: &Subject, each: usize) -> (Vec<Line>, Vec<Exec>) {
+    let mut lines = Vec::new();
+    let mut commands = Vec::new();
+    let mut hold = |mut line: Line, bytes: &[u8]| {
+        line.send(bytes);
+        lines.push(line);
+    };
+    for half in HALF_FRAMES {
+        for _ in 0..each / 2 {
+            hold(Line::websocket(subject, "/1.0/events"), half);
+        }
+        for half_of in ["0", "control"] {
+            let exec = Exec::start(subject, "box", &["sleep", "1000"]);
+            for name in ["0", "1", "2", "control"] {
+                hold(exec.connect(subject, name), if name == half_of { half } else { &[] });
+            }
+            commands.push(exec);
+        }
+    }
+    for half in HALF_GREETINGS {
+        for _ in 0..each / 2 {
+            hold(Line::upgraded(subject, "/1.0/instances/box/sftp", SFTP), half);
+        }
+    }
+    (lines, commands)
+}
+
+/// Servers of files whose clients have gone.
+fn file_servers(subject: &Subject) -> Vec<String> {
+    let is_one = |line: &String| line.contains("cabin-files");
+    subject.processes().into_iter().map(|(_, line)| line).filter(is_one).collect()
+}
 
 #[test]
 fn who_comes_half_way_is_not_waited_for() {
@@ -187,14 +128,7 @@ fn who_comes_half_way_is_not_waited_for() {
             (exec, lines)
         })
         .collect();
-    // Half a frame holds its own connection up and nothing else.
-    let framed: Vec<Line> = (0..each)
-        .map(|_| {
-            let mut line = Line::websocket(&stage.subject, "/1.0/events");
-            line.send(&[LAST | TEXT, 0x80 | 100, 0, 0, 0, 0, b'h', b'a']);
-            line
-        })
-        .collect();
+    let held = half_said(&stage.subject, each);
     stage.others(|_| {
         for _ in 0..80 {
             for line in &mut dribbling {
@@ -222,12 +156,21 @@ fn who_comes_half_way_is_not_waited_for() {
             stage.wrong.push("one that says a byte now and then is still held".to_owned());
         }
     }
+    let (framed, commands) = held;
+    let count = framed.len();
     drop((slow, framed, dribbling));
+    for command in commands {
+        let ended = command.ended(&stage.subject, 20);
+        if !matches!(ended["status"].as_str(), Some("Success" | "Failure")) {
+            stage.fault(format!("a command whose client went in the middle of a frame goes on: {ended}"));
+        }
+    }
     let hung = stage.subject.exec("box", "pidof sleep || true").expect("a command");
     if !hung.is_empty() {
         stage.fault(format!("a command of a half connected exec runs: {hung}"));
     }
-    stage.close(each * (STAGES.len() + 2), "half way at every stage");
+    until_true("servers of files without clients to end", 20, || file_servers(&stage.subject).is_empty());
+    stage.close(each * (STAGES.len() + uploads.len() + 1) + count, "half way at every stage");
 }
 
 #[test]
