@@ -16,7 +16,7 @@ const LEFT: &str = "left behind: ";
 pub enum Told {
     /// Whoever asked for the verb.
     Client,
-    /// Whoever reads the log: the daemon did it by itself.
+    /// Whoever reads the log: the daemon did it by itself, or it is no part of what was asked for.
     Log,
 }
 
@@ -56,6 +56,7 @@ fn leave_at(
     let after = HostState::of(subject, Look::Shape);
     (verb.back)(subject);
     let before = HostState::of(subject, Look::Exact);
+    let logged = subject.log().len();
     subject.arm(&format!("leave:{number}"));
     let attempt = (verb.act)(subject);
     let outcome = subject.outcome();
@@ -67,7 +68,7 @@ fn leave_at(
         eprintln!("    {name}: {attempt:?}");
     }
     let wrong = match &attempt {
-        Ok(_) if told == Told::Log && subject.log_tail().contains(LEFT) => seen_told(subject, &after),
+        Ok(_) if told == Told::Log && subject.log()[logged..].contains(LEFT) => seen_told(subject, &after),
         Ok(_) => settled(subject, &[(&after, Look::Shape)]).map(drop),
         Err(why) if why.contains(LEFT) => seen_told(subject, &after),
         Err(_) => {

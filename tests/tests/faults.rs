@@ -161,6 +161,31 @@ fn what_cannot_be_removed_behind_a_change_of_volumes_is_named_and_goes_later() {
 }
 
 #[test]
+fn what_cannot_be_removed_behind_a_change_of_objects_is_named_and_goes_later() {
+    left(
+        "profiles, images, networks, pools",
+        &[verbs::ROWS, verbs::NETWORKS, verbs::POOLS, pool_verbs::DISKS],
+        Told::Client,
+    );
+}
+
+#[test]
+fn what_cannot_be_removed_behind_a_snapshot_or_backup_is_named_or_logged_and_goes_later() {
+    left("snapshots", &[snapshot_verbs::KEPT], Told::Client);
+    left("backups, publications and rebuilds", swept::BACKUPS, Told::Log);
+}
+
+#[test]
+fn what_cannot_be_removed_behind_what_is_done_by_the_clock_or_for_a_stream_is_logged_and_goes_later() {
+    left("what is done by the clock, and streams", &[clock_verbs::VERBS, pool_verbs::INSTANCES], Told::Log);
+}
+
+#[test]
+fn what_cannot_be_removed_behind_a_copy_or_move_is_named_or_logged_and_goes_later() {
+    left("copies and moves", swept::COPIES, Told::Log);
+}
+
+#[test]
 fn a_sweep_finds_what_no_later_start_removes() {
     let verb = |name: &str| swept::all().find(|verb| verb.name == name).expect("a verb of that name");
     let found = |part: &'static str, name: &str| {

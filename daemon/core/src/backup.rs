@@ -86,9 +86,9 @@ impl Copy {
 impl Drop for Copy {
     fn drop(&mut self) {
         if let Err(error) = self.pool.delete(&self.volume).map_err(Error::from) {
-            // The next start of the daemon removes it.
+            // The next one that is made removes it, or the next start of the daemon.
             let volume = self.volume.to_string();
-            tracing::warn!(volume, error = %error.report(), "the copy made for an export cannot be removed");
+            tracing::warn!(volume, error = %error.report(), "left behind: the copy made for an export");
         }
     }
 }

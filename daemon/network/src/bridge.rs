@@ -86,14 +86,14 @@ impl Network {
         inner.servers.ensure(spec)
     }
 
-    /// Removes a bridge: server, filter, link, files. What is gone already is success; after a failure it
-    /// goes on, and the first one is returned.
+    /// Removes a bridge: server, filter, link, files. What is gone already is success. A server that cannot be ended
+    /// keeps all of it; after another failure it goes on, and the first one is returned.
     ///
     /// # Errors
     /// The first failure.
     pub fn destroy_bridge(&self, name: &IfName) -> Result<()> {
         let left = |what: &str| fault::behind(what).map_err(Error::from);
-        let stopped = left("name server").and_then(|()| self.inner.servers.stop(name));
+        left("name server").and_then(|()| self.inner.servers.stop(name))?;
         let removed = left("link of the bridge").and_then(|()| match self.host_state(name)? {
             Some(state) if state.group == self.inner.group => self.inner.netlink.drop_link(name),
             _ => Ok(()),
@@ -103,7 +103,7 @@ impl Network {
         let filter = left("filter of the bridge").and_then(|()| self.inner.firewall.drop_bridge(name, &dead));
         self.inner.reservations.forget(name);
         let files = left("files of the name server").and_then(|()| self.inner.servers.forget(name));
-        stopped.and(removed).and(filter).and(files)
+        removed.and(filter).and(files)
     }
 
     /// Link settings, switches, filter, addresses, up: everything but the server.
