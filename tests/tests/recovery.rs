@@ -209,6 +209,16 @@ fn a_daemon_that_dies_taking_back_a_change_of_volumes_leaves_the_old_or_the_new(
 }
 
 #[test]
+fn a_daemon_that_dies_taking_back_a_snapshot_or_backup_leaves_the_old_or_the_new() {
+    undone("snapshots, backups, publications and rebuilds", &[snapshot_verbs::KEPT, backup_verbs::VERBS]);
+}
+
+#[test]
+fn a_daemon_that_dies_taking_back_a_copy_or_move_leaves_the_old_or_the_new() {
+    undone("copies and moves", swept::COPIES);
+}
+
+#[test]
 fn a_sweep_finds_each_part_of_recovery_that_is_left_out() {
     let found = |part: &'static str, name: &str| {
         let verb = swept::all().find(|verb| verb.name == name).expect(name);
