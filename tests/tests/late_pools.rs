@@ -27,3 +27,8 @@ fn a_snapshot_cut_short_in_a_pool_that_comes_late_leaves_the_old_or_the_new() {
 fn a_backup_or_rebuild_cut_short_in_a_pool_that_comes_late_leaves_the_old_or_the_new() {
     all_of("backups, publications and rebuilds", swept::BACKUPS);
 }
+
+#[test]
+fn a_change_of_volumes_cut_short_in_a_pool_that_comes_late_leaves_the_old_or_the_new() {
+    all_of("custom volumes", &swept::VOLUMES[..2]);
+}

@@ -148,7 +148,11 @@ fn take_back(host: &Arc<Host>, row: &str, going_on: &VolumeIntent) -> Result<(),
                 atomically(|undo| disk.rename_snapshot(&old, to, from, undo).map_err(Error::from))?;
             }
         }
-        VolumeIntent::Refresh { mark } => disk.take_back_restored(&old, mark)?,
+        VolumeIntent::Refresh { mark } => {
+            disk.take_back_restored(&old, mark)?;
+            // Those that came for it: a sweep leaves them alone as long as this goes on.
+            sweep_snapshots(&disk, &old, &rows_of_snapshots(host, pool)?)?;
+        }
     }
     host.store().begin().remove::<VolumeIntent>(DEFAULT_PROJECT, row).commit()?;
     Ok(())
@@ -168,6 +172,30 @@ fn limit(host: &Host, disk: &Pool) -> Result<(), Error> {
     Ok(())
 }
 
+/// The names of the rows of all snapshots of volumes in a pool.
+fn rows_of_snapshots(host: &Host, pool: &str) -> Result<BTreeSet<String>, Error> {
+    let rows = host.store().rows::<rows::VolumeSnapshot>();
+    let found = rows.list_from(DEFAULT_PROJECT, &row_name(pool, ""))?;
+    Ok(found.into_iter().map(|found| found.name).collect())
+}
+
+/// Removes the snapshots of a volume that none of these rows is of.
+fn sweep_snapshots(disk: &Pool, volume: &VolumeName, rows: &BTreeSet<String>) -> Result<(), Error> {
+    for snapshot in disk.list_snapshots(volume)? {
+        if !rows.contains(&snapshot_row(disk.name(), volume.name(), &snapshot)) {
+            disk.delete_snapshot(volume, &snapshot)?;
+            tracing::info!(
+                pool = disk.name(),
+                volume = volume.name(),
+                snapshot,
+                "a stray snapshot was removed"
+            );
+            fault::reach("stray snapshot of a volume removed");
+        }
+    }
+    Ok(())
+}
+
 /// Removes volumes and their snapshots in a pool that no row has, and puts the limits of the others right.
 ///
 /// # Errors
@@ -176,9 +204,7 @@ pub(crate) fn sweep(host: &Host, disk: &Pool) -> Result<(), Error> {
     let pool = disk.name();
     let volumes = host.store().rows::<rows::Volume>().list_from(DEFAULT_PROJECT, &row_name(pool, ""))?;
     let volumes: BTreeSet<String> = volumes.into_iter().map(|found| found.name).collect();
-    let snapshots =
-        host.store().rows::<rows::VolumeSnapshot>().list_from(DEFAULT_PROJECT, &row_name(pool, ""))?;
-    let snapshots: BTreeSet<String> = snapshots.into_iter().map(|found| found.name).collect();
+    let snapshots = rows_of_snapshots(host, pool)?;
     // What could not be taken back is somebody's only one.
     let going_on = host.store().rows::<VolumeIntent>().list_from(DEFAULT_PROJECT, &row_name(pool, ""))?;
     let moving = |volume: &VolumeName| {
@@ -191,13 +217,7 @@ pub(crate) fn sweep(host: &Host, disk: &Pool) -> Result<(), Error> {
         if volume.kind() != VolumeKind::Custom || moving(&volume) {
             continue;
         }
-        for snapshot in disk.list_snapshots(&volume)? {
-            if !snapshots.contains(&snapshot_row(pool, volume.name(), &snapshot)) {
-                disk.delete_snapshot(&volume, &snapshot)?;
-                tracing::info!(pool, volume = volume.name(), snapshot, "a stray snapshot was removed");
-                fault::reach("stray snapshot of a volume removed");
-            }
-        }
+        sweep_snapshots(disk, &volume, &snapshots)?;
     }
     for volume in disk.list()? {
         let known = volumes.contains(&row_name(pool, volume.name()));
