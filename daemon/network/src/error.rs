@@ -32,8 +32,8 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// An address that was asked for is kept for a nic already.
-    #[error("address `{address}` on network `{network}` is kept for {holder}: choose another")]
+    /// An address that was asked for is kept for another nic.
+    #[error("address `{address}` on network `{network}` is taken already by {holder}: choose another")]
     Taken {
         /// The network.
         network: IfName,
