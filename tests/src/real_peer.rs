@@ -271,9 +271,9 @@ impl RealPeer {
         run(Command::new(&prefix[0]).args(&prefix[1..]).args(words))
     }
 
-    /// Its client with these words.
+    /// Its client with these words, for two minutes at most: LXD 5 has been seen to hang for ever in an import.
     pub fn client(&self, words: &[&str]) -> Outcome {
-        self.inside(&[&[self.kind.client()], words].concat())
+        self.inside(&[&["timeout", "--signal=KILL", "120", self.kind.client()], words].concat())
     }
 
     /// A shell script in its root: its output.
