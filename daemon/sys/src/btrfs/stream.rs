@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use nix::sys::signal::{SigSet, SigmaskHow};
+
 use super::{WRITE, call, info, request};
 
 const CLONE_RANGE: std::ffi::c_ulong = request(WRITE, 13, size_of::<CloneRange>());
@@ -53,6 +55,9 @@ pub enum Content {
 /// Writes the read-only subvolume with this root into `to` as a stream of version 1: what it has otherwise than the
 /// read-only subvolume `parent`, or all of it. Comes back when all is written.
 ///
+/// No signal reaches the calling thread meanwhile: the kernel gives up when one does (`write_buf` in
+/// `fs/btrfs/send.c`, Linux 6.18), and after its handler begins the whole call anew, in the middle of a command.
+///
 /// # Errors
 /// As the ioctl; `EPERM` when one is not read-only, `EPIPE` when nobody reads any more.
 pub fn send(of: impl AsFd, parent: Option<&dyn AsFd>, content: Content, to: impl AsFd) -> io::Result<()> {
@@ -67,8 +72,11 @@ pub fn send(of: impl AsFd, parent: Option<&dyn AsFd>, content: Content, to: impl
         version: 0,
         reserved: [0; 28],
     };
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     // `sources` lives until the call is over, and is as long as it says.
-    call(of.as_fd(), SEND, &mut arguments)
+    let sent = call(of.as_fd(), SEND, &mut arguments);
+    before.thread_set_mask()?;
+    sent
 }
 
 /// Lets `length` bytes of a file at `to_offset` be those of another one at `from_offset`, which both then share.
