@@ -32,6 +32,12 @@ pub fn every() -> usize {
     usize::try_from(number("CABIN_EVERY")).unwrap_or(1)
 }
 
+/// How many times more than usual the long forms of the tests do (`CABIN_TORTURE`).
+#[must_use]
+pub fn torture() -> u32 {
+    number("CABIN_TORTURE")
+}
+
 /// Whether there is time for the long forms of the tests (`CABIN_TORTURE`).
 #[must_use]
 pub fn has_time() -> bool {

@@ -145,7 +145,7 @@ pub fn at_once(subject: &Subject, asked: &[Asked]) -> Vec<Answer> {
 /// How often races are run in a test: as often as `CABIN_TORTURE` says.
 #[must_use]
 pub fn rounds() -> usize {
-    std::env::var("CABIN_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+    machine::torture() as usize
 }
 
 /// One race.

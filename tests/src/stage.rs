@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::machine;
 use crate::subject::Subject;
 use crate::sweep::audited;
 use crate::vitals::{Answers, Vitals, answers_during};
@@ -19,7 +20,7 @@ const GROWTH: u64 = 128 * 1024;
 /// How many times more than usual.
 #[must_use]
 pub fn torture() -> usize {
-    std::env::var("CABIN_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+    machine::torture() as usize
 }
 
 /// A daemon with a running instance `box`, to which things are done, and another one.

@@ -405,6 +405,19 @@ impl Subject {
         self.must("POST", "/1.0/instances", &json!({ "name": name, "source": source, "config": config }));
     }
 
+    /// Imports the busybox image and starts an instance `bystander` of it, which is to notice nothing of what is done to the
+    /// daemon: its init.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn furnish(&self) -> i64 {
+        self.import("busybox").expect("the image");
+        self.create("bystander", &json!({}));
+        self.power("bystander", "start").expect("a start");
+        self.init_pid("bystander")
+    }
+
     /// Gives an instance's nic the fixed address that ends so in its network.
     pub fn fix_address(&self, name: &str, last: u8) {
         let bridge = self.get("/1.0/networks/cabinbr0")["config"]["ipv4.address"].clone();

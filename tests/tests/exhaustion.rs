@@ -24,10 +24,7 @@ const MOST: [&[Verb]; 4] = [verbs::LIFE, snapshot_verbs::KEPT, volume_verbs::VER
 /// Does these verbs on a disk that is filled before each.
 fn filled(disk: &Disk, what: &str, lists: &[&[Verb]]) {
     let subject = Subject::start_on(disk);
-    subject.import("busybox").expect("the image");
-    subject.create("bystander", &json!({}));
-    subject.power("bystander", "start").expect("a start");
-    let init = subject.init_pid("bystander");
+    let init = subject.furnish();
     let squeeze = Squeeze {
         tighten: &|| disk.fill(),
         loosen: &|| disk.free(),

@@ -136,11 +136,7 @@ fn a_step_of_a_change_of_disks_that_fails_leaves_nothing() {
     all_of("disks of instances", volume_verbs::DISKS);
 }
 
-fn left(what: &str, all: &[&[Verb]], told: Told) {
-    left_at(what, all, told, Tally::default());
-}
-
-fn left_at(what: &str, all: &[&[Verb]], told: Told, mut tally: Tally) {
+fn left(what: &str, all: &[&[Verb]], told: Told, mut tally: Tally) {
     let mut subject = Subject::start();
     subject.import("busybox").expect("the image");
     for verbs in all {
@@ -151,7 +147,7 @@ fn left_at(what: &str, all: &[&[Verb]], told: Told, mut tally: Tally) {
 
 #[test]
 fn what_cannot_be_removed_behind_a_change_of_an_instance_is_named_and_goes_later() {
-    left("instances", &[verbs::LIFE, verbs::LIVE, power_verbs::VERBS], Told::Client);
+    left("instances", &[verbs::LIFE, verbs::LIVE, power_verbs::VERBS], Told::Client, Tally::default());
 }
 
 #[test]
@@ -160,6 +156,7 @@ fn what_cannot_be_removed_behind_a_change_of_volumes_is_named_and_goes_later() {
         "custom volumes",
         &[volume_verbs::VERBS, volume_verbs::MORE, volume_verbs::TOGETHER, volume_verbs::DISKS],
         Told::Client,
+        Tally::default(),
     );
 }
 
@@ -169,23 +166,29 @@ fn what_cannot_be_removed_behind_a_change_of_objects_is_named_and_goes_later() {
         "profiles, images, networks, pools",
         &[verbs::ROWS, verbs::NETWORKS, verbs::POOLS, pool_verbs::DISKS],
         Told::Client,
+        Tally::default(),
     );
 }
 
 #[test]
 fn what_cannot_be_removed_behind_a_snapshot_or_backup_is_named_or_logged_and_goes_later() {
-    left("snapshots", &[snapshot_verbs::KEPT], Told::Client);
-    left("backups, publications and rebuilds", swept::BACKUPS, Told::Log);
+    left("snapshots", &[snapshot_verbs::KEPT], Told::Client, Tally::default());
+    left("backups, publications and rebuilds", swept::BACKUPS, Told::Log, Tally::default());
 }
 
 #[test]
 fn what_cannot_be_removed_behind_what_is_done_by_the_clock_or_for_a_stream_is_logged_and_goes_later() {
-    left("what is done by the clock, and streams", &[clock_verbs::VERBS, pool_verbs::INSTANCES], Told::Log);
+    left(
+        "what is done by the clock, and streams",
+        &[clock_verbs::VERBS, pool_verbs::INSTANCES],
+        Told::Log,
+        Tally::default(),
+    );
 }
 
 #[test]
 fn what_cannot_be_removed_behind_a_copy_or_move_is_named_or_logged_and_goes_later() {
-    left_at("copies and moves", swept::COPIES, Told::Log, Tally::brief());
+    left("copies and moves", swept::COPIES, Told::Log, Tally::brief());
 }
 
 #[test]

@@ -140,10 +140,6 @@ const BOMBS: &[Bomb] = &[
     },
 ];
 
-fn torture() -> u32 {
-    std::env::var("CABIN_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
-}
-
 /// A number that the host keeps in a control group of the instance: all that the file holds, or what follows `key`.
 fn number(subject: &Subject, file: &str, key: &str) -> Option<u64> {
     let groups = audit::cgroups(&subject.dir);
@@ -173,7 +169,7 @@ fn is_lit(subject: &Subject, lit: &Lit) -> bool {
 
 /// Lets others ask until a time is over and there are enough answers to judge them by.
 fn press(count: &AtomicUsize) -> Result<(), String> {
-    while_others_go_on(PRESSED * torture());
+    while_others_go_on(PRESSED * machine::torture());
     let deadline = Instant::now() + machine::time(ENOUGH);
     loop {
         match count.load(Ordering::Relaxed) {

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use cabin_tests::fence::Fence;
 use cabin_tests::host_state::{HostState, Look, settled};
+use cabin_tests::machine;
 use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, audited, halfway};
 use cabin_tests::verbs::{self, Attempt, Verb};
@@ -14,14 +15,6 @@ use cabin_tests::{api, backup_verbs, snapshot_verbs};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1024 * 1024;
-
-/// A running container, which must not notice anything; its init.
-fn furnish(subject: &Subject) -> i64 {
-    subject.import("busybox").expect("the image");
-    subject.create("bystander", &json!({}));
-    subject.power("bystander", "start").expect("a start");
-    subject.init_pid("bystander")
-}
 
 /// An image that is larger than what memory there is.
 static IMAGE: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -202,12 +195,11 @@ fn starved(subject: &mut Subject, verb: &Verb, more: u64, tally: &mut Tally) -> 
 
 #[test]
 fn with_hardly_any_memory_it_does_or_refuses_or_dies_and_the_next_takes_all_up() {
-    let widths: &[u64] =
-        if std::env::var_os("CABIN_TORTURE").is_some() { &[0, 256, 1024, 4096, 16384] } else { &[0, 1024] };
+    let widths: &[u64] = if machine::has_time() { &[0, 256, 1024, 4096, 16384] } else { &[0, 1024] };
     let (mut tally, mut deaths) = (Tally::default(), 0);
     for list in [HEAVY, verbs::LIFE, snapshot_verbs::KEPT, backup_verbs::VERBS] {
         let mut subject = Subject::start();
-        let init = furnish(&subject);
+        let init = subject.furnish();
         let is_wanted =
             |verb: &&Verb| USUAL.contains(&verb.name) || HEAVY.iter().any(|it| it.name == verb.name);
         for verb in list {
@@ -229,7 +221,7 @@ fn with_hardly_any_memory_it_does_or_refuses_or_dies_and_the_next_takes_all_up()
 fn a_daemon_that_the_kernel_kills_for_its_memory_is_followed_by_one_that_takes_all_up() {
     use std::io::Write as _;
     let mut subject = Subject::start();
-    let init = furnish(&subject);
+    let init = subject.furnish();
     let fence = Fence::around("memory", subject.pid());
     let before = HostState::of(&subject, Look::Shape);
     fence.allow(fence.used() + (24 * MIB));

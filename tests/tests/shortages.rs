@@ -9,21 +9,12 @@ use cabin_tests::subject::Subject;
 use cabin_tests::sweep::{Tally, audited};
 use cabin_tests::verbs::Verb;
 use cabin_tests::wait::{until, until_true};
-use serde_json::json;
 
 /// A daemon with a running container, which must not notice anything.
 fn lab() -> (Subject, i64) {
     let subject = Subject::start();
-    let init = furnish(&subject);
+    let init = subject.furnish();
     (subject, init)
-}
-
-/// Gives it that container; its init.
-fn furnish(subject: &Subject) -> i64 {
-    subject.import("busybox").expect("the image");
-    subject.create("bystander", &json!({}));
-    subject.power("bystander", "start").expect("a start");
-    subject.init_pid("bystander")
 }
 
 /// Does what `test` does with a list of verbs to each list, with a daemon for each.
@@ -103,7 +94,7 @@ fn with_full_run(what: &str, options: &str, fill: impl Fn(&Disk)) {
     for list in squeeze::lists() {
         let disk = Disk::memory(options);
         let mut subject = Subject::start_with_run(&disk);
-        let init = furnish(&subject);
+        let init = subject.furnish();
         let squeeze = [Squeeze {
             tighten: &|| fill(&disk),
             loosen: &|| disk.free(),

@@ -87,3 +87,77 @@ pub fn share_range(from: &File, from_offset: u64, length: u64, to: &File, to_off
     let mut arguments = CloneRange { from: i64::from(from.as_raw_fd()), from_offset, length, to_offset };
     call(to.as_fd(), CLONE_RANGE, &mut arguments)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::thread::JoinHandleExt;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, Signal, sigaction};
+
+    use super::*;
+
+    /// A filesystem of its own, with a subvolume in which nobody can write.
+    struct Disk(PathBuf);
+
+    impl Disk {
+        fn new() -> Disk {
+            let place = PathBuf::from(format!("/var/tmp/cabin-sys-{}", std::process::id()));
+            let script = "set -e; mkdir $0; cd $0; truncate -s 200M img; mkfs.btrfs -q img; mkdir m; mount -o loop img m
+                btrfs -q subvolume create m/a; head -c 8M /dev/urandom >m/a/f; btrfs -q subvolume snapshot -r m/a m/b";
+            sh(script, &place);
+            Disk(place)
+        }
+    }
+
+    impl Drop for Disk {
+        fn drop(&mut self) {
+            sh("umount $0/m; rm -r $0", &self.0);
+        }
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    fn sh(script: &str, place: &Path) {
+        let done = Command::new("sh").args(["-c", script]).arg(place).status().unwrap();
+        assert!(done.success(), "{script}");
+    }
+
+    extern "C" fn handler(_: std::ffi::c_int) {}
+
+    /// All that is sent, while the sending thread is given a signal before each read, or none.
+    fn sent(tree: &File, signal: Option<Signal>) -> Vec<u8> {
+        const ENOUGH: usize = 64 << 20;
+        let (mut reading, writing) = io::pipe().unwrap();
+        let tree = tree.try_clone().unwrap();
+        let sending = std::thread::spawn(move || send(&tree, None, Content::Whole, writing));
+        let (mut all, mut part) = (Vec::new(), vec![0; 16 * 1024]);
+        while all.len() < ENOUGH {
+            if let Some(signal) = signal.filter(|_| !sending.is_finished()) {
+                // SAFETY: the thread is not joined yet, so its id is still its own.
+                unsafe { libc::pthread_kill(sending.as_pthread_t(), signal as i32) };
+            }
+            match reading.read(&mut part).unwrap() {
+                0 => break,
+                read => all.extend_from_slice(&part[..read]),
+            }
+        }
+        drop(reading);
+        let _ = sending.join().unwrap();
+        all
+    }
+
+    #[test]
+    fn a_stream_is_whole_whatever_signals_come() {
+        let action = SigAction::new(SigHandler::Handler(handler), SaFlags::SA_RESTART, SigSet::empty());
+        // SAFETY: the handler does nothing.
+        unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+        let disk = Disk::new();
+        let tree = File::open(disk.0.join("m/b")).unwrap();
+        let calm = sent(&tree, None);
+        assert!(calm.len() > 8 << 20);
+        let disturbed = sent(&tree, Some(Signal::SIGUSR1));
+        assert!(disturbed == calm, "{} bytes, {} without signals", disturbed.len(), calm.len());
+    }
+}
