@@ -193,18 +193,22 @@ pub struct Quota {
 
 /// Calls `ioctl` with a pointer to `argument`, which has the layout and size that `request` stands for.
 fn call<T>(fd: BorrowedFd<'_>, request: c_ulong, argument: &mut T) -> io::Result<()> {
-    rustix::io::retry_on_intr(|| {
-        // SAFETY: every `request` of this file encodes the size of the one structure it is called with (held by
-        // the assertions above), and the structure lives, exclusively borrowed, until the call returns. The
-        // kernel keeps no pointer to it.
-        let done = unsafe { libc::ioctl(fd.as_raw_fd(), request as _, std::ptr::from_mut(argument)) };
-        match done {
-            0.. => Ok(()),
-            _ => Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error())
-                .unwrap_or(rustix::io::Errno::IO)),
+    Ok(rustix::io::retry_on_intr(|| call_once(fd, request, argument))?)
+}
+
+/// As [`call`], of what must not be begun anew where a signal cut it short.
+fn call_once<T>(fd: BorrowedFd<'_>, request: c_ulong, argument: &mut T) -> rustix::io::Result<()> {
+    // SAFETY: every `request` of this file encodes the size of the one structure it is called with (held by
+    // the assertions above), and the structure lives, exclusively borrowed, until the call returns. The
+    // kernel keeps no pointer to it.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), request as _, std::ptr::from_mut(argument)) };
+    match done {
+        0.. => Ok(()),
+        _ => {
+            Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error())
+                .unwrap_or(rustix::io::Errno::IO))
         }
-    })?;
-    Ok(())
+    }
 }
 
 fn named(name: &OsStr) -> io::Result<Box<NamedV2>> {

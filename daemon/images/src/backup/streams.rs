@@ -1,11 +1,10 @@
 //! A backup in the own form of btrfs on its way out: one stream for each subvolume, read from the kernel twice, once
 //! to know how long it is and once to be written, so that nothing is kept in between.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, BufReader, Write};
+use std::os::fd::AsFd;
 
-use cabin_sys::btrfs::{self, stream::Content};
+use cabin_sys::btrfs::stream::{Content, Sending};
 use cabin_sys::dir::HostDir;
 use serde::Serialize;
 
@@ -144,34 +143,13 @@ fn sent(
 ) -> Result<Uuid> {
     let source = &sources[number];
     let parent = number.checked_sub(1).map(|before| &sources[before].tree);
-    let talk = |source| Error::Talk { source };
-    let (reading, writing) = io::pipe().map_err(talk)?;
     let name = match snapshot_of(&source.place) {
         "" => ".backup",
         name => name,
     };
-    std::thread::scope(|scope| {
-        let send = move || {
-            btrfs::stream::send(
-                &source.tree,
-                parent.map(|it| it as &dyn AsFd),
-                Content::Whole,
-                OwnedFd::from(writing),
-            )
-        };
-        let thread = std::thread::Builder::new().name("send".to_owned());
-        let kernel = thread.spawn_scoped(scope, send).map_err(talk)?;
-        let input = std::io::BufReader::with_capacity(256 * 1024, File::from(OwnedFd::from(reading)));
-        let written = rewrite(input, out, name, beside);
-        match kernel.join() {
-            // What could not be sent is why the stream ended early; that nobody read on is no reason.
-            Ok(Err(source)) if source.raw_os_error() != Some(libc::EPIPE) => {
-                Err(Error::Pack { path: name.to_owned(), source })
-            }
-            Ok(_) => written,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    let sending = Sending::begin(&source.tree, parent.map(|it| it as &dyn AsFd), Content::Whole);
+    let sending = sending.map_err(|source| Error::Talk { source })?;
+    rewrite(BufReader::with_capacity(256 * 1024, sending), out, name, beside)
 }
 
 /// As ids of subvolumes are written.
