@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -141,7 +142,7 @@ pub fn settled_within(
     subject: &Subject,
     wanted: &[(&HostState, Look)],
 ) -> Result<usize, String> {
-    let deadline = std::time::Instant::now() + machine::time(std::time::Duration::from_secs(seconds));
+    let deadline = Instant::now() + machine::time(Duration::from_secs(seconds));
     loop {
         let found = HostState::of(subject, Look::Exact);
         let masked = found.masked();
@@ -149,11 +150,11 @@ pub fn settled_within(
         if let Some(which) = wanted.iter().position(|(state, look)| *state == now(*look)) {
             return Ok(which);
         }
-        if std::time::Instant::now() >= deadline {
+        if Instant::now() >= deadline {
             let all: Vec<String> = wanted.iter().map(|(state, look)| state.difference(now(*look))).collect();
             return Err(all.join("    or\n"));
         }
-        std::thread::park_timeout(std::time::Duration::from_millis(30));
+        std::thread::park_timeout(Duration::from_millis(30));
     }
 }
 
@@ -396,7 +397,7 @@ fn filter(netns: &str) -> Vec<String> {
 
 fn processes(subject: &Subject) -> Vec<String> {
     let mut found = BTreeMap::<String, u32>::new();
-    for (pid, line) in subject.processes() {
+    for (pid, line) in lasting(subject) {
         // What runs in a container is the container's.
         let of_guest = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
             .is_ok_and(|text| text.contains(&audit::mark(&subject.dir)));
@@ -407,6 +408,19 @@ fn processes(subject: &Subject) -> Vec<String> {
     // One helper may wait for the next command.
     found.retain(|line, times| *times > 1 || !line.ends_with("cabin-init exec"));
     found.into_iter().map(|(line, times)| format!("{line} x{times}")).collect()
+}
+
+/// Its processes, once none of them is the daemon over again: a child that holds a user namespace for a mount, or
+/// has yet to become a program, lives for a moment. One that stays is told of.
+fn lasting(subject: &Subject) -> Vec<(u32, String)> {
+    let deadline = Instant::now() + machine::time(Duration::from_secs(3));
+    loop {
+        let found = subject.processes();
+        if Instant::now() >= deadline || !found.iter().any(|(_, line)| line.contains("/cabind ")) {
+            return found;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
 }
 
 /// A tree that was frozen and is whole stays so, whatever became of the verb; one that nobody stands on is
