@@ -1,6 +1,7 @@
 //! What a daemon left on the host, found by looking at the host alone: links, tables, processes, mounts, cgroups.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -54,16 +55,16 @@ pub fn tables(netns: &str) -> Vec<String> {
 #[must_use]
 pub fn processes(dir: &Path, netns: &str) -> Vec<(u32, String)> {
     let needle = dir.to_string_lossy().into_owned();
-    let inside: BTreeSet<u32> = host(&["ip", "netns", "pids", netns])
-        .out
-        .lines()
-        .filter_map(|line| line.trim().parse().ok())
-        .collect();
+    let net = std::fs::metadata(format!("/run/netns/{netns}")).map(|it| format!("net:[{}]", it.ino()));
+    let is_inside = |pid: u32| {
+        let own = std::fs::read_link(format!("/proc/{pid}/ns/net"));
+        own.is_ok_and(|own| net.as_ref().is_ok_and(|net| own.as_os_str() == net.as_str()))
+    };
     pids()
         .filter_map(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            let is_its = inside.contains(&pid) || line.contains(&needle) || holds(pid, dir);
+            let is_its = is_inside(pid) || line.contains(&needle) || holds(pid, dir);
             is_its.then(|| (pid, line.trim().to_owned()))
         })
         .filter(|(pid, _)| *pid != std::process::id())

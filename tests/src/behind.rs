@@ -2,9 +2,8 @@
 //! back what it did.
 
 use crate::host_state::{HostState, Look, settled, settled_within};
-use crate::plan::Point;
 use crate::subject::Subject;
-use crate::sweep::{Again, Tally, audited, count, halfway, kill_at};
+use crate::sweep::{Again, Survey, Tally, audited, fresh, kill_at, redo};
 use crate::verbs::Verb;
 use crate::wait::until;
 
@@ -24,21 +23,16 @@ pub enum Told {
 /// as after it, and the next daemon must remove what is left; or all must be as before, when it says nothing of that kind.
 pub fn leave_each(subject: &mut Subject, verbs: &[Verb], told: Told, tally: &mut Tally) {
     for verb in verbs {
-        (verb.before)(subject);
-        let points = count(subject, verb);
-        let halfway = halfway(subject, verb);
-        for (number, point) in points.iter().enumerate().map(|(at, point)| (at + 1, point)) {
+        let survey = Survey::of(subject, verb);
+        for (number, point) in survey.numbered() {
             if !point.leaves || !tally.takes() {
                 continue;
             }
             tally.points += 1;
             let name = format!("{}, step {number} (`{}`)", verb.name, point.what);
-            leave_at(subject, verb, (number, &name), halfway.as_ref(), told, tally);
+            leave_at(subject, verb, (number, &name), &survey, told, tally);
             (verb.back)(subject);
-            if let Err(why) = (verb.act)(subject) {
-                tally.wrong.push(format!("{name}: the verb does not do afterwards: {why}"));
-            }
-            (verb.back)(subject);
+            redo(subject, verb, &name, tally);
         }
     }
 }
@@ -48,13 +42,11 @@ fn leave_at(
     subject: &mut Subject,
     verb: &Verb,
     (number, name): (usize, &str),
-    halfway: Option<&HostState>,
+    survey: &Survey,
     told: Told,
     tally: &mut Tally,
 ) {
-    (verb.act)(subject).expect("the verb");
-    let after = HostState::of(subject, Look::Shape);
-    (verb.back)(subject);
+    let after = &survey.after;
     let before = HostState::of(subject, Look::Exact);
     let logged = subject.log().len();
     subject.arm(&format!("leave:{number}"));
@@ -68,14 +60,10 @@ fn leave_at(
         eprintln!("    {name}: {attempt:?}");
     }
     let wrong = match &attempt {
-        Ok(_) if told == Told::Log && subject.log()[logged..].contains(LEFT) => seen_told(subject, &after),
-        Ok(_) => settled(subject, &[(&after, Look::Shape)]).map(drop),
-        Err(why) if why.contains(LEFT) => seen_told(subject, &after),
-        Err(_) => {
-            let mut wanted = vec![(&before, Look::Exact)];
-            wanted.extend(halfway.map(|halfway| (halfway, Look::Shape)));
-            settled(subject, &wanted).map(drop)
-        }
+        Ok(_) if told == Told::Log && subject.log()[logged..].contains(LEFT) => seen_told(subject, after),
+        Ok(_) => settled(subject, &[(after, Look::Shape)]).map(drop),
+        Err(why) if why.contains(LEFT) => seen_told(subject, after),
+        Err(_) => settled(subject, &survey.wanted_back(&before)).map(drop),
     };
     if let Err(difference) = wrong {
         tally.wrong.push(format!("{name}: {attempt:?}, but that is not so\n{difference}"));
@@ -85,7 +73,7 @@ fn leave_at(
     }
     subject.crash();
     subject.boot_well();
-    if let Err(difference) = settled(subject, &[(&after, Look::Shape)]) {
+    if let Err(difference) = settled(subject, &[(after, Look::Shape)]) {
         tally.wrong.push(format!("{name}: the next daemon leaves it\n{difference}"));
     }
     tally.wrong.extend(audited(subject).into_iter().map(|it| format!("{name}: audit: {it}")));
@@ -105,32 +93,20 @@ fn seen_told(subject: &Subject, after: &HostState) -> Result<(), String> {
     })
 }
 
-/// A new subject on which the verb can be done at once, with the points of that.
-fn ready(verb: &Verb) -> (Subject, Vec<Point>) {
-    let subject = Subject::start();
-    subject.import("busybox").expect("the image");
-    (verb.before)(&subject);
-    let points = count(&subject, verb);
-    (subject, points)
-}
-
 /// Makes each step behind a commit fail before a daemon that leaves out a part of what it does when it starts. Whether that
 /// is noticed at any of them.
 #[must_use]
 pub fn left_without(part: &'static str, verb: &Verb) -> bool {
-    let (_, points) = ready(verb);
-    let mut leaving = points.iter().enumerate().filter(|(_, point)| point.leaves).map(|(at, _)| at + 1);
+    let (_, survey) = fresh(verb);
+    let mut leaving = survey.numbered().filter(|(_, point)| point.leaves).map(|(number, _)| number);
     leaving.any(|number| {
-        let (mut subject, _) = ready(verb);
+        let (mut subject, survey) = fresh(verb);
         subject.forget_to_undo(part);
-        (verb.act)(&subject).expect("the verb");
-        let after = HostState::of(&subject, Look::Shape);
-        (verb.back)(&subject);
         subject.arm(&format!("leave:{number}"));
         let _ = (verb.act)(&subject);
         subject.crash();
         assert!(subject.boot(&format!("skip:{part}")), "{}", subject.log_tail());
-        settled_within(1, &subject, &[(&after, Look::Shape)]).is_err()
+        settled_within(1, &subject, &[(&survey.after, Look::Shape)]).is_err()
     })
 }
 
@@ -138,12 +114,12 @@ pub fn left_without(part: &'static str, verb: &Verb) -> bool {
 /// what it does when it starts. Whether that is noticed.
 #[must_use]
 pub fn undone_without(part: &'static str, verb: &Verb) -> bool {
-    let (mut subject, points) = ready(verb);
-    let last = points.iter().rposition(|point| point.fails).expect("a step that can fail") + 1;
+    let (mut subject, survey) = fresh(verb);
+    let last = survey.points.iter().rposition(|point| point.fails).expect("a step that can fail") + 1;
     subject.forget_to_undo(part);
     let mut tally = Tally::default();
     let plan = format!("undo-kill:{last}:1");
-    kill_at(&mut subject, verb, (&plan, verb.name), None, Again::Without(part), &mut tally);
+    kill_at(&mut subject, verb, (&plan, verb.name), &survey, Again::Without(part), &mut tally);
     !tally.wrong.is_empty()
 }
 
@@ -152,28 +128,21 @@ pub fn undone_without(part: &'static str, verb: &Verb) -> bool {
 /// as after it when the next daemon is there.
 pub fn kill_undoing(subject: &mut Subject, verbs: &[Verb], all: bool, tally: &mut Tally) {
     for verb in verbs {
-        (verb.before)(subject);
-        let points = count(subject, verb);
-        let halfway = halfway(subject, verb);
-        let mut failing = points.iter().enumerate().filter(|(_, point)| point.fails).map(|(at, _)| at + 1);
-        let failing: Vec<usize> =
-            if all { failing.collect() } else { failing.next_back().into_iter().collect() };
-        for number in failing {
+        let survey = Survey::of(subject, verb);
+        let mut failing = survey.numbered().filter(|(_, point)| point.fails);
+        let failing: Vec<_> = if all { failing.collect() } else { failing.next_back().into_iter().collect() };
+        for (number, point) in failing {
             let steps = undone_by(subject, verb, number);
             let deaths: Vec<u64> = match all {
                 true => (1..=steps).collect(),
                 false => (1..=steps).filter(|at| [1, steps / 2 + 1].contains(at)).collect(),
             };
             for at in deaths.into_iter().filter(|_| tally.takes()).collect::<Vec<_>>() {
-                let what = points.get(number - 1).map_or("", |point| &point.what);
-                let told = format!("{}, step {number} (`{what}`), death {at} of {steps}", verb.name);
+                let told = format!("{}, step {number} (`{}`), death {at} of {steps}", verb.name, point.what);
                 let plan = format!("undo-kill:{number}:{at}");
-                kill_at(subject, verb, (&plan, &told), halfway.as_ref(), Again::Once, tally);
+                kill_at(subject, verb, (&plan, &told), &survey, Again::Once, tally);
                 (verb.back)(subject);
-                if let Err(why) = (verb.act)(subject) {
-                    tally.wrong.push(format!("{told}: the verb does not do afterwards: {why}"));
-                }
-                (verb.back)(subject);
+                redo(subject, verb, &told, tally);
             }
         }
     }

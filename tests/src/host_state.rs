@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::audit;
-use crate::cli::host;
+use crate::cli::{host, run_with};
 use crate::content;
 use crate::machine;
 use crate::subject::Subject;
@@ -90,15 +91,15 @@ impl HostState {
         lines.extend(audit::loop_devices(dir).into_iter().map(|it| format!("loop device of {it}")));
         lines.extend(disks_of_pools(dir));
         lines.extend(cgroups(dir));
-        lines.extend(links(&subject.netns));
+        lines.extend(links_and_routes(&subject.netns));
         lines.extend(filter(&subject.netns));
-        lines.extend(routes(&subject.netns));
         lines.extend(processes(subject));
         let exact = HostState { lines };
         if look == Look::Exact { exact } else { exact.masked() }
     }
 
-    fn masked(&self) -> HostState {
+    /// The same at a less exact look.
+    pub(crate) fn masked(&self) -> HostState {
         HostState {
             lines: self.lines.iter().filter(|line| !is_left_aside(line)).map(|line| mask(line)).collect(),
         }
@@ -348,18 +349,17 @@ fn cgroups(dir: &Path) -> Vec<String> {
     found
 }
 
-/// Routes to what is behind nics.
-fn routes(netns: &str) -> Vec<String> {
-    let of = |family: &str| host(&["ip", "-n", netns, family, "route", "show", "proto", "203"]).out;
-    let shown = [of("-4"), of("-6")].concat();
-    shown.lines().map(|line| format!("route {}", line.replace(" linkdown", ""))).collect()
-}
-
-fn links(netns: &str) -> Vec<String> {
-    let shown = host(&["ip", "-n", netns, "-d", "-j", "addr", "show"]);
-    let list = serde_json::from_str::<Value>(&shown.out).unwrap_or_default();
+/// Links with their addresses, and routes to what is behind nics: asked for at once, as this is done again and again.
+fn links_and_routes(netns: &str) -> Vec<String> {
+    let questions = "addr show\nroute show table all proto 203\n";
+    let shown =
+        run_with(Command::new("ip").args(["-n", netns, "-d", "-j", "-batch", "-"]), questions.as_bytes());
+    assert!(shown.code == 0, "{}", shown.err);
+    let mut answers = serde_json::Deserializer::from_str(&shown.out).into_iter::<Vec<Value>>();
+    let mut next = || answers.next().map_or_else(Vec::new, |it| it.expect("what `ip` writes"));
+    let links = next();
     let mut found = Vec::new();
-    for link in list.as_array().into_iter().flatten().filter(|it| it["ifname"] != "lo") {
+    for link in links.iter().filter(|it| it["ifname"] != "lo") {
         found.push(format!(
             "netif {} {} master {} group {} alias {}",
             link["ifname"], link["linkinfo"]["info_kind"], link["master"], link["group"], link["ifalias"]
@@ -370,6 +370,11 @@ fn links(netns: &str) -> Vec<String> {
                 found.push(format!("address {} {}", link["ifname"], address["local"]));
             }
         }
+    }
+    for mut route in next() {
+        // Whether there is a carrier.
+        let _ = route.as_object_mut().map(|route| route.remove("flags"));
+        found.push(format!("route {route}"));
     }
     found
 }
@@ -431,7 +436,7 @@ fn is_left_aside(line: &str) -> bool {
     of_layers || line.starts_with("warning ")
 }
 
-/// Takes out what is made up anew: hardware addresses, UUIDs, ids, and what is derived from them.
+/// Takes out what is made up anew: hardware addresses, UUIDs, ids, and what is derived from them; the size of a snapshot.
 fn mask(line: &str) -> String {
     if line.starts_with("nft table netdev") && !line.contains(" hook ") && line.contains(" @") {
         return "nft rule of a port".to_owned();
@@ -447,6 +452,18 @@ fn mask(line: &str) -> String {
         let (pid, rest) = tail.split_once(' ').unwrap_or((tail, ""));
         return format!("{head} init {} {rest}", if pid == "0" { "none" } else { "some" });
     }
+    if line.starts_with("snapshots of ")
+        && let Some((head, tail)) = line.split_once(r#","size":"#)
+    {
+        // What ran wrote what it liked by then.
+        let rest = tail.trim_start_matches(|digit: char| digit.is_ascii_digit());
+        return format!("{}{}", without_ids(head), without_ids(rest));
+    }
+    without_ids(line)
+}
+
+/// Takes out hardware addresses and UUIDs.
+fn without_ids(line: &str) -> String {
     let bytes = line.as_bytes();
     let mut out = String::new();
     let mut at = 0;

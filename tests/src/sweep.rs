@@ -57,27 +57,61 @@ fn sort(point: &Point) -> &'static str {
     }
 }
 
-/// The steps of a verb; afterwards everything is as before it.
-pub(crate) fn count(subject: &Subject, verb: &Verb) -> Vec<Point> {
-    // The first time may have more to do, such as unpacking an image.
-    (verb.act)(subject).expect("the verb");
-    (verb.back)(subject);
-    let before = HostState::of(subject, Look::Exact);
-    subject.arm("count");
-    let done = (verb.act)(subject);
-    let points = subject.points();
-    subject.arm("off");
-    if let Err(why) = done {
-        panic!("{}: {why}", verb.name);
+/// What a sweep knows of a verb before it lets anything fail.
+pub(crate) struct Survey {
+    /// Its steps.
+    pub points: Vec<Point>,
+    /// How all looks before it, but for what is made up anew each time.
+    pub before: HostState,
+    /// How all looks after it.
+    pub after: HostState,
+    /// How else it may look.
+    pub halfway: Option<HostState>,
+}
+
+impl Survey {
+    /// Prepares the verb and does it a few times; afterwards all is as before it.
+    pub(crate) fn of(subject: &Subject, verb: &Verb) -> Survey {
+        (verb.before)(subject);
+        // The first time may have more to do, such as unpacking an image.
+        (verb.act)(subject).expect("the verb");
+        (verb.back)(subject);
+        let before = HostState::of(subject, Look::Exact);
+        subject.arm("count");
+        let done = (verb.act)(subject);
+        let points = subject.points();
+        subject.arm("off");
+        if let Err(why) = done {
+            panic!("{}: {why}", verb.name);
+        }
+        let after = HostState::of(subject, Look::Exact);
+        // Else nobody would see whether it was done, or half done.
+        assert!(before != after, "{}: all looks as before it", verb.name);
+        (verb.back)(subject);
+        if std::env::var_os("CABIN_POINTS").is_some() {
+            let shown: Vec<String> =
+                points.iter().map(|it| format!("    {} {}", sort(it), it.what)).collect();
+            eprintln!("{}:\n{}", verb.name, shown.join("\n"));
+        }
+        let halfway = halfway(subject, verb);
+        Survey { points, before: before.masked(), after: after.masked(), halfway }
     }
-    // Else nobody would see whether it was done, or half done.
-    assert!(before != HostState::of(subject, Look::Exact), "{}: all looks as before it", verb.name);
-    (verb.back)(subject);
-    if std::env::var_os("CABIN_POINTS").is_some() {
-        let shown: Vec<String> = points.iter().map(|it| format!("    {} {}", sort(it), it.what)).collect();
-        eprintln!("{}:\n{}", verb.name, shown.join("\n"));
+
+    /// The steps with their numbers.
+    pub(crate) fn numbered(&self) -> impl DoubleEndedIterator<Item = (usize, &Point)> {
+        self.points.iter().enumerate().map(|(at, point)| (at + 1, point))
     }
-    points
+
+    /// What is right when all is to be as exactly so before.
+    pub(crate) fn wanted_back<'a>(&'a self, before: &'a HostState) -> Vec<(&'a HostState, Look)> {
+        let halfway = self.halfway.iter().map(|halfway| (halfway, Look::Shape));
+        std::iter::once((before, Look::Exact)).chain(halfway).collect()
+    }
+
+    /// What is right when it was done, or was not.
+    fn wanted_either(&self) -> Vec<(&HostState, Look)> {
+        [&self.after, &self.before].into_iter().chain(&self.halfway).map(|it| (it, Look::Shape)).collect()
+    }
 }
 
 /// The state that is right though neither before nor after the verb, when it has one.
@@ -94,10 +128,8 @@ pub fn halfway(subject: &Subject, verb: &Verb) -> Option<HostState> {
 /// the verb must do when it is asked again.
 pub fn fail_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
     for verb in verbs {
-        (verb.before)(subject);
-        let points = count(subject, verb);
-        let halfway = halfway(subject, verb);
-        for (number, point) in points.iter().enumerate().map(|(at, point)| (at + 1, point)) {
+        let survey = Survey::of(subject, verb);
+        for (number, point) in survey.numbered() {
             if !point.fails || !tally.takes() {
                 continue;
             }
@@ -111,30 +143,32 @@ pub fn fail_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
             if attempt.is_ok() {
                 tally.wrong.push(format!("{told}: failed, but the verb says it was done"));
             }
-            let mut wanted = vec![(&before, Look::Exact)];
-            wanted.extend(halfway.iter().map(|halfway| (halfway, Look::Shape)));
-            if let Err(difference) = settled(subject, &wanted) {
+            if let Err(difference) = settled(subject, &survey.wanted_back(&before)) {
                 tally.wrong.push(format!("{told}: is not as before\n{difference}"));
             }
             tally.wrong.extend(audited(subject).into_iter().map(|it| format!("{told}: audit: {it}")));
-            if halfway.is_some() {
+            if survey.halfway.is_some() {
                 (verb.back)(subject);
             }
             tally.wrong.extend(grown(subject, &own).into_iter().map(|it| format!("{told}: {it}")));
-            if let Err(why) = (verb.act)(subject) {
-                tally.wrong.push(format!("{told}: the verb does not do afterwards: {why}"));
-            }
-            (verb.back)(subject);
+            redo(subject, verb, &told, tally);
         }
     }
+}
+
+/// Does a verb once more, which nothing may stand in the way of, and takes it back.
+pub(crate) fn redo(subject: &Subject, verb: &Verb, told: &str, tally: &mut Tally) {
+    if let Err(why) = (verb.act)(subject) {
+        tally.wrong.push(format!("{told}: the verb does not do afterwards: {why}"));
+    }
+    (verb.back)(subject);
 }
 
 /// Makes the last step of a verb that can fail do so, and looks whether everything is as before: all the steps
 /// before it are to be taken back.
 pub fn fail_once(subject: &Subject, verb: &Verb, tally: &mut Tally) {
-    (verb.before)(subject);
-    let points = count(subject, verb);
-    let Some(number) = points.iter().rposition(|point| point.fails).map(|at| at + 1) else { return };
+    let survey = Survey::of(subject, verb);
+    let Some(number) = survey.points.iter().rposition(|point| point.fails).map(|at| at + 1) else { return };
     tally.points += 1;
     let before = HostState::of(subject, Look::Exact);
     subject.arm(&format!("fail:{number}"));
@@ -190,20 +224,15 @@ pub enum Again {
 /// after the verb, and as after it when the verb was acknowledged.
 pub fn kill_each(subject: &mut Subject, verbs: &[Verb], again: Again, tally: &mut Tally) {
     for verb in verbs {
-        (verb.before)(subject);
-        let points = count(subject, verb);
-        let halfway = halfway(subject, verb);
-        for (number, point) in points.iter().enumerate().map(|(at, point)| (at + 1, point)) {
+        let survey = Survey::of(subject, verb);
+        for (number, point) in survey.numbered() {
             if !tally.takes() {
                 continue;
             }
             let told = format!("{}, step {number} (`{}`)", verb.name, point.what);
-            kill_at(subject, verb, (&format!("kill:{number}"), &told), halfway.as_ref(), again, tally);
+            kill_at(subject, verb, (&format!("kill:{number}"), &told), &survey, again, tally);
             (verb.back)(subject);
-            if let Err(why) = (verb.act)(subject) {
-                tally.wrong.push(format!("{told}: the verb does not do afterwards: {why}"));
-            }
-            (verb.back)(subject);
+            redo(subject, verb, &told, tally);
         }
     }
 }
@@ -213,14 +242,10 @@ pub(crate) fn kill_at(
     subject: &mut Subject,
     verb: &Verb,
     (plan, told): (&str, &str),
-    halfway: Option<&HostState>,
+    survey: &Survey,
     again: Again,
     tally: &mut Tally,
 ) {
-    let before = HostState::of(subject, Look::Shape);
-    (verb.act)(subject).expect("the verb");
-    let after = HostState::of(subject, Look::Shape);
-    (verb.back)(subject);
     subject.arm(plan);
     let acknowledged = (verb.act)(subject).is_ok();
     if acknowledged {
@@ -231,12 +256,10 @@ pub(crate) fn kill_at(
         subject.wait_gone();
         tally.points += start_again(subject, again);
     }
-    let mut wanted = vec![(&after, Look::Shape), (&before, Look::Shape)];
-    wanted.extend(halfway.map(|halfway| (halfway, Look::Shape)));
     // Nobody is waited for long who is not expected to come.
     let seen = match again {
-        Again::Without(_) => settled_within(1, subject, &wanted),
-        Again::Once | Again::Dying | Again::BeforeItsPool => settled(subject, &wanted),
+        Again::Without(_) => settled_within(1, subject, &survey.wanted_either()),
+        Again::Once | Again::Dying | Again::BeforeItsPool => settled(subject, &survey.wanted_either()),
     };
     if let Err(difference) = seen {
         tally.wrong.push(format!("{told}: neither after nor before\n{difference}"));
@@ -244,23 +267,25 @@ pub(crate) fn kill_at(
     tally.wrong.extend(audited(subject).into_iter().map(|it| format!("{told}: audit: {it}")));
 }
 
+/// A subject of its own on which the verb can be done at once.
+pub(crate) fn fresh(verb: &Verb) -> (Subject, Survey) {
+    let subject = Subject::start();
+    subject.import("busybox").expect("the image");
+    let survey = Survey::of(&subject, verb);
+    (subject, survey)
+}
+
 /// At how many steps of a verb a death is noticed when a part of what the next daemon does is left out.
 pub fn missed_without(part: &'static str, verb: &Verb) -> usize {
-    let new = || {
-        let subject = Subject::start();
-        subject.import("busybox").expect("the image");
-        (verb.before)(&subject);
-        subject
-    };
-    let points = count(&new(), verb);
+    let (_, survey) = fresh(verb);
     let noticed = |number: &usize| {
-        let (mut subject, mut tally) = (new(), Tally::default());
+        let ((mut subject, survey), mut tally) = (fresh(verb), Tally::default());
         subject.forget_to_undo(part);
         let plan = format!("kill:{number}");
-        kill_at(&mut subject, verb, (&plan, verb.name), None, Again::Without(part), &mut tally);
+        kill_at(&mut subject, verb, (&plan, verb.name), &survey, Again::Without(part), &mut tally);
         !tally.wrong.is_empty()
     };
-    (1..=points.len()).filter(noticed).count()
+    (1..=survey.points.len()).filter(noticed).count()
 }
 
 /// Starts the daemon; the number of deaths until it stayed up, the one that made it necessary included.
