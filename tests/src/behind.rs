@@ -37,6 +37,27 @@ pub fn leave_each(subject: &mut Subject, verbs: &[Verb], told: Told, tally: &mut
     }
 }
 
+/// Makes each removal of a tree behind a commit fail, of the verbs for which there is one. What stays in its place must not
+/// be in the way of whatever comes there next, before any other daemon has come.
+pub fn obstruct_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
+    for verb in verbs {
+        let survey = Survey::of(subject, verb);
+        let trees = survey.numbered().filter(|(_, point)| point.leaves && point.what == "name of a tree");
+        for (number, _) in trees.filter(|_| tally.takes()).collect::<Vec<_>>() {
+            tally.points += 1;
+            let told = format!("{}, step {number}", verb.name);
+            subject.arm(&format!("leave:{number}"));
+            let _ = (verb.act)(subject);
+            subject.arm("off");
+            (verb.back)(subject);
+            redo(subject, verb, &told, tally);
+            if let Err(difference) = settled(subject, &[(&survey.before, Look::Shape)]) {
+                tally.wrong.push(format!("{told}: is not as before when it was taken back\n{difference}"));
+            }
+        }
+    }
+}
+
 /// Makes one step behind a commit fail, looks what was said and what there is, and what the next daemon makes of it.
 fn leave_at(
     subject: &mut Subject,

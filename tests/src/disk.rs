@@ -198,6 +198,17 @@ impl Disk {
         done
     }
 
+    /// Makes a directory on a btrfs that [`seal`] can make read-only.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn sealable(&self, name: &str) -> PathBuf {
+        let path = self.place.join(name);
+        host(&["btrfs", "subvolume", "create", &path.display().to_string()]).ok();
+        path
+    }
+
     /// Mounts it anew with that option (`ro`, `rw`). Nobody may have a file open for writing.
     ///
     /// # Panics
@@ -205,6 +216,15 @@ impl Disk {
     pub fn remount(&self, how: &str) {
         host(&["mount", "-o", &format!("remount,{how}"), &self.place.display().to_string()]).ok();
     }
+}
+
+/// Makes everything below a directory of [`Disk::sealable`] read-only at once, whoever has what open, or writable again.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn seal(path: &Path, is_sealed: bool) {
+    let value = is_sealed.to_string();
+    host(&["btrfs", "property", "set", "-f", "-ts", &path.display().to_string(), "ro", &value]).ok();
 }
 
 /// A place that no disk has had.

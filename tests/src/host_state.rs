@@ -99,7 +99,8 @@ impl HostState {
     }
 
     /// The same at a less exact look.
-    pub(crate) fn masked(&self) -> HostState {
+    #[must_use]
+    pub fn masked(&self) -> HostState {
         HostState {
             lines: self.lines.iter().filter(|line| !is_left_aside(line)).map(|line| mask(line)).collect(),
         }

@@ -54,13 +54,22 @@ impl Subject {
     /// As [`Subject::start`].
     #[must_use]
     pub fn start_with_driver(driver: &str) -> Subject {
+        Subject::start_with_pool(&json!({ "name": "default", "driver": driver }))
+    }
+
+    /// As [`Subject::start`], with that as its pool `default`.
+    ///
+    /// # Panics
+    /// As [`Subject::start`].
+    #[must_use]
+    pub fn start_with_pool(pool: &Value) -> Subject {
         let subject = Subject::start();
         let mut profile = subject.get("/1.0/profiles/default");
         let root = profile["devices"]["root"].take();
         let _ = profile["devices"].as_object_mut().map(|devices| devices.remove("root"));
         subject.must("PUT", "/1.0/profiles/default", &profile);
         subject.must("DELETE", "/1.0/storage-pools/default", &Value::Null);
-        subject.must("POST", "/1.0/storage-pools", &json!({ "name": "default", "driver": driver }));
+        subject.must("POST", "/1.0/storage-pools", pool);
         profile["devices"]["root"] = root;
         subject.must("PUT", "/1.0/profiles/default", &profile);
         subject

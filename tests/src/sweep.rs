@@ -157,7 +157,7 @@ pub fn fail_each(subject: &Subject, verbs: &[Verb], tally: &mut Tally) {
 }
 
 /// Does a verb once more, which nothing may stand in the way of, and takes it back.
-pub(crate) fn redo(subject: &Subject, verb: &Verb, told: &str, tally: &mut Tally) {
+pub fn redo(subject: &Subject, verb: &Verb, told: &str, tally: &mut Tally) {
     if let Err(why) = (verb.act)(subject) {
         tally.wrong.push(format!("{told}: the verb does not do afterwards: {why}"));
     }

@@ -2,7 +2,7 @@
 //! time. Of a step behind a commit the verb says what is left, and the next daemon removes it.
 
 use cabin_tests::backup_verbs;
-use cabin_tests::behind::{Told, leave_each, left_without};
+use cabin_tests::behind::{Told, leave_each, left_without, obstruct_each};
 use cabin_tests::carry_verbs;
 use cabin_tests::clock_verbs;
 use cabin_tests::pool_verbs;
@@ -50,6 +50,11 @@ fn a_step_of_a_backup_on_dir_or_btrfs_that_fails_leaves_nothing() {
 #[test]
 fn a_step_of_a_change_of_volumes_on_dir_or_btrfs_that_fails_leaves_nothing() {
     swept_on_drivers("custom volumes", swept::VOLUMES, Tally::brief());
+}
+
+#[test]
+fn a_step_of_a_copy_or_move_on_dir_or_btrfs_that_fails_leaves_nothing() {
+    swept_on_drivers("copies and moves", swept::COPIES, Tally::brief());
 }
 
 fn swept_on_drivers(what: &str, lists: &[&[Verb]], on_dir: Tally) {
@@ -143,6 +148,19 @@ fn left(what: &str, all: &[&[Verb]], told: Told, mut tally: Tally) {
         leave_each(&mut subject, verbs, told, &mut tally);
     }
     tally.close(&format!("behind a commit: {what}"));
+}
+
+#[test]
+fn a_tree_that_cannot_be_removed_behind_a_commit_is_in_nobodys_way() {
+    let mut tally = Tally::default();
+    let lists =
+        [verbs::LIFE, snapshot_verbs::KEPT, carry_verbs::CARRIED, volume_verbs::VERBS, volume_verbs::MORE];
+    for verbs in lists {
+        let subject = Subject::start();
+        subject.import("busybox").expect("the image");
+        obstruct_each(&subject, verbs, &mut tally);
+    }
+    tally.close("trees that stay in the way");
 }
 
 #[test]

@@ -24,6 +24,11 @@ fn a_snapshot_cut_short_in_a_pool_that_comes_late_leaves_the_old_or_the_new() {
 }
 
 #[test]
+fn a_copy_or_move_cut_short_with_a_pool_that_comes_late_leaves_the_old_or_the_new() {
+    all_of("copies and moves", swept::COPIES);
+}
+
+#[test]
 fn a_backup_or_rebuild_cut_short_in_a_pool_that_comes_late_leaves_the_old_or_the_new() {
     all_of("backups, publications and rebuilds", swept::BACKUPS);
 }

@@ -74,6 +74,21 @@ fn a_daemon_that_dies_at_a_snapshot_on_dir_or_btrfs_leaves_the_old_or_the_new() 
     swept_on_drivers("snapshots, and what is done by the clock,", swept::SNAPSHOTS);
 }
 
+#[test]
+fn a_daemon_that_dies_at_a_copy_or_move_on_dir_or_btrfs_leaves_the_old_or_the_new() {
+    swept_on_drivers("copies and moves", swept::COPIES);
+}
+
+#[test]
+fn a_daemon_that_dies_at_a_backup_or_rebuild_on_dir_or_btrfs_leaves_the_old_or_the_new() {
+    swept_on_drivers("backups, publications and rebuilds", swept::BACKUPS);
+}
+
+#[test]
+fn a_daemon_that_dies_changing_volumes_on_dir_or_btrfs_leaves_the_old_or_the_new() {
+    swept_on_drivers("custom volumes", swept::VOLUMES);
+}
+
 fn swept_on_drivers(what: &str, lists: &[&[Verb]]) {
     for (driver, mut tally) in [("dir", Tally::brief()), ("btrfs", Tally::brief())] {
         for verbs in lists {

@@ -59,6 +59,16 @@ impl Busy {
         Ok(self.turn(name))
     }
 
+    /// The turn to do something to an instance, if nobody has it: for who holds another one already.
+    pub fn take_free(self: &Arc<Busy>, name: &str, doing: &'static str) -> Option<Turn> {
+        let mut table = self.table.lock();
+        if table.held.contains_key(name) {
+            return None;
+        }
+        table.held.insert(name.to_owned(), Held { doing, sharers: 0 });
+        Some(self.turn(name))
+    }
+
     /// Waits for the turn to do something to several instances at once. None is held while another is waited for, so
     /// that of those who want the same ones nobody waits for the other, and whoever wants one of them waits for no
     /// more than it.

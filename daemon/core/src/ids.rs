@@ -166,6 +166,15 @@ impl Registry {
         Ok(())
     }
 
+    /// Gives back all runs that an instance of this daemon has had.
+    ///
+    /// # Errors
+    /// When the registry cannot be read, or a file cannot be removed.
+    pub fn release_all(&self, name: &str) -> Result<(), Error> {
+        let had = self.claims()?.into_iter().filter(|(_, owner)| owner == name);
+        had.map(|(base, _)| Ids { base, size: SIZE }).try_for_each(|run| self.release(run))
+    }
+
     /// Makes the registry say what the rows say: runs of ours that no instance has are given back, and
     /// those that instances have are registered.
     ///

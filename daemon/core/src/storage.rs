@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use cabin_api::storage as api;
 use cabin_api::{ConfigMap, ZERO_TIME};
-use cabin_storage::{DiskSpec, DriverKind, Pool, PoolSpec};
+use cabin_storage::{DiskSpec, DriverKind, Pool, PoolSpec, VolumeName};
 use cabin_store::{Versioned, rows};
-use cabin_undo::atomically;
+use cabin_undo::{atomically, fault};
 use serde_json::Value;
 
 use crate::{DEFAULT_PROJECT, Error, Host, etag, limits, quota, recover, volume};
@@ -101,6 +101,43 @@ pub(crate) fn pool(host: &Host, name: &str) -> Result<Arc<Pool>, Error> {
 /// When there is none.
 pub(crate) fn look_up(host: &Host, name: &str) -> Result<(), Error> {
     load(host, name).map(drop)
+}
+
+/// Makes the place of a volume free that is about to come there: what lies in it, though it is not known, is what an
+/// earlier one left that could not be removed. A pool may refuse that for a while, and nobody else would try again before
+/// the next start of the daemon. The caller has the turn of the volume's name. Whether anything was removed.
+///
+/// # Errors
+/// When it cannot be removed now.
+pub(crate) fn clear(
+    pool: &Pool,
+    volume: &VolumeName,
+    is_known: impl FnOnce() -> Result<bool, Error>,
+) -> Result<bool, Error> {
+    if pool.is_free(volume)? || is_known()? {
+        return Ok(false);
+    }
+    pool.delete_with_snapshots(volume)?;
+    tracing::info!(what = "volume", name = %volume, pool = pool.name(), "a stray was removed");
+    fault::reach("stray in the way removed");
+    Ok(true)
+}
+
+/// As [`clear`], of the place of a snapshot. The caller has the turn of the volume.
+///
+/// # Errors
+/// As [`clear`].
+pub(crate) fn clear_snapshot(
+    pool: &Pool,
+    (volume, snapshot): (&VolumeName, &str),
+    is_known: impl FnOnce() -> Result<bool, Error>,
+) -> Result<(), Error> {
+    if pool.has_snapshot(volume, snapshot)? && !is_known()? {
+        pool.delete_snapshot(volume, snapshot)?;
+        tracing::info!(what = "snapshot", name = %volume, snapshot, pool = pool.name(), "a stray was removed");
+        fault::reach("stray in the way removed");
+    }
+    Ok(())
 }
 
 fn load(host: &Host, name: &str) -> Result<Versioned<rows::Pool>, Error> {

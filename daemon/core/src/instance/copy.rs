@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use cabin_api::instance::InstancesPost;
-use cabin_storage::VolumeName;
 use cabin_store::rows::{self, Config, Devices};
 use cabin_undo::atomically;
 use serde_json::json;
@@ -12,9 +11,9 @@ use serde_json::json;
 use super::carry::{self, Load, Target, root_in};
 use super::checked::Checked;
 use super::create::{link, row_of, volatile};
-use super::intent;
 use super::snapshot::{load_snapshot, row_name, rows_of};
 use super::{WHAT, address, expand, load, profiles, profiles_of, root_pool};
+use super::{intent, place};
 use crate::{Error, Host, Op, ids, resolve, storage};
 
 /// What is to be copied.
@@ -112,8 +111,8 @@ pub(super) fn create(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesP
     let whole = source.snapshot.is_none() && !post.source.instance_only;
     let snapshots = if whole { rows_of(host, project, &source.instance)? } else { Vec::new() };
     let names: Vec<String> = snapshots.iter().map(|snapshot| snapshot.name.clone()).collect();
-    let volume = VolumeName::container(name)?;
     let (from, to) = (storage::pool(host, &source.pool)?, storage::pool(host, &row.pool)?);
+    let volume = place::clear(host, project, &to, name)?;
     let load = Load {
         project,
         instance: &source.instance,

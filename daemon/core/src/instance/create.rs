@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use cabin_api::instance::{InstanceStatePut, InstancesPost};
 use cabin_profiles::Who;
-use cabin_storage::VolumeName;
 use cabin_store::rows::{self, Config};
 use cabin_undo::atomically;
 use rand::RngExt as _;
 use serde_json::Value;
 
 use super::checked::Checked;
-use super::{WHAT, address, expand, profiles_of, root_pool};
+use super::{WHAT, address, expand, place, profiles_of, root_pool};
 use crate::image::{Resolved, Wanted};
 use crate::{Error, Host, Op, clock, ids, image, limits, quota, resolve, storage};
 
@@ -223,7 +222,7 @@ fn make(host: &Arc<Host>, op: &Op, project: &str, post: &InstancesPost) -> Resul
             storage::pool(host, &row.pool).and(image::still_here(host, image)).and(Err(why))
         })?;
     }
-    let volume = VolumeName::container(&name)?;
+    let volume = place::clear(host, project, &pool, &name)?;
     let templates = image.as_ref().map(|image| image.row.templates.clone()).unwrap_or_default();
     let templates = rows::Templates { templates, ..rows::Templates::default() };
     let kept = host.keep_layout();

@@ -119,11 +119,7 @@ fn release_addresses(host: &Host, project: &str, name: &str, row: &rows::Instanc
     crate::resolve::release_fixed(host, name, row, &expanded)
 }
 
-fn remove_tree(host: &Host, name: &str, pool: &str) -> Result<(), Error> {
+pub(super) fn remove_tree(host: &Host, name: &str, pool: &str) -> Result<(), Error> {
     let (pool, volume) = (storage::pool(host, pool)?, VolumeName::container(name)?);
-    let mut first = Ok(());
-    for snapshot in pool.list_snapshots(&volume)? {
-        first = first.and(pool.delete_snapshot(&volume, &snapshot));
-    }
-    Ok(first.and(pool.delete(&volume))?)
+    Ok(pool.delete_with_snapshots(&volume)?)
 }

@@ -17,6 +17,7 @@ pub(crate) mod import;
 mod intent;
 mod logs;
 mod mac;
+mod place;
 pub(crate) mod plug;
 mod power;
 mod rebuild;

@@ -19,7 +19,7 @@ use serde_json::json;
 use super::carry::{self, Load, Target, root_in};
 use super::copy::still_there;
 use super::snapshot::{row_name, rows_of};
-use super::{WHAT, address, intent, load, profiles, status};
+use super::{WHAT, address, intent, load, place, profiles, status};
 use crate::{Error, Host, Op, limits, storage};
 
 /// What a refreshing does to the snapshots of a copy.
@@ -108,6 +108,9 @@ pub(super) fn refresh(host: &Arc<Host>, op: &Op, project: &str, post: &Instances
         snapshots: &names,
         inconsistent: post.source.allow_inconsistent,
     };
+    for snapshot in &names {
+        place::clear_snapshot(host, project, &to, (&volume, snapshot))?;
+    }
     let target = Target { pool: &to, volume: &volume, replaces: Some(&mark) };
     let going_on = Intent::Refresh {
         source: source.clone(),

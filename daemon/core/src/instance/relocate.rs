@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use cabin_api::StatusCode;
 use cabin_api::instance::InstancePost;
-use cabin_storage::VolumeName;
 use cabin_store::Versioned;
 use cabin_store::rows;
 use cabin_undo::{atomically, fault};
@@ -18,7 +17,7 @@ use super::checked::Checked;
 use super::create::{check_config, relink};
 use super::rename::move_logs;
 use super::snapshot::{row_name, rows_of};
-use super::{WHAT, address, expand, intent, load, profiles, profiles_of, root_pool, status};
+use super::{WHAT, address, expand, intent, load, place, profiles, profiles_of, root_pool, status};
 use crate::{Error, Host, Op, resolve, storage};
 
 /// Refuses at once what can be seen to fail.
@@ -106,7 +105,7 @@ pub fn relocate(
     put_there(host, op, project, (old, new), (&found, &row), (kept, &present))?;
     fault::reach("moved");
     // What is left of the old place is only in the way; start-up removes it when this fails.
-    let removed = remove_old(host, &found.row.pool, old, &present);
+    let removed = super::delete::remove_tree(host, old, &found.row.pool);
     let unlinked = if new == old { Ok(()) } else { super::rename::unlink(host, old) };
     let linked = fault::behind("link to the new place").map_err(Error::from);
     let removed = removed.and(unlinked).and(linked.and_then(|()| relink(host, new, &row.pool)));
@@ -133,7 +132,7 @@ fn put_there(
     let templates = templates.map(|found| found.row).unwrap_or_default();
     let names: Vec<String> = kept.iter().map(|snapshot| snapshot.name.clone()).collect();
     let (from, to) = (storage::pool(host, &found.row.pool)?, storage::pool(host, &row.pool)?);
-    let volume = VolumeName::container(new)?;
+    let volume = place::clear(host, project, &to, new)?;
     let load =
         Load { project, instance: old, pool: &from, snapshot: None, snapshots: &names, inconsistent: false };
     let target = Target { pool: &to, volume: &volume, replaces: None };
@@ -186,13 +185,4 @@ fn put_there(
         }
     })
     .map_err(Error::from)
-}
-
-fn remove_old(host: &Host, pool: &str, old: &str, snapshots: Snapshots<'_>) -> Result<(), Error> {
-    let (pool, volume) = (storage::pool(host, pool)?, VolumeName::container(old)?);
-    let mut first = Ok(());
-    for snapshot in snapshots {
-        first = first.and(pool.delete_snapshot(&volume, &snapshot.name));
-    }
-    Ok(first.and(pool.delete(&volume))?)
 }

@@ -7,7 +7,7 @@ use cabin_store::rows;
 use cabin_undo::{atomically, fault};
 use serde_json::json;
 
-use super::{WHAT, address, expand, load, profiles_of};
+use super::{WHAT, address, expand, load, place, profiles_of};
 use crate::{Error, Host, resolve, storage};
 
 /// Refuses at once what can be seen to fail.
@@ -42,7 +42,7 @@ pub fn rename(host: &Arc<Host>, project: &str, old: &str, new: &str) -> Result<(
     // Files that carry the name are written anew at the next start; a pending first writing stays so.
     row.config.entry("volatile.apply_template".into()).or_insert("rename".into());
     let pool = storage::pool(host, &row.pool)?;
-    let (from, to) = (VolumeName::container(old)?, VolumeName::container(new)?);
+    let (from, to) = (VolumeName::container(old)?, place::clear(host, project, &pool, new)?);
     atomically(|undo| -> Result<(), Error> {
         // A tree of the new name without a row would be a stray to the next start, and be removed.
         super::intent::note(host, project, old, &rows::Intent::Rename { to: new.to_owned() }, undo)?;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::create::{check_new, config_of, limit_of, refuse_size};
 use super::snapshot::{commit, load_snapshot, rows_of, snapshot_row};
-use super::{WHAT, address, busy_name, load, row_name, turn};
+use super::{WHAT, address, busy_name, load, place, row_name, turn};
 use crate::{Error, Host, Op, clock, storage};
 
 /// The source that a request names: pool, volume, and a snapshot when it is one.
@@ -72,7 +72,7 @@ pub fn copy(host: &Arc<Host>, op: &Op, project: &str, pool: &str, post: &Volumes
         check_copy(host, project, pool, post)?;
     }
     let (source, target) = (storage::pool(host, from)?, storage::pool(host, pool)?);
-    let (old, new) = (VolumeName::custom(volume)?, VolumeName::custom(&post.name)?);
+    let (old, new) = (VolumeName::custom(volume)?, place::clear(host, project, &target, &post.name)?);
     let row = row_of(host, project, (from, volume, snapshot), post)?;
     let snapshots = match snapshot.is_none() && !post.source.volume_only {
         true => rows_of(host, project, from, volume)?,

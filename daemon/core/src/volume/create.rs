@@ -9,7 +9,7 @@ use cabin_store::rows::{self, Config};
 use cabin_undo::atomically;
 use serde_json::Value;
 
-use super::{WHAT, address, busy_name, row_name};
+use super::{WHAT, address, busy_name, place, row_name};
 use crate::{Error, Host, clock, limits, storage};
 
 /// The mode of a new volume's root: others may pass through, and see nothing.
@@ -85,7 +85,8 @@ pub fn create(host: &Arc<Host>, project: &str, pool: &str, post: &VolumesPost) -
         config: config_of(post),
         created_at: clock::now(),
     };
-    let (disk, volume) = (storage::pool(host, pool)?, VolumeName::custom(&post.name)?);
+    let disk = storage::pool(host, pool)?;
+    let volume = place::clear(host, project, &disk, &post.name)?;
     let id = |key: &str| row.config.get(key).and_then(|value| value.parse().ok()).unwrap_or(0);
     let mode = row.config.get("initial.mode").map(|mode| number::mode(mode)).transpose()?.unwrap_or(MODE);
     atomically(|undo| -> Result<(), Error> {

@@ -21,7 +21,7 @@ pub fn delete(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Resu
     let _turn = turn(host, project, pool, volume, "delete")?;
     let _files = alone_with_files(host, pool, volume, "delete")?;
     let row = row_name(pool, volume);
-    let (snapshots, backups) = {
+    let backups = {
         let _alone = host.change_layout();
         let found = load(host, project, pool, volume)?;
         if let Some(by) = Users::of(host, project)?.get(&row).into_iter().next() {
@@ -41,26 +41,15 @@ pub fn delete(host: &Arc<Host>, project: &str, pool: &str, volume: &str) -> Resu
             txn = txn.remove::<rows::VolumeBackup>(project, &backup_row(pool, volume, &backup.name));
         }
         txn.commit()?;
-        (snapshots, backups)
+        backups
     };
     tell(host, project, "storage-volume-deleted", pool, volume, Value::Null);
     let files = backups.iter().map(|backup| remove_file(host, &backup.row)).fold(Ok(()), Result::and);
-    let removed = remove(host, pool, volume, &snapshots).and(files);
+    let remove = || Ok(storage::pool(host, pool)?.delete_with_snapshots(&VolumeName::custom(volume)?)?);
+    let removed = remove().and(files);
     fault::reach("volume's tree removed");
     removed.map_err(|source| Error::LeftBehind {
         left: format!("the files of storage volume `{volume}`, which is deleted"),
         source: Box::new(source),
     })
-}
-
-fn remove(
-    host: &Host,
-    pool: &str,
-    volume: &str,
-    snapshots: &[cabin_store::Versioned<rows::VolumeSnapshot>],
-) -> Result<(), Error> {
-    let (pool, volume) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
-    let names = snapshots.iter().filter_map(|snapshot| snapshot.name.rsplit_once('/'));
-    let each = names.map(|(_, name)| pool.delete_snapshot(&volume, name));
-    Ok(each.fold(Ok(()), Result::and).and(pool.delete(&volume))?)
 }

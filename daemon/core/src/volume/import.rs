@@ -9,7 +9,6 @@ use std::sync::Arc;
 use cabin_api::volume::VolumesPost;
 use cabin_api::{ConfigMap, ZERO_TIME};
 use cabin_images::ShiftRun;
-use cabin_storage::VolumeName;
 use cabin_store::rows::{self, Config};
 use cabin_undo::atomically;
 use jiff::Timestamp;
@@ -18,7 +17,7 @@ use serde_json::Value;
 
 use super::create::{check_new, limit_of};
 use super::snapshot::{commit, snapshot_row};
-use super::{WHAT, address, busy_name, row_name};
+use super::{WHAT, address, busy_name, place, row_name};
 use crate::backup::{Coming, Form, check_coming};
 use crate::instance::import::config::shift_in;
 use crate::{Error, Host, Op, clock, limits, storage};
@@ -189,7 +188,8 @@ pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input:
     let _turn = host.busy().take(&busy_name(&pool, &post.name), "import")?;
     check_new(host, project, &pool, &post)?;
     let row = rows::Volume { description: post.description, config: post.config.0, created_at };
-    let (disk, volume) = (storage::pool(host, &pool)?, VolumeName::custom(&post.name)?);
+    let disk = storage::pool(host, &pool)?;
+    let volume = place::clear(host, project, &disk, &post.name)?;
     atomically(|undo| -> Result<(), Error> {
         let shifts = snapshots.iter().map(|(name, _, shift)| (name.as_str(), shift.clone()));
         let coming = Coming::stage(&disk, &volume, form, shift, shifts, undo)?;

@@ -14,6 +14,7 @@ mod intent;
 mod keep;
 mod kept;
 mod own;
+mod place;
 mod refresh;
 mod rename;
 mod returning;

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::create::limit_of;
 use super::snapshot::{commit, refuse_mounted, rows_of, snapshot_row};
-use super::{MOVING, WHAT, alone_with_files, intent, load, row_name, turn};
+use super::{MOVING, WHAT, alone_with_files, intent, load, place, row_name, turn};
 use crate::{Error, Host, Op, limits, storage};
 
 type Snapshot = Versioned<rows::VolumeSnapshot>;
@@ -70,6 +70,7 @@ pub(super) fn refresh(
     atomically(|undo| -> Result<(), Error> {
         let mut txn = host.store().begin();
         for snapshot in &missing {
+            place::clear_snapshot(host, project, &target, (&new, &snapshot.name))?;
             target.stage_custom_snapshot_from(&origin, (&old, &snapshot.name), &new, undo)?.show(undo)?;
             txn = txn.insert(project, &snapshot_row(pool, copy, &snapshot.name), &snapshot.row)?;
         }

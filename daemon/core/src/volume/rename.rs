@@ -11,7 +11,7 @@ use serde_json::json;
 use super::create::{check_name, limit_of, refuse_size, tell};
 use super::kept::{backup_row, backup_rows};
 use super::snapshot::{commit, refuse_mounted, rows_of, snapshot_row};
-use super::{MOVING, WHAT, alone_with_files, busy_name, load, row_name, turn};
+use super::{MOVING, WHAT, alone_with_files, busy_name, load, place, row_name, turn};
 use crate::{Error, Host, resolve, storage};
 
 /// Refuses at once what can be seen to fail.
@@ -46,7 +46,7 @@ pub fn rename(host: &Arc<Host>, project: &str, pool: &str, old: &str, new: &str)
     let _alone = host.change_layout();
     check_rename(host, project, (pool, old), (pool, new))?;
     let disk = storage::pool(host, pool)?;
-    let (from, to) = (VolumeName::custom(old)?, VolumeName::custom(new)?);
+    let (from, to) = (VolumeName::custom(old)?, place::clear(host, project, &disk, new)?);
     let row = row_name(pool, old);
     atomically(|undo| -> Result<(), Error> {
         // A tree of the new name without a row would be a stray to the next start, and be removed.
@@ -82,7 +82,7 @@ pub fn move_to(
         refuse_mounted(host, project, pool, old, None)?;
     }
     let (disk, target) = (storage::pool(host, pool)?, storage::pool(host, new_pool)?);
-    let (from, to) = (VolumeName::custom(old)?, VolumeName::custom(new)?);
+    let (from, to) = (VolumeName::custom(old)?, place::clear(host, project, &target, new)?);
     let snapshots = rows_of(host, project, pool, old)?;
     atomically(|undo| -> Result<(), Error> {
         // The volume shares with them what it has in common with them.
@@ -107,9 +107,7 @@ pub fn move_to(
     let context = json!({ "old_name": old, "old_pool": pool });
     tell(host, project, "storage-volume-renamed", new_pool, new, context);
     fault::reach("volume moved");
-    let each = snapshots.iter().map(|snapshot| disk.delete_snapshot(&from, &snapshot.name));
-    let removed = each.fold(Ok(()), Result::and).and(disk.delete(&from));
-    removed.map_err(|source| Error::LeftBehind {
+    disk.delete_with_snapshots(&from).map_err(|source| Error::LeftBehind {
         left: format!("the files in pool `{pool}` of storage volume `{old}`, which is moved"),
         source: Box::new(source.into()),
     })

@@ -11,9 +11,9 @@ use cabin_undo::{Undo, atomically, fault};
 use serde_json::{Value, json};
 
 use super::own::{own_snapshot, own_snapshots};
-use super::{Users, alone_with_files, load, row_name, running_users, turn};
+use super::{Users, alone_with_files, load, place, row_name, running_users, turn};
 use crate::instance::snapshot::create::{after, check_name, expiry, made_up_name};
-use crate::{Error, Host, Op, etag, limits, storage};
+use crate::{DEFAULT_PROJECT, Error, Host, Op, etag, limits, storage};
 
 pub(super) const WHAT: &str = "snapshot of a storage volume";
 
@@ -205,8 +205,9 @@ pub(super) fn stage(
     snapshot: &str,
     undo: &mut Undo,
 ) -> Result<cabin_storage::Staged, Error> {
-    let pool = storage::pool(host, pool)?;
-    Ok(pool.stage_snapshot(&VolumeName::custom(volume)?, Activity::Running, snapshot, undo)?)
+    let (pool, volume) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
+    place::clear_snapshot(host, DEFAULT_PROJECT, &pool, (&volume, snapshot))?;
+    Ok(pool.stage_snapshot(&volume, Activity::Running, snapshot, undo)?)
 }
 
 pub(super) fn row_of(now: &rows::Volume, description: &str, expires_at: String) -> rows::VolumeSnapshot {
@@ -242,6 +243,7 @@ pub fn rename_snapshot(
     let found = load_snapshot(host, project, (pool, volume, old))?;
     let (disk, name) = (storage::pool(host, pool)?, VolumeName::custom(volume)?);
     let row = row_name(pool, volume);
+    place::clear_snapshot(host, project, &disk, (&name, new))?;
     atomically(|undo| -> Result<(), Error> {
         // A tree of the new name without a row would be a stray to the next start, and be removed.
         let going_on = VolumeIntent::RenameSnapshot { from: old.to_owned(), to: new.to_owned() };

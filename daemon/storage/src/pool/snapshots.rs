@@ -218,7 +218,11 @@ impl Pool {
         if there { Ok(path) } else { Err(self.no_origin(origin)) }
     }
 
-    fn has_snapshot(&self, volume: &VolumeName, snapshot: &str) -> Result<bool> {
+    /// Whether there is such a snapshot.
+    ///
+    /// # Errors
+    /// When the pool cannot be read.
+    pub fn has_snapshot(&self, volume: &VolumeName, snapshot: &str) -> Result<bool> {
         let found = self.inner.root.exists(&snapshot_path(volume, snapshot));
         found.map_err(|source| self.volume_error("look for a snapshot of", volume, source))
     }
@@ -249,6 +253,26 @@ impl Pool {
     pub fn list_snapshots(&self, volume: &VolumeName) -> Result<Vec<String>> {
         self.alive()?;
         self.snapshot_names(&snapshots_of(volume))
+    }
+
+    /// Whether nothing lies under the name of a volume, neither a tree nor snapshots.
+    ///
+    /// # Errors
+    /// When the pool is unavailable or cannot be read.
+    pub fn is_free(&self, volume: &VolumeName) -> Result<bool> {
+        Ok(!self.exists(volume)? && self.list_snapshots(volume)?.is_empty())
+    }
+
+    /// Removes a volume with its snapshots, and goes on when one of them cannot be removed.
+    ///
+    /// # Errors
+    /// The first failure; see [`Pool::delete`].
+    pub fn delete_with_snapshots(&self, volume: &VolumeName) -> Result<()> {
+        let mut first = Ok(());
+        for snapshot in self.list_snapshots(volume)? {
+            first = first.and(self.delete_snapshot(volume, &snapshot));
+        }
+        first.and(self.delete(volume))
     }
 
     /// The volumes that have snapshots, or a directory for them, whether they are there themselves or not.

@@ -8,7 +8,6 @@ use std::io::{Seek as _, Write as _};
 use std::sync::Arc;
 
 use cabin_images::ShiftRun;
-use cabin_storage::VolumeName;
 use cabin_store::rows;
 use cabin_undo::atomically;
 use serde_json::Value;
@@ -16,7 +15,7 @@ use serde_json::Value;
 use super::checked::Checked;
 use super::create::link;
 use super::snapshot::row_name;
-use super::{WHAT, address, image_metadata};
+use super::{WHAT, address, image_metadata, place};
 use crate::backup::{Coming, Form};
 use crate::{Error, Host, Op, ids, image, resolve, storage};
 
@@ -85,8 +84,8 @@ pub fn import(host: &Arc<Host>, op: &Op, project: &str, planned: Planned, input:
     if host.store().rows::<rows::Instance>().get(project, &name)?.is_some() {
         return Err(Error::Exists { what: WHAT, name });
     }
-    let volume = VolumeName::container(&name)?;
     let pool = storage::pool(host, &row.pool)?;
+    let volume = place::clear(host, project, &pool, &name)?;
     atomically(|undo| -> Result<(), Error> {
         row.ids = ids::claim(host, &name, undo)?;
         let shifts = snapshots.iter().map(|it| (it.name.as_str(), it.shift.clone()));

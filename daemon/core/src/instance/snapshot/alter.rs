@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::create::{check_name, expiry};
 use super::{WHAT, address, load_snapshot, row_name, snapshot, snapshot_tag};
-use crate::instance::{intent, load, turn};
+use crate::instance::{intent, load, place, turn};
 use crate::{Error, Host, Op, etag, storage};
 
 /// Refuses at once what can be seen to fail.
@@ -47,6 +47,7 @@ pub fn rename_snapshot(
     let found = load_snapshot(host, project, instance, old)?;
     let pool = storage::pool(host, &load(host, project, instance)?.row.pool)?;
     let volume = VolumeName::container(instance)?;
+    place::clear_snapshot(host, project, &pool, (&volume, new))?;
     atomically(|undo| -> Result<(), Error> {
         // A tree of the new name without a row would be a stray to the next start, and be removed.
         let going_on = Intent::RenameSnapshot { from: old.to_owned(), to: new.to_owned() };

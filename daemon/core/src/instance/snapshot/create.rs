@@ -14,7 +14,7 @@ use jiff::{Span, Timestamp};
 use serde_json::json;
 
 use super::{WHAT, activity, address, held_all, row_name, rows_of};
-use crate::instance::{expand, load, profiles_of, turn};
+use crate::instance::{expand, load, place, profiles_of, turn};
 use crate::{Error, Host, Op, clock, limits, storage, volume};
 
 /// How snapshots are named when nothing is said.
@@ -200,6 +200,7 @@ pub(super) fn take(
     }
     let pool = storage::pool(host, &now.pool)?;
     let volume = VolumeName::container(instance)?;
+    place::clear_snapshot(host, project, &pool, (&volume, name))?;
     let mut row = row_of(now, expires_at);
     let frozen = atomically(|undo| -> Result<u64, Error> {
         let activity = activity(host, instance);

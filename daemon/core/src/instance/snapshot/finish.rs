@@ -40,7 +40,9 @@ pub(crate) fn settle(host: &Arc<Host>, project: &str, name: &str) -> Result<(), 
         return intent::forget(host, project, name);
     }
     let done = match &found.row {
-        Intent::Rename { to } => finish_rename(host, name, to),
+        Intent::Rename { to } => {
+            finish_rename(host, name, to).inspect(|()| crate::instance::place::clear_all(host, project, to))
+        }
         going_on if is_of_a_run(going_on) => return Ok(()),
         going_on => finish_one(host, name, going_on),
     };
