@@ -8,7 +8,7 @@ use crate::verbs::Verb;
 use crate::wait::until;
 
 /// What an error says that names what was left.
-const LEFT: &str = "left behind: ";
+pub const LEFT: &str = "left behind: ";
 
 /// Who hears that something was left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,12 +18,15 @@ const AFTER: &str = "2100-01-01T00:10:00Z";
 const SCHEDULE: &str = "0 0 1 1 *";
 const GOES_AT: &str = "2099-06-01T00:00:00Z";
 
+/// What is said when what was to come or to go did not.
+pub const NOT_COME: &str = "nothing came of the time";
+
 /// Lets the time come; whether then something is there that was not, or the other way round.
 fn pass_time(subject: &Subject, target: &str, is_to_be: bool) -> Attempt {
     let done = subject.ask("PUT", "/internal/clock", &json!({ "through": [BEFORE, AFTER] }))?;
     let found = subject.call("GET", target, None).map_err(|why| format!("no answer: {why}"))?.status;
     let wanted = if is_to_be { 200 } else { 404 };
-    if found == wanted { Ok(done) } else { Err(format!("{target}: {found} instead of {wanted}")) }
+    if found == wanted { Ok(done) } else { Err(format!("{target}: {NOT_COME} ({found})")) }
 }
 
 /// Nothing that has a time.

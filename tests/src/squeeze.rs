@@ -1,6 +1,8 @@
 //! Doing verbs while a daemon's host has too little of something: each is done, or says what there is too little of and
 //! has changed nothing; and it is done once there is enough again.
 
+use crate::behind::LEFT;
+use crate::clock_verbs::NOT_COME;
 use crate::host_state::{HostState, Look, settled};
 use crate::machine;
 use crate::subject::Subject;
@@ -120,11 +122,21 @@ pub fn squeezed_all(subject: &Subject, squeeze: &Squeeze<'_>, list: &[Verb], tal
     }
 }
 
-/// Does a verb while there is nothing left: it is done, or says why not and nothing has changed; and it is
-/// done once there is enough again.
+/// Whether a verb that was not done says one of these: what the daemon does by itself says so in its log, of which so
+/// much was there before.
+#[must_use]
+pub fn is_told(subject: &Subject, logged: usize, why: &str, says: &[&str]) -> bool {
+    let in_log = || subject.log().get(logged..).is_some_and(|log| says.iter().any(|says| log.contains(says)));
+    says.iter().any(|says| why.contains(says)) || (why.contains(NOT_COME) && in_log())
+}
+
+/// Does a verb while there is nothing left: it is done, or says why not and nothing has changed, or it is done and says
+/// what of the old it could not remove. It is done once there is enough again, and what was left is gone when it was taken
+/// back.
 fn squeezed(subject: &Subject, squeeze: &Squeeze<'_>, verb: &Verb, tally: &mut Tally) {
     let halfway = halfway(subject, verb);
     let before = HostState::of(subject, Look::Exact);
+    let logged = subject.log().len();
     (squeeze.tighten)();
     let done = (verb.act)(subject);
     tally.points += 1;
@@ -132,26 +144,28 @@ fn squeezed(subject: &Subject, squeeze: &Squeeze<'_>, verb: &Verb, tally: &mut T
     if !squeeze.reads {
         (squeeze.loosen)();
     }
+    let mut is_done = done.is_ok();
     match &done {
         Ok(_) => {}
         Err(why) if (squeeze.free)(verb.name) => tell(format!("is not done: {why}")),
         Err(why) => {
             eprintln!("{}: {why}", verb.name);
-            if !squeeze.says.iter().any(|says| why.contains(says)) {
+            if !is_told(subject, logged, why, squeeze.says) {
                 tell(format!("does not say any of {:?}: {why}", squeeze.says));
             }
             let mut wanted = vec![(&before, Look::Exact)];
             wanted.extend(halfway.iter().map(|halfway| (halfway, Look::Shape)));
-            // There is not enough of it either for starting again what was stopped to be restored.
-            if !why.contains("which is restored")
-                && let Err(difference) = settled(subject, &wanted)
-            {
-                tell(format!("is not as before\n{difference}"));
+            match settled(subject, &wanted) {
+                Ok(_) => {}
+                Err(_) if why.contains(LEFT) => is_done = true,
+                // There is not enough of it either for starting again what was stopped to be restored.
+                Err(_) if why.contains("which is restored") => {}
+                Err(difference) => tell(format!("is not as before\n{difference}")),
             }
         }
     }
     (squeeze.loosen)();
-    if done.is_err()
+    if !is_done
         && verb.halfway.is_none()
         && let Err(why) = (verb.act)(subject)
     {
