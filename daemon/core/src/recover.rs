@@ -25,6 +25,7 @@ use crate::live::Live;
 use crate::{DEFAULT_PROJECT, Error, Host, instance};
 
 use adopt::Found;
+pub(crate) use adopt::finish_disks;
 pub(crate) use emptied::watch as keep_run_dir;
 pub(crate) use groups::{
     announce as look_after, begin as watch_groups, mend_for as mend_groups, watch as keep_groups,

@@ -59,15 +59,15 @@ fn adopt(
         }
         fault::reach("nic put right");
     }
-    if let Some(Intent::Disks { mounted }) = intent {
-        // Which of them were mounted when it was cut off nobody knows; none is mounted twice.
-        let disks = resolve::disks(host, &found.name, &expanded(host, &found.row)?.devices)?;
-        let disks: Vec<_> = disks.into_iter().map(|disk| disk.spec).collect();
-        let gone: Vec<_> = mounted.iter().rev().cloned().collect();
-        supervisor.change_disks(&gone, &disks)?;
-        fault::reach("disks put right");
+    // Whatever cannot be put right now, as where a pool is away, it runs: it is watched, and has its nics.
+    let mut is_settled = true;
+    if let Some(Intent::Disks { mounted }) = intent
+        && let Err(error) = put_disks_right(host, found, &supervisor, mounted)
+    {
+        tracing::error!(instance = name, error = %error.report(), "its disks cannot be put right yet");
+        is_settled = false;
     }
-    limits_as_told(host, found, &supervisor, intent)?;
+    limits_as_told(host, found, &supervisor);
     let kept = host.runtime().cgroups().sweep_leaves(name);
     if let Err(error) = kept {
         tracing::warn!(instance = name, error = %Error::from(error).report(), "cgroups of ended commands stay");
@@ -75,25 +75,60 @@ fn adopt(
     let nics = nics.into_iter().map(|(_, plugged)| plugged).collect();
     // The row was last touched by its start.
     let live = Arc::new(Live::new(name, supervisor, found.row.last_used_at.clone(), nics));
-    live.frozen.store(host.runtime().cgroups().is_frozen(name)?, Ordering::Relaxed);
+    match host.runtime().cgroups().is_frozen(name) {
+        Ok(frozen) => live.frozen.store(frozen, Ordering::Relaxed),
+        Err(error) => {
+            tracing::warn!(instance = name, error = %Error::from(error).report(), "whether it is frozen is not known");
+        }
+    }
     host.live().add(live.clone())?;
     super::groups::announce(host, name);
     // A stop or restart that the daemon did not live to do is as if it had not been asked for.
     instance::write_running(host, DEFAULT_PROJECT, name, &live)?;
-    if intent.is_some_and(instance::is_of_a_run) {
+    if is_settled && intent.is_some_and(instance::is_of_a_run) {
         instance::forget_intent(host, DEFAULT_PROJECT, name)?;
     }
     Ok(())
 }
 
-/// Sets the limits again: what somebody did to them while no daemon was there is not known, nor how far a change
-/// came that was cut off.
-fn limits_as_told(
+/// The disks as the row says, after a change of them that was cut off. Which of them were mounted then nobody knows; none is
+/// mounted twice.
+fn put_disks_right(
     host: &Host,
     found: &Versioned<rows::Instance>,
     supervisor: &Supervisor,
-    intent: Option<&Intent>,
+    mounted: &[String],
 ) -> Result<(), Error> {
+    let disks = resolve::disks(host, &found.name, &expanded(host, &found.row)?.devices)?;
+    let disks: Vec<_> = disks.into_iter().map(|disk| disk.spec).collect();
+    let gone: Vec<_> = mounted.iter().rev().cloned().collect();
+    supervisor.change_disks(&gone, &disks)?;
+    fault::reach("disks put right");
+    Ok(())
+}
+
+/// The same for one that runs and was taken up while a pool was away, whose turn the caller has. One that cannot have its
+/// disks yet goes on without: it can be changed and stopped.
+///
+/// # Errors
+/// When what is noted cannot be changed.
+pub(crate) fn finish_disks(
+    host: &Host,
+    found: &Versioned<rows::Instance>,
+    mounted: &[String],
+) -> Result<(), Error> {
+    if let Some(live) = host.live().get(&found.name).filter(|live| live.exit().is_none())
+        && let Err(error) = put_disks_right(host, found, &live.supervisor, mounted)
+    {
+        tracing::warn!(instance = found.name, error = %error.report(), "its disks cannot be put right yet");
+        return Ok(());
+    }
+    instance::forget_intent(host, DEFAULT_PROJECT, &found.name)
+}
+
+/// Sets the limits again: what somebody did to them while no daemon was there is not known, nor how far a change
+/// came that was cut off.
+fn limits_as_told(host: &Host, found: &Versioned<rows::Instance>, supervisor: &Supervisor) {
     let name = &found.name;
     let renew = || -> Result<(), Error> {
         let limits = resolve::limits(host, &expanded(host, &found.row)?.config)?;
@@ -103,12 +138,8 @@ fn limits_as_told(
         }
         Ok(())
     };
-    match renew() {
-        Err(error) if !matches!(intent, Some(Intent::Update | Intent::Disks { .. })) => {
-            tracing::error!(instance = name, error = %error.report(), "its cgroups cannot be put right");
-            Ok(())
-        }
-        other => other,
+    if let Err(error) = renew() {
+        tracing::error!(instance = name, error = %error.report(), "its cgroups cannot be put right");
     }
 }
 

@@ -9,7 +9,7 @@ use cabin_undo::{atomically, fault};
 
 use super::{restore, row_name};
 use crate::instance::{WHAT, intent, is_of_a_run, is_stopped, load, refresh, take_back};
-use crate::{DEFAULT_PROJECT, Error, Host, Kind, storage, volume};
+use crate::{DEFAULT_PROJECT, Error, Host, Kind, recover, storage, volume};
 
 /// Finishes or takes back what was going on, then removes trees that no row has.
 pub(crate) fn finish(host: &Arc<Host>) {
@@ -35,14 +35,15 @@ pub(crate) fn finish(host: &Arc<Host>) {
 /// [`Error::Unavailable`] when it still cannot be.
 pub(crate) fn settle(host: &Arc<Host>, project: &str, name: &str) -> Result<(), Error> {
     let Some(found) = host.store().rows::<Intent>().get(project, name)? else { return Ok(()) };
-    if host.store().rows::<rows::Instance>().get(project, name)?.is_none() {
+    let Some(instance) = host.store().rows::<rows::Instance>().get(project, name)? else {
         // Its instance was deleted; whoever takes the name now has no part in it.
         return intent::forget(host, project, name);
-    }
+    };
     let done = match &found.row {
         Intent::Rename { to } => {
             finish_rename(host, name, to).inspect(|()| crate::instance::place::clear_all(host, project, to))
         }
+        Intent::Disks { mounted } => return recover::finish_disks(host, &instance, mounted),
         going_on if is_of_a_run(going_on) => return Ok(()),
         going_on => finish_one(host, name, going_on),
     };
