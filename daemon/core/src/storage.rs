@@ -67,12 +67,15 @@ pub(crate) fn close(host: &Host) {
 pub(crate) fn pool(host: &Host, name: &str) -> Result<Arc<Pool>, Error> {
     let found = load(host, name)?;
     let spec = spec(host, name, &found.row)?;
+    let unavailable = |source: cabin_storage::Error| Error::Unavailable {
+        what: WHAT,
+        name: name.to_owned(),
+        source: Box::new(source.into()),
+    };
+    // Somebody may have deleted it since its row was read.
     let open = || {
-        host.storage().open_pool(&spec).map_err(|source| Error::Unavailable {
-            what: WHAT,
-            name: name.to_owned(),
-            source: Box::new(source.into()),
-        })
+        let opened = host.storage().open_pool(&spec).map_err(unavailable);
+        opened.or_else(|why| load(host, name).and(Err(why)))
     };
     let mut swept = host.swept_pools.lock();
     if swept.contains(name) {
@@ -110,17 +113,23 @@ pub(crate) fn look_up(host: &Host, name: &str) -> Result<(), Error> {
 /// # Errors
 /// When it cannot be removed now.
 pub(crate) fn clear(
+    host: &Host,
     pool: &Pool,
     volume: &VolumeName,
     is_known: impl FnOnce() -> Result<bool, Error>,
 ) -> Result<bool, Error> {
-    if pool.is_free(volume)? || is_known()? {
+    if still_there(host, pool, pool.is_free(volume))? || is_known()? {
         return Ok(false);
     }
-    pool.delete_with_snapshots(volume)?;
+    still_there(host, pool, pool.delete_with_snapshots(volume))?;
     tracing::info!(what = "volume", name = %volume, pool = pool.name(), "a stray was removed");
     fault::reach("stray in the way removed");
     Ok(true)
+}
+
+/// What came of an act in a pool; that the pool is gone when somebody deleted it meanwhile.
+fn still_there<T>(host: &Host, of: &Pool, came: cabin_storage::Result<T>) -> Result<T, Error> {
+    came.map_err(Error::from).or_else(|why| pool(host, of.name()).and(Err(why)))
 }
 
 /// As [`clear`], of the place of a snapshot. The caller has the turn of the volume.
@@ -128,12 +137,13 @@ pub(crate) fn clear(
 /// # Errors
 /// As [`clear`].
 pub(crate) fn clear_snapshot(
+    host: &Host,
     pool: &Pool,
     (volume, snapshot): (&VolumeName, &str),
     is_known: impl FnOnce() -> Result<bool, Error>,
 ) -> Result<(), Error> {
-    if pool.has_snapshot(volume, snapshot)? && !is_known()? {
-        pool.delete_snapshot(volume, snapshot)?;
+    if still_there(host, pool, pool.has_snapshot(volume, snapshot))? && !is_known()? {
+        still_there(host, pool, pool.delete_snapshot(volume, snapshot))?;
         tracing::info!(what = "snapshot", name = %volume, snapshot, pool = pool.name(), "a stray was removed");
         fault::reach("stray in the way removed");
     }

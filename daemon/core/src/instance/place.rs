@@ -17,7 +17,7 @@ use crate::{Error, Host, storage};
 pub(super) fn clear(host: &Host, project: &str, pool: &Pool, name: &str) -> Result<VolumeName, Error> {
     let volume = VolumeName::container(name)?;
     let row = || host.store().rows::<rows::Instance>().get(project, name);
-    let cleared = storage::clear(pool, &volume, || {
+    let cleared = storage::clear(host, pool, &volume, || {
         let found = row()?;
         let going_on = host.store().rows::<Intent>().list(project)?;
         // Of a rename that could not be taken back it is the only one.
@@ -43,7 +43,7 @@ pub(super) fn clear_snapshot(
     pool: &Pool,
     (instance, snapshot): (&VolumeName, &str),
 ) -> Result<(), Error> {
-    storage::clear_snapshot(pool, (instance, snapshot), || {
+    storage::clear_snapshot(host, pool, (instance, snapshot), || {
         let row = row_name(instance.name(), snapshot);
         Ok(host.store().rows::<rows::Snapshot>().get(project, &row)?.is_some())
     })

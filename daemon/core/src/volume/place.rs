@@ -14,7 +14,7 @@ use crate::{Error, Host, storage};
 /// When the name is none of a volume, or what lies there cannot be removed.
 pub(super) fn clear(host: &Host, project: &str, pool: &Pool, name: &str) -> Result<VolumeName, Error> {
     let volume = VolumeName::custom(name)?;
-    storage::clear(pool, &volume, || {
+    storage::clear(host, pool, &volume, || {
         let found = host.store().rows::<rows::Volume>().get(project, &row_name(pool.name(), name))?;
         let going_on = host.store().rows::<VolumeIntent>().list_from(project, &row_name(pool.name(), ""))?;
         // Of a rename that could not be taken back it is the only one.
@@ -35,7 +35,7 @@ pub(super) fn clear_snapshot(
     pool: &Pool,
     (volume, snapshot): (&VolumeName, &str),
 ) -> Result<(), Error> {
-    storage::clear_snapshot(pool, (volume, snapshot), || {
+    storage::clear_snapshot(host, pool, (volume, snapshot), || {
         let row = snapshot_row(pool.name(), volume.name(), snapshot);
         Ok(host.store().rows::<rows::VolumeSnapshot>().get(project, &row)?.is_some())
     })
